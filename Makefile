@@ -1,0 +1,29 @@
+# Every target makes the environment first (.venv), if it is missing or out of date.
+# Without make: $(PYTHON) tests/environment.py test|demo|lint|bench|clean
+
+PYTHON ?= python3
+RUN = $(PYTHON) tests/environment.py
+
+.PHONY: help test demo lint bench clean
+
+help:
+	@echo "make test [ARGS='-k train']     run all tests, or those that the pytest arguments pick"
+	@echo "make demo [CHECKOUT=path]       patch a YOLOv5, train it for an epoch, show what it prints"
+	@echo "make lint                       ruff and mypy"
+	@echo "make bench                      compare with other profilers"
+	@echo "make clean                      remove the environment and everything downloaded"
+
+test:
+	@$(RUN) test $(ARGS)
+
+demo:
+	@$(RUN) demo $(if $(CHECKOUT),"$(CHECKOUT)")
+
+lint:
+	@$(RUN) lint
+
+bench:
+	@$(RUN) bench $(ARGS)
+
+clean:
+	@$(RUN) clean

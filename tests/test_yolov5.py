@@ -1,0 +1,39 @@
+"""Every model of the 7.0.14 release, counted three ways: by us, by hand-wrapped layers, by the reference package."""
+
+from typing import Any
+
+import pytest
+import thop as reference
+import torch
+from oracle import count_by_wrapping
+from releases import ALL_CFGS
+
+from utils.thop import profile
+
+FULL_SIZE = {f"yolov5{size}.yaml" for size in "nsm"} | {"segment/yolov5s-seg.yaml", "hub/yolov5n6.yaml"}
+
+
+@pytest.mark.parametrize("cfg", ALL_CFGS)
+def test_three_counts_agree(yolo: Any, cfg: str) -> None:
+    model = yolo(cfg)
+    side = 640 if cfg in FULL_SIZE else 256
+    image = torch.zeros(1, 3, side, side)
+    counted = profile(model, (image,), verbose=False)
+    seen = count_by_wrapping(model, image)
+    assert (counted.total_kernel_macs, counted.total_output_macs) == (seen.kernel, seen.output)
+    products = sum(layer.ops for layer in counted.layers if type(layer.module).__name__ in PRODUCTS)
+    assert products == seen.products
+    assert counted.total_ops == reference.profile(model, (image,), verbose=False)[0]
+    assert counted.total_params == sum(p.numel() for p in model.parameters())
+
+
+PRODUCTS = ("Conv2d", "Linear", "NonDynamicallyQuantizableLinear", "ConvTranspose2d")
+
+
+def test_a_fused_model(yolo: Any) -> None:
+    model = yolo("yolov5s.yaml")
+    whole = profile(model, (torch.zeros(1, 3, 640, 640),), verbose=False)
+    model.fuse()
+    fused = profile(model, (torch.zeros(1, 3, 640, 640),), verbose=False)
+    assert whole.total_output_macs - fused.total_output_macs == 23_654_400  # its BatchNorm2d
+    assert whole.total_kernel_macs == fused.total_kernel_macs

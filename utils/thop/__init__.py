@@ -1,0 +1,11 @@
+"""Memory access beside GFLOPs: counts what a PyTorch model computes, reads and writes.
+
+Part of YOLOv5 memory access, under the MIT licence. It needs torch and the standard library, nothing else.
+"""
+
+from .hooks import register_hooks
+from .profile import dfs_count, profile
+from .report import clever_format
+
+__version__ = "1.0.0"
+__all__ = ["clever_format", "dfs_count", "profile", "register_hooks"]

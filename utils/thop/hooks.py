@@ -1,0 +1,395 @@
+"""Counting rules of the layer ledger: what one call of one layer costs, family by family.
+
+A rule is a function ``count_*`` of ``(module, inputs, output)`` that returns a :class:`Cost`. The decorator
+:func:`counts` turns it into a :class:`Hook`, a forward hook that adds the cost to the module's buffers, and enters
+it into :data:`register_hooks` for every class of its family. Adding a layer touches one place: the list of classes
+above its rule.
+
+Operation counts (multiply-accumulates) are those of the package ``ultralytics-thop``, 2.1.6 or newer. Accesses are
+tensor elements, not bytes: weights read (``kernel``) and outputs written (``output``). Bias is neither.
+"""
+
+from math import prod
+from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Type
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+BUFFERS = ("total_ops", "total_params", "total_kernel_macs", "total_output_macs")
+
+
+class Cost(NamedTuple):
+    """What one call of a layer costs.
+
+    ops: multiply-accumulates; kernel: weight elements read; output: output elements written.
+    """
+
+    ops: float = 0
+    kernel: float = 0
+    output: float = 0
+
+
+Rule = Callable[[nn.Module, Tuple[Any, ...], Any], Cost]
+ForwardHook = Callable[[nn.Module, Tuple[Any, ...], Any], Any]
+
+
+class Hook:
+    """A rule in the form of a forward hook: called, it adds the rule's cost to the module's buffers.
+
+    ``cost`` is the rule itself, for a caller that keeps the sums elsewhere.
+    """
+
+    def __init__(self, cost: Rule) -> None:
+        self.cost = cost
+        self.__name__ = cost.__name__
+        self.__doc__ = cost.__doc__
+
+    def __call__(self, module: nn.Module, inputs: Tuple[Any, ...], output: Any) -> None:
+        add_to_buffers(module, self.cost(module, inputs, output))
+
+    def __repr__(self) -> str:
+        return f"{self.__name__}()"
+
+
+register_hooks: Dict[Type[nn.Module], ForwardHook] = {}
+
+
+def counts(*names: str) -> Callable[[Rule], Hook]:
+    """Register a rule for the classes of ``torch.nn`` with these names, those that this torch has."""
+
+    def register(rule: Rule) -> Hook:
+        hook = Hook(rule)
+        for name in names:
+            if hasattr(nn, name):
+                register_hooks[getattr(nn, name)] = hook
+        return hook
+
+    return register
+
+
+def find_hook(
+    layer: Type[nn.Module], custom_ops: Optional[Mapping[Type[nn.Module], ForwardHook]] = None
+) -> Optional[ForwardHook]:
+    """Return the hook of the nearest ancestor of ``layer`` that has one, or None; ``custom_ops`` goes first."""
+    for ancestor in layer.__mro__:
+        for table in (custom_ops or {}, register_hooks):
+            if ancestor in table:
+                return table[ancestor]
+    return None
+
+
+def add_buffers(module: nn.Module) -> None:
+    """Give ``module`` the four float64 buffers of one element each, at zero; they stay out of its state_dict."""
+    for name in BUFFERS:
+        module._buffers[name] = torch.zeros(1, dtype=torch.float64)
+        module._non_persistent_buffers_set.add(name)
+
+
+def add_to_buffers(module: nn.Module, cost: Cost) -> None:
+    """Add ``cost`` to the buffers of ``module``."""
+    module.total_ops += cost.ops
+    module.total_kernel_macs += cost.kernel
+    module.total_output_macs += cost.output
+
+
+def read_buffers(module: nn.Module) -> Cost:
+    """Return what the buffers of ``module`` hold."""
+    return Cost(
+        module.total_ops.item(),
+        module.total_kernel_macs.item(),
+        module.total_output_macs.item(),
+    )
+
+
+def elements(value: Any) -> int:
+    """Return how many elements the tensors in a (nested) output have together."""
+    if isinstance(value, Tensor):
+        return value.numel()
+    if isinstance(value, PackedSequence):
+        return value.data.numel()
+    if isinstance(value, Mapping):
+        return sum(map(elements, value.values()))
+    if isinstance(value, (list, tuple)):
+        return sum(map(elements, value))
+    return 0
+
+
+def _per_axis(value: Any, axes: int) -> Sequence[int]:
+    return (value,) * axes if isinstance(value, int) else value
+
+
+def _weight_elements(module: nn.Module) -> int:
+    """Elements of a recurrent layer's weight matrices: every ``weight_*`` parameter, no bias."""
+    return sum(p.numel() for name, p in module.named_parameters(recurse=False) if name.startswith("weight"))
+
+
+@counts("Conv1d", "Conv2d", "Conv3d")
+def count_convNd(m: nn.Module, x: Tuple[Any, ...], y: Tensor) -> Cost:
+    """Each output element sums Cin / groups x kernel volume products, which is the size of one filter."""
+    weight: Any = m.weight
+    return Cost(y.numel() * prod(weight.shape[1:]), weight.numel(), y.numel())
+
+
+@counts("ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d")
+def count_convtNd(m: nn.Module, x: Tuple[Any, ...], y: Tensor) -> Cost:
+    """Each input element is scattered into Cout / groups x kernel volume outputs, the size of one filter."""
+    weight: Any = m.weight
+    return Cost(x[0].numel() * prod(weight.shape[1:]), weight.numel(), y.numel())
+
+
+@counts("Linear")
+def count_linear(m: Any, x: Tuple[Any, ...], y: Tensor) -> Cost:
+    """Each output element sums ``in_features`` products."""
+    return Cost(m.in_features * y.numel(), m.weight.numel(), y.numel())
+
+
+@counts("Bilinear")
+def count_bilinear(m: Any, x: Tuple[Any, ...], y: Tensor) -> Cost:
+    """x1 A x2: in1 x in2 products for the first contraction, in2 more for the second."""
+    return Cost((m.in1_features + 1) * m.in2_features * y.numel(), m.weight.numel(), y.numel())
+
+
+@counts(
+    "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "SyncBatchNorm",
+    "LazyBatchNorm1d", "LazyBatchNorm2d", "LazyBatchNorm3d",
+    "InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d",
+    "LazyInstanceNorm1d", "LazyInstanceNorm2d", "LazyInstanceNorm3d",
+    "GroupNorm", "LayerNorm", "RMSNorm",
+)  # fmt: skip
+def count_normalization(m: nn.Module, x: Tuple[Any, ...], y: Tensor) -> Cost:
+    """Centre and scale each element, and with an affine transform scale and shift it once more."""
+    affine = getattr(m, "affine", False) or getattr(m, "elementwise_affine", False)
+    return Cost(x[0].numel() * (4 if affine else 2), 0, y.numel())
+
+
+@counts("PReLU")
+def count_prelu(m: nn.Module, x: Tuple[Any, ...], y: Tensor) -> Cost:
+    """One product with the learnt slope for each element; the reference counts it in evaluation mode only."""
+    return Cost(0 if m.training else x[0].numel(), 0, y.numel())
+
+
+def _softmax_ops(rows: int, width: int) -> int:
+    """An exponential and a division for each element, and a sum for each row."""
+    return rows * (2 * width + max(width - 1, 0))
+
+
+@counts("Softmax", "Softmax2d", "Softmin", "LogSoftmax")
+def count_softmax(m: Any, x: Tuple[Any, ...], y: Tensor) -> Cost:
+    """Softmax along its axis; Softmin negates every element first, LogSoftmax takes one logarithm a row."""
+    dim = -3 if isinstance(m, nn.Softmax2d) else m.dim
+    if dim is None:  # torch's own deprecated choice
+        dim = 0 if x[0].dim() in (0, 1, 3) else 1
+    width = x[0].shape[dim] if x[0].dim() else 1
+    rows = x[0].numel() // width if width else 0
+    extra = x[0].numel() if isinstance(m, nn.Softmin) else rows if isinstance(m, nn.LogSoftmax) else 0
+    return Cost(_softmax_ops(rows, width) + extra, 0, y.numel())
+
+
+@counts(
+    "CELU", "ELU", "GELU", "GLU", "Hardshrink", "Hardsigmoid", "Hardswish", "Hardtanh", "LeakyReLU", "LogSigmoid",
+    "Mish", "ReLU", "ReLU6", "RReLU", "SELU", "SiLU", "Sigmoid", "Softplus", "Softshrink", "Softsign", "Tanh",
+    "Tanhshrink", "Threshold",
+)  # fmt: skip
+def count_activation(m: nn.Module, x: Tuple[Any, ...], y: Tensor) -> Cost:
+    """The reference counts no operation; every element is written, in place or not."""
+    return Cost(0, 0, y.numel())
+
+
+@counts("AvgPool1d", "AvgPool2d", "AvgPool3d")
+def count_avgpool(m: Any, x: Tuple[Any, ...], y: Tensor) -> Cost:
+    """One addition for each element of each window, as far as the window lies inside, and one division a window."""
+    axes = 1 if isinstance(m, nn.AvgPool1d) else 2 if isinstance(m, nn.AvgPool2d) else 3
+    window_elements = 1
+    for size, outputs, kernel, stride, padding in zip(
+        x[0].shape[-axes:],
+        y.shape[-axes:],
+        _per_axis(m.kernel_size, axes),
+        _per_axis(m.stride, axes),
+        _per_axis(m.padding, axes),
+    ):
+        low, high = (-padding, size + padding) if m.count_include_pad else (0, size)
+        starts = range(-padding, outputs * stride - padding, stride)
+        window_elements *= sum(max(min(start + kernel, high) - max(start, low), 0) for start in starts)
+    return Cost(prod(x[0].shape[:-axes]) * window_elements + y.numel(), 0, y.numel())
+
+
+def _adaptive_window_elements(size: int, outputs: int) -> int:
+    """Sum of the windows that adaptive pooling cuts an axis into; they overlap where the sizes don't divide."""
+    return sum(-(-(i + 1) * size // outputs) - i * size // outputs for i in range(outputs))
+
+
+@counts("AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AdaptiveAvgPool3d")
+def count_adap_avgpool(m: nn.Module, x: Tuple[Any, ...], y: Tensor) -> Cost:
+    """One addition for each element of each window, and one division a window."""
+    additions = prod(map(_adaptive_window_elements, x[0].shape, y.shape))
+    return Cost(additions + y.numel(), 0, y.numel())
+
+
+@counts(
+    "MaxPool1d", "MaxPool2d", "MaxPool3d", "AdaptiveMaxPool1d", "AdaptiveMaxPool2d", "AdaptiveMaxPool3d",
+    "FractionalMaxPool2d", "FractionalMaxPool3d", "LPPool1d", "LPPool2d", "LPPool3d",
+    "MaxUnpool1d", "MaxUnpool2d", "MaxUnpool3d",
+)  # fmt: skip
+def count_pool(m: nn.Module, x: Tuple[Any, ...], y: Any) -> Cost:
+    """The reference counts no operation; indices, where they are returned, are written too."""
+    return Cost(0, 0, elements(y))
+
+
+_UPSAMPLE_OPS = {"nearest": 0, "nearest-exact": 0, "linear": 5, "bilinear": 11, "bicubic": 259, "trilinear": 31}
+
+
+@counts("Upsample", "UpsamplingNearest2d", "UpsamplingBilinear2d")
+def count_upsample(m: Any, x: Tuple[Any, ...], y: Tensor) -> Cost:
+    """Operations for each output element by interpolation mode, as the reference has them."""
+    if m.mode == "area":  # torch computes it as adaptive average pooling
+        return count_adap_avgpool.cost(m, x, y)
+    if m.mode not in _UPSAMPLE_OPS:
+        raise NotImplementedError(f"no operation count is known for mode {m.mode!r}")
+    return Cost(_UPSAMPLE_OPS[m.mode] * y.numel(), 0, y.numel())
+
+
+@counts(
+    "ConstantPad1d", "ConstantPad2d", "ConstantPad3d", "ZeroPad1d", "ZeroPad2d", "ZeroPad3d",
+    "ReflectionPad1d", "ReflectionPad2d", "ReflectionPad3d", "ReplicationPad1d", "ReplicationPad2d",
+    "ReplicationPad3d", "CircularPad1d", "CircularPad2d", "CircularPad3d",
+    "PixelShuffle", "PixelUnshuffle", "ChannelShuffle", "Fold", "Unfold",
+)  # fmt: skip
+def count_rearrangement(m: nn.Module, x: Tuple[Any, ...], y: Tensor) -> Cost:
+    """Elements move to other places: nothing is computed, all of them are written."""
+    return Cost(0, 0, y.numel())
+
+
+@counts("LocalResponseNorm", "CrossMapLRN2d")
+def count_local_response_norm(m: nn.Module, x: Tuple[Any, ...], y: Tensor) -> Cost:
+    """The reference counts no operation; every element is written."""
+    return Cost(0, 0, y.numel())
+
+
+@counts("Embedding")
+def count_embedding(m: nn.Module, x: Tuple[Any, ...], y: Tensor) -> Cost:
+    """The rows looked up are read and written."""
+    return Cost(0, y.numel(), y.numel())
+
+
+@counts("EmbeddingBag")
+def count_embedding_bag(m: Any, x: Tuple[Any, ...], y: Tensor) -> Cost:
+    """One row is read for each index, and one written for each bag."""
+    return Cost(0, x[0].numel() * m.embedding_dim, y.numel())
+
+
+def _rnn_step(inputs: int, hidden: int, bias: bool) -> int:
+    """One step of tanh(W x + U h): two matrix products, their sum, and two biases."""
+    return hidden * (inputs + hidden + 1 + (2 if bias else 0))
+
+
+def _gru_step(inputs: int, hidden: int, bias: bool) -> int:
+    """Three gates, and four element-wise products and sums that mix the new state in."""
+    return 3 * _rnn_step(inputs, hidden, bias) + 4 * hidden
+
+
+def _lstm_step(inputs: int, hidden: int, bias: bool, projection: int = 0) -> int:
+    """Four gates, three element-wise steps for the cell, one for the state, and its projection if it has one."""
+    gate = hidden * (inputs + (projection or hidden) + 1 + (2 if bias else 0))
+    return 4 * gate + 4 * hidden + hidden * projection
+
+
+def _stacked_ops(m: Any, x: Any, step: Callable[[int], int], width: int) -> int:
+    """Steps of all layers and directions of a recurrent network for all positions of its input sequence.
+
+    ``step`` maps the size of a layer's input to one step's operations; ``width`` is the size of its output.
+    """
+    if isinstance(x, PackedSequence):
+        positions = int(x.batch_sizes.sum())
+    else:
+        positions = x.shape[0] * (x.shape[1] if x.dim() == 3 else 1)
+    directions = 2 if m.bidirectional else 1
+    later_layers = (m.num_layers - 1) * step(width * directions)
+    return positions * directions * (step(m.input_size) + later_layers)
+
+
+@counts("RNN")
+def count_rnn(m: Any, x: Tuple[Any, ...], y: Any) -> Cost:
+    """All steps of an Elman network."""
+    ops = _stacked_ops(m, x[0], lambda inputs: _rnn_step(inputs, m.hidden_size, m.bias), m.hidden_size)
+    return Cost(ops, _weight_elements(m), elements(y[0]))
+
+
+@counts("GRU")
+def count_gru(m: Any, x: Tuple[Any, ...], y: Any) -> Cost:
+    """All steps of a gated recurrent unit."""
+    ops = _stacked_ops(m, x[0], lambda inputs: _gru_step(inputs, m.hidden_size, m.bias), m.hidden_size)
+    return Cost(ops, _weight_elements(m), elements(y[0]))
+
+
+@counts("LSTM")
+def count_lstm(m: Any, x: Tuple[Any, ...], y: Any) -> Cost:
+    """All steps of a long short-term memory, projected or not."""
+    projection = m.proj_size
+    width = projection or m.hidden_size
+    ops = _stacked_ops(m, x[0], lambda n: _lstm_step(n, m.hidden_size, m.bias, projection), width)
+    return Cost(ops, _weight_elements(m), elements(y[0]))
+
+
+def _cell_cost(m: Any, x: Any, step: int, state: Tensor) -> Cost:
+    """One step for each sample; an input of one dimension is a single sample."""
+    return Cost(step * (x.shape[0] if x.dim() == 2 else 1), _weight_elements(m), state.numel())
+
+
+@counts("RNNCell")
+def count_rnn_cell(m: Any, x: Tuple[Any, ...], y: Tensor) -> Cost:
+    """One step of an Elman network."""
+    return _cell_cost(m, x[0], _rnn_step(m.input_size, m.hidden_size, m.bias), y)
+
+
+@counts("GRUCell")
+def count_gru_cell(m: Any, x: Tuple[Any, ...], y: Tensor) -> Cost:
+    """One step of a gated recurrent unit."""
+    return _cell_cost(m, x[0], _gru_step(m.input_size, m.hidden_size, m.bias), y)
+
+
+@counts("LSTMCell")
+def count_lstm_cell(m: Any, x: Tuple[Any, ...], y: Any) -> Cost:
+    """One step of a long short-term memory; of its two outputs the hidden state is the output sequence's element."""
+    return _cell_cost(m, x[0], _lstm_step(m.input_size, m.hidden_size, m.bias), y[0])
+
+
+@counts("MultiheadAttention")
+def count_multihead_attention(m: Any, x: Tuple[Any, ...], y: Any) -> Cost:
+    """Projections of query, key, value and output, the two attention products, and the softmax between them.
+
+    Shapes: query (L, N, E), or (N, L, E) with ``batch_first``, or (L, E) unbatched; key and value likewise.
+    """
+    out, key = y[0], x[1]
+    sequence_axis = 1 if m.batch_first and out.dim() == 3 else 0
+    queries, keys = out.shape[sequence_axis], key.shape[sequence_axis]
+    batch = out.shape[1 - sequence_axis] if out.dim() == 3 else 1
+    attended = keys + (m.bias_k is not None) + int(m.add_zero_attn)
+    projections = m.embed_dim * (2 * queries * m.embed_dim + keys * (m.kdim + m.vdim))
+    products = 2 * queries * attended * m.embed_dim
+    ops = batch * (projections + products) + _softmax_ops(batch * m.num_heads * queries, attended)
+    in_projections: Iterable[Optional[Tensor]] = (
+        m.in_proj_weight,
+        m.q_proj_weight,
+        m.k_proj_weight,
+        m.v_proj_weight,
+    )
+    kernel = m.out_proj.weight.numel() + sum(w.numel() for w in in_projections if w is not None)
+    return Cost(ops, kernel, out.numel())
+
+
+@counts(
+    "Identity", "Flatten", "Unflatten", "Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout",
+    "FeatureAlphaDropout", "Sequential", "ModuleList", "ModuleDict", "ParameterList", "ParameterDict",
+)  # fmt: skip
+def count_nothing(m: nn.Module, x: Tuple[Any, ...], y: Any) -> Cost:
+    """These hand their input on: nothing is computed, read or written."""
+    return Cost()
+
+
+def families() -> Dict[str, List[str]]:
+    """Return the class names that each rule serves in this torch, by the rule's name."""
+    table: Dict[str, List[str]] = {}
+    for layer, hook in register_hooks.items():
+        table.setdefault(getattr(hook, "__name__", repr(hook)), []).append(layer.__name__)
+    return table

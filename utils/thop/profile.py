@@ -1,0 +1,333 @@
+"""The layer ledger: what every layer of a model computes, reads and writes in one forward pass."""
+
+import inspect
+from dataclasses import dataclass, field
+from math import fsum
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Set, Tuple, Type
+
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
+
+from .hooks import Cost, ForwardHook, Hook, add_buffers, add_to_buffers, count_nothing, find_hook, read_buffers
+from .shadow import Replica, unwrap
+from .shape_run import Observer, run
+
+CustomOps = Mapping[Type[nn.Module], ForwardHook]
+Tree = Dict[str, Tuple[float, float, float, float, Any]]
+
+
+@dataclass
+class Layer:
+    """One place in the module tree, and what the calls made there cost; its parts' costs are theirs.
+
+    path: name from the root, as in ``named_modules()``; output_shape: of the last call's first tensor.
+    """
+
+    name: str
+    path: str
+    module: nn.Module
+    parent: Optional["Layer"] = None
+    children: Dict[int, "Layer"] = field(default_factory=dict)
+    ops: float = 0
+    kernel: float = 0
+    output: float = 0
+    calls: int = 0
+    output_shape: Tuple[int, ...] = ()
+    hook: Optional[ForwardHook] = None
+
+    def walk(self) -> Iterator["Layer"]:
+        """Yield this layer and all below it, depth first."""
+        yield self
+        for child in self.children.values():
+            yield from child.walk()
+
+    def ancestry(self) -> List["Layer"]:
+        """Return the layers from the root to this one."""
+        return [*(self.parent.ancestry() if self.parent else ()), self]
+
+
+def count_parameters(module: nn.Module, recurse: bool = True) -> int:
+    """Count the elements of a module's parameters, each parameter once; lazy ones have none before they are run."""
+    return sum(p.numel() for p in module.parameters(recurse) if not isinstance(p, UninitializedParameter))
+
+
+def dfs_count(layer: Layer) -> Tuple[float, float, float, float, Tree]:
+    """Sum a layer's costs over the tree below it.
+
+    Returns total_ops, total_params, total_kernel_macs, total_output_macs and the tree
+    ``{child name: (ops, params, kernel, output, {its children})}``. A parameter shared by several modules is counted
+    in each row that holds it, and once in the row above.
+    """
+    tree: Tree = {}
+    sums = [(layer.ops, layer.kernel, layer.output)]
+    for child in layer.children.values():
+        *totals, children = dfs_count(child)
+        ops, params, kernel, output = totals
+        tree[child.name] = (ops, params, kernel, output, children)
+        sums.append((ops, kernel, output))
+    ops, kernel, output = map(fsum, zip(*sums))
+    return ops, float(count_parameters(layer.module)), kernel, output, tree
+
+
+class Profile(tuple):  # type: ignore[type-arg]
+    """What ``profile`` returns: a tuple of four totals (five with the tree), with the details as attributes.
+
+    root: the tree of :class:`Layer`; missing: what ran and has no rule, by name, with the number of calls;
+    mode, why: how the model was run; output_shape: of the model's first output tensor.
+    """
+
+    root: Layer
+    missing: Dict[str, int]
+    mode: str
+    why: str
+
+    total_ops = property(lambda self: self[0])
+    total_params = property(lambda self: self[1])
+    total_kernel_macs = property(lambda self: self[2])
+    total_output_macs = property(lambda self: self[3])
+
+    @property
+    def layers(self) -> List[Layer]:
+        """The layers that cost anything, in the order of the module tree."""
+        return [layer for layer in self.root.walk() if layer.ops or layer.kernel or layer.output]
+
+
+class LayerLedger(Observer):
+    """Charges every call of a layer to the place in the module tree that it was made from."""
+
+    def __init__(self, replica: Replica, custom_ops: Optional[CustomOps] = None) -> None:
+        self.custom_ops = custom_ops or {}
+        self.missing: Dict[str, int] = {}
+        self.hooks: Dict[Type[nn.Module], Optional[ForwardHook]] = {}
+        self.places: Dict[int, List[Layer]] = {}
+        self.root = self._plant("", "", replica.model, None, replica, set())
+        self.current = self.root
+        self.counted_layers_running = 0
+        self.asking_a_rule = False
+        if self.custom_ops:
+            for places in self.places.values():
+                self._prepare_buffers(places[0].module)
+
+    def _plant(
+        self, name: str, path: str, module: nn.Module, parent: Optional[Layer], replica: Replica, above: Set[int]
+    ) -> Layer:
+        """Build the tree of places; a module inside itself is not followed again."""
+        layer = Layer(name, path, module, parent)
+        self.places.setdefault(id(module), []).append(layer)
+        above = above | {id(module)}
+        parts = [*module._modules.items(), *replica.unregistered.get(id(module), ())]
+        for child_name, child in parts:
+            if child is None or id(child) in above or id(child) in layer.children:
+                continue
+            child_path = f"{path}.{child_name}" if path else child_name
+            layer.children[id(child)] = self._plant(child_name, child_path, child, layer, replica, above)
+        return layer
+
+    @staticmethod
+    def _prepare_buffers(module: nn.Module) -> None:
+        add_buffers(module)
+        module.total_params += count_parameters(module)
+
+    def _place(self, module: nn.Module) -> Layer:
+        """Find the place of a call: the caller's own part, or else the one that shares most of its path."""
+        own = self.current.children.get(id(module))
+        if own is not None:
+            return own
+        places = self.places[id(module)]
+        if len(places) == 1:
+            return places[0]
+        caller = {id(layer) for layer in self.current.ancestry()}
+        return max(places, key=lambda place: sum(id(layer) in caller for layer in place.ancestry()))
+
+    def enter(self, module: nn.Module) -> Tuple[Layer, Layer, int]:
+        token = self.current, self._place(module), self.counted_layers_running
+        if self.asking_a_rule:
+            return token
+        kind = type(module)
+        if kind not in self.hooks:
+            self.hooks[kind] = find_hook(kind, self.custom_ops)
+        self.current = token[1]
+        self.current.hook = self.hooks[kind]
+        if self.current.hook is not None and self.current.hook is not count_nothing:
+            self.counted_layers_running += 1
+        return token
+
+    def abandon(self, token: Tuple[Layer, Layer, int]) -> None:
+        if not self.asking_a_rule:
+            self.current, _, self.counted_layers_running = token
+
+    def leave(self, token: Tuple[Layer, Layer, int], args: Tuple[Any, ...], kwargs: Dict[str, Any], out: Any) -> None:
+        if self.asking_a_rule:
+            return
+        layer = token[1]
+        module = layer.module
+        layer.calls += 1
+        layer.output_shape = first_shape(out)
+        if layer.hook is None:
+            if not module._modules or module._parameters:
+                self._miss(_class_name(module))
+        elif layer.hook is not count_nothing:
+            self._charge(layer, args if not kwargs else _positional(module, args, kwargs), out)
+        self.abandon(token)
+
+    def _charge(self, layer: Layer, inputs: Tuple[Any, ...], out: Any) -> None:
+        """Add one call's cost to its layer, by the rule of the house or by the user's own."""
+        self.asking_a_rule = True
+        try:
+            cost = self._ask(layer, inputs, out)
+        except NotImplementedError as error:
+            self._miss(f"{_class_name(layer.module)} ({error})")
+            cost = Cost(0, 0, out.numel())
+        finally:
+            self.asking_a_rule = False
+        layer.ops += cost.ops
+        layer.kernel += cost.kernel
+        layer.output += cost.output
+
+    def _ask(self, layer: Layer, inputs: Tuple[Any, ...], out: Any) -> Cost:
+        module, hook = layer.module, layer.hook
+        if isinstance(hook, Hook):
+            cost = hook.cost(module, inputs, out)
+            if self.custom_ops:
+                add_to_buffers(module, cost)
+            return cost
+        assert hook is not None
+        before = read_buffers(module)
+        hook(module, inputs, out)
+        after = read_buffers(module)
+        cost = Cost(*(new - old for new, old in zip(after, before)))
+        if cost.ops and not (cost.kernel or cost.output):
+            self._miss(f"{_class_name(module)} (its custom rule counts no accesses)")
+        return cost
+
+    def _miss(self, name: str) -> None:
+        self.missing[name] = self.missing.get(name, 0) + 1
+
+    def operator(self, func: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any], out: Any) -> None:
+        """Count matrix products that run outside every layer with a rule, as the reference counts them."""
+        if not self.counted_layers_running and not self.asking_a_rule:
+            operands = _PRODUCTS.get(func._schema.name)
+            if operands is not None:
+                self.current.ops += operands(args, out)
+
+
+def _product_of_first(args: Tuple[Any, ...], out: Tensor) -> int:
+    """a @ b: each output element sums one product for each element of a's last axis."""
+    return out.numel() * args[0].shape[-1]
+
+
+def _product_of_second(args: Tuple[Any, ...], out: Tensor) -> int:
+    """c + a @ b."""
+    return out.numel() * args[1].shape[-1]
+
+
+def _attention(args: Tuple[Any, ...], out: Any) -> int:
+    """Queries by keys, then the result by values: (..., L, E), (..., S, E) and (..., S, V) to (..., L, V)."""
+    query, key, value = args[:3]
+    result = out if isinstance(out, Tensor) else out[0]
+    return result.numel() // value.shape[-1] * key.shape[-2] * (query.shape[-1] + value.shape[-1])
+
+
+_PRODUCTS = {
+    "aten::mm": _product_of_first,
+    "aten::bmm": _product_of_first,
+    "aten::mv": _product_of_first,
+    "aten::dot": _product_of_first,
+    "aten::addmm": _product_of_second,
+    "aten::baddbmm": _product_of_second,
+    "aten::addmv": _product_of_second,
+    "aten::_scaled_dot_product_flash_attention": _attention,
+    "aten::_scaled_dot_product_flash_attention_for_cpu": _attention,
+    "aten::_scaled_dot_product_efficient_attention": _attention,
+    "aten::_scaled_dot_product_cudnn_attention": _attention,
+    "aten::_scaled_dot_product_fused_attention_overrideable": _attention,
+}
+
+
+def first_shape(value: Any) -> Tuple[int, ...]:
+    """Return the shape of the first tensor in a (nested) output, or ()."""
+    if isinstance(value, Tensor):
+        return tuple(value.shape)
+    parts: Iterable[Any] = ()
+    if isinstance(value, Mapping):
+        parts = value.values()
+    elif isinstance(value, (list, tuple)):
+        parts = value
+    return next(filter(None, map(first_shape, parts)), ())
+
+
+def _class_name(module: nn.Module) -> str:
+    return f"{type(module).__module__}.{type(module).__qualname__}"
+
+
+def _positional(module: nn.Module, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Tuple[Any, ...]:
+    """Put a call's arguments into the order that the class's forward declares, defaults included."""
+    bound = inspect.signature(type(module).forward).bind(module, *args, **kwargs)
+    bound.apply_defaults()
+    return tuple(bound.arguments.values())[1:]
+
+
+def profile(
+    model: nn.Module,
+    inputs: Sequence[Any],
+    custom_ops: Optional[CustomOps] = None,
+    verbose: bool = True,
+    ret_layer_info: bool = False,
+    report_missing: bool = False,
+) -> Profile:
+    """Count what one forward pass of ``model`` computes, reads and writes, in evaluation mode.
+
+    Args:
+        model: any module; it is not touched, a copy of it is run.
+        inputs: the positional arguments of its forward.
+        custom_ops: hooks ``(module, inputs, output)`` by class, which go before the rules of the house; a hook adds
+            to ``module.total_ops`` and, to count accesses, ``total_kernel_macs`` and ``total_output_macs``.
+        verbose: print which rule serves which class.
+        ret_layer_info: return the tree of layers as a fifth item.
+        report_missing: print what ran and has no rule (and, as thop does, what ``verbose`` prints).
+
+    Returns:
+        total_ops (multiply-accumulates), total_params, total_kernel_macs (weight elements read) and
+        total_output_macs (output elements written), as floats in a :class:`Profile`.
+
+    Raises:
+        TypeError: ``model`` is not a module, or ``inputs`` not a tuple or list.
+        Exception: whatever the model's own forward raises.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"profile: the model must be a torch.nn.Module, not {type(model).__name__}")
+    if not isinstance(inputs, (tuple, list)):
+        raise TypeError(f"profile: inputs must be a tuple of arguments, as in (x,), not {type(inputs).__name__}")
+    ledgers: List[LayerLedger] = []
+
+    def observe(replica: Replica) -> LayerLedger:
+        ledgers.append(LayerLedger(replica, custom_ops))
+        return ledgers[-1]
+
+    model = unwrap(model)
+    outcome = run(model, inputs, observe)
+    ledger = ledgers[-1]
+    *totals, tree = dfs_count(ledger.root)
+    result = Profile((*totals, tree) if ret_layer_info else totals)
+    result.root, result.missing = ledger.root, ledger.missing
+    result.mode, result.why = outcome.mode, outcome.why
+    if verbose or report_missing:
+        print("\n".join(_rules_used(ledger) + (_rules_missing(ledger) if report_missing else [])))
+    return result
+
+
+def _rules_used(ledger: LayerLedger) -> List[str]:
+    """One line for each class that ran and has a rule."""
+    return [
+        f"[INFO] {getattr(hook, '__name__', repr(hook))}() counts {kind.__module__}.{kind.__qualname__}"
+        for kind, hook in ledger.hooks.items()
+        if hook is not None
+    ]
+
+
+def _rules_missing(ledger: LayerLedger) -> List[str]:
+    """One line for each kind of layer that ran and was not counted."""
+    return [f"[WARN] not counted: {name}, {calls} calls" for name, calls in ledger.missing.items()]
+
+
+__all__ = ["CustomOps", "Layer", "LayerLedger", "Profile", "count_parameters", "dfs_count", "profile"]
