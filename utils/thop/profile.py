@@ -3,7 +3,7 @@
 import inspect
 from dataclasses import dataclass, field
 from math import fsum
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Set, Tuple, Type
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple, Type
 
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
@@ -92,6 +92,15 @@ class Profile(tuple):  # type: ignore[type-arg]
         return [layer for layer in self.root.walk() if layer.ops or layer.kernel or layer.output]
 
 
+class Token(NamedTuple):
+    """What the ledger has to know when a call ends: who made it, where it belongs, and what had run before it."""
+
+    caller: Layer
+    layer: Layer
+    counted_layers_running: int
+    calls: int
+
+
 class LayerLedger(Observer):
     """Charges every call of a layer to the place in the module tree that it was made from."""
 
@@ -103,6 +112,7 @@ class LayerLedger(Observer):
         self.root = self._plant("", "", replica.model, None, replica, set())
         self.current = self.root
         self.counted_layers_running = 0
+        self.calls = 0
         self.asking_a_rule = False
         if self.custom_ops:
             for places in self.places.values():
@@ -139,32 +149,33 @@ class LayerLedger(Observer):
         caller = {id(layer) for layer in self.current.ancestry()}
         return max(places, key=lambda place: sum(id(layer) in caller for layer in place.ancestry()))
 
-    def enter(self, module: nn.Module) -> Tuple[Layer, Layer, int]:
-        token = self.current, self._place(module), self.counted_layers_running
+    def enter(self, module: nn.Module) -> Token:
         if self.asking_a_rule:
-            return token
+            return Token(self.current, self.current, 0, 0)
+        self.calls += 1
+        token = Token(self.current, self._place(module), self.counted_layers_running, self.calls)
         kind = type(module)
         if kind not in self.hooks:
             self.hooks[kind] = find_hook(kind, self.custom_ops)
-        self.current = token[1]
+        self.current = token.layer
         self.current.hook = self.hooks[kind]
         if self.current.hook is not None and self.current.hook is not count_nothing:
             self.counted_layers_running += 1
         return token
 
-    def abandon(self, token: Tuple[Layer, Layer, int]) -> None:
+    def abandon(self, token: Token) -> None:
         if not self.asking_a_rule:
-            self.current, _, self.counted_layers_running = token
+            self.current, self.counted_layers_running = token.caller, token.counted_layers_running
 
-    def leave(self, token: Tuple[Layer, Layer, int], args: Tuple[Any, ...], kwargs: Dict[str, Any], out: Any) -> None:
+    def leave(self, token: Token, args: Tuple[Any, ...], kwargs: Dict[str, Any], out: Any) -> None:
         if self.asking_a_rule:
             return
-        layer = token[1]
+        layer = token.layer
         module = layer.module
         layer.calls += 1
         layer.output_shape = first_shape(out)
         if layer.hook is None:
-            if not module._modules or module._parameters:
+            if token.calls == self.calls or module._parameters:
                 self._miss(_class_name(module))
         elif layer.hook is not count_nothing:
             self._charge(layer, args if not kwargs else _positional(module, args, kwargs), out)

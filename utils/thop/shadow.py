@@ -18,12 +18,14 @@ from torch import Tensor, nn
 
 def unwrap(model: nn.Module) -> nn.Module:
     """Take a model out of DataParallel, DistributedDataParallel and torch.compile."""
-    parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-    while True:
-        inner = model.module if isinstance(model, parallel) else model._modules.get("_orig_mod")
-        if not isinstance(inner, nn.Module):
-            return model
-        model = inner
+    while not isinstance(model, torch.jit.ScriptModule):
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
+        elif "_orig_mod" in model._modules:
+            model = model._modules["_orig_mod"]  # type: ignore[assignment]
+        else:
+            break
+    return model
 
 
 @dataclass
@@ -130,8 +132,12 @@ class Copier:
         return self.remember(original, tuple(parts))
 
     def method(self, original: types.MethodType) -> Any:
-        """Bind the method to the copy of its object."""
-        return types.MethodType(original.__func__, self.value(original.__self__))
+        """Bind the method to the copy of its object; a module's forward will be the one that it has when called."""
+        owner = self.value(original.__self__)
+        function = original.__func__
+        if isinstance(owner, nn.Module) and function is type(owner).forward and self.attribute != "forward":
+            function = _call_forward
+        return types.MethodType(function, owner)
 
     def function(self, original: types.FunctionType) -> Any:
         """Copy a function whose closure or defaults reach into the model; any other one is shared."""
@@ -192,6 +198,10 @@ def _is_plain(kind: type) -> bool:
         and hasattr(kind, "__dict__")
         and bool(kind.__dictoffset__)
     )
+
+
+def _call_forward(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    return module.forward(*args, **kwargs)
 
 
 _REGISTRIES = frozenset(("_parameters", "_buffers", "_modules"))

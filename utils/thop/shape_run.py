@@ -7,18 +7,21 @@ observer hears of every module that starts and ends, and of every ATen operator 
 import copy
 import random
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.parameter import UninitializedTensorMixin
 from torch.utils._pytree import tree_flatten, tree_map
 
 from .shadow import Copier, Replica
 
 try:
+    from torch.overrides import TorchFunctionMode
     from torch.utils._python_dispatch import TorchDispatchMode
 except ImportError:  # torch before 1.13: every run is a real one, and the observer hears of modules only
 
@@ -29,12 +32,20 @@ except ImportError:  # torch before 1.13: every run is a real one, and the obser
         def __exit__(self, *error: Any) -> None:
             return None
 
+    TorchFunctionMode = TorchDispatchMode  # type: ignore[assignment,misc]
+
 
 CAN_RUN_ON_SHAPES = hasattr(TorchDispatchMode, "__torch_dispatch__")
 
 
 class Observer:
     """What a run reports to. The methods do nothing here; a ledger overrides those that it needs."""
+
+    attention_is_one_operator = False
+    """Whether attention is reported as ``scaled_dot_product_attention``, not as the operators it falls apart into."""
+
+    def begin(self, arguments: Tuple[Any, ...]) -> None:
+        """The run starts, with these arguments."""
 
     def enter(self, module: nn.Module) -> Any:
         """A module's forward starts. What is returned comes back in ``leave`` or ``abandon``."""
@@ -65,21 +76,23 @@ class ShapeRunFailed(RuntimeError):
     """The model needs values, or something else that meta tensors can't give."""
 
 
-def run(model: nn.Module, inputs: Sequence[Any], observe: Callable[[Replica], Observer]) -> Run:
+def run(model: nn.Module, inputs: Sequence[Any], observe: Callable[[Replica], Observer], on_shapes: bool = True) -> Run:
     """Run a copy of ``model`` on copies of ``inputs``, in evaluation mode and without gradients.
 
-    It is run on shapes alone where that is possible, and for real otherwise. ``observe`` is called with each copy and
-    returns the observer of its run. An exception of the model's own forward passes through; the model, the inputs and
-    the state of the random generators are as before in any case.
+    It is run on shapes alone where that is possible, and for real otherwise or where ``on_shapes`` is False.
+    ``observe`` is called with each copy and returns the observer of its run. An exception of the model's own forward
+    passes through; the model, the inputs and the state of the random generators are as before in any case.
     """
-    try:
-        if not CAN_RUN_ON_SHAPES:
-            raise ShapeRunFailed(f"torch {torch.__version__} has no dispatch modes")
-        return Run(_run_copy(model, inputs, observe, _meta_copy, _ShapeMode), "shape")
-    except Exception as error:
-        stumbled = error
-    if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
-        raise stumbled
+    stumbled: Exception = ShapeRunFailed("a real run was asked for")
+    if on_shapes:
+        try:
+            if not CAN_RUN_ON_SHAPES:
+                raise ShapeRunFailed(f"torch {torch.__version__} has no dispatch modes")
+            return Run(_run_copy(model, inputs, observe, _meta_copy, _ShapeMode), "shape")
+        except Exception as error:
+            stumbled = error
+        if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
+            raise stumbled
     return Run(_run_copy(model, inputs, observe, _real_copy, _OperatorMode), "real", in_few_words(stumbled))
 
 
@@ -103,7 +116,9 @@ def _run_copy(
     observer = observe(replica)
     _watch(replica, observer)
     mode = operator_mode(observer)
-    with _random_state_kept(), torch.no_grad(), mode:
+    observer.begin(arguments)
+    attention: Any = _AttentionMode(mode) if observer.attention_is_one_operator else nullcontext()
+    with _random_state_kept(), torch.no_grad(), mode, attention:
         output = replica.model(*arguments)
     mode.check()
     return output
@@ -122,8 +137,41 @@ class _OperatorMode(TorchDispatchMode):
         self.observe(func, args, kwargs, out)
         return out
 
+    def attention(self, *args: Any, **kwargs: Any) -> Any:
+        """Run attention, and report it as the one operator that it is on every real device."""
+        observe, self.observe = self.observe, _unobserved
+        try:
+            out = self.attend(*args, **kwargs)
+        finally:
+            self.observe = observe
+        self.observe(torch.ops.aten.scaled_dot_product_attention.default, args, kwargs, out)
+        return out
+
+    def attend(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the result of attention."""
+        return functional.scaled_dot_product_attention(*args, **kwargs)
+
     def check(self) -> None:
         """Raise ShapeRunFailed if the run is not to be trusted although it came to its end."""
+
+
+def _unobserved(*args: Any) -> None:
+    """Take the observer's place while the inside of an operator runs."""
+
+
+class _AttentionMode(TorchFunctionMode):
+    """Leads every call of ``scaled_dot_product_attention`` through the operator mode, as one operator."""
+
+    def __init__(self, operators: _OperatorMode) -> None:
+        super().__init__()
+        self.replaced = {getattr(functional, "scaled_dot_product_attention", None): operators.attention}
+        heads = functional.multi_head_attention_forward
+        namespace = {**heads.__globals__, "scaled_dot_product_attention": operators.attention}
+        namespace["has_torch_function"] = lambda tensors: False  # or it would come back here and never run
+        self.replaced[heads] = FunctionType(heads.__code__, namespace, heads.__name__, heads.__defaults__)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return self.replaced.get(func, func)(*args, **(kwargs or {}))
 
 
 class _ShapeMode(_OperatorMode):
@@ -141,6 +189,12 @@ class _ShapeMode(_OperatorMode):
             args, kwargs, out = self._by_pytorch(func, args, kwargs)
         self.observe(func, args, kwargs, out)
         return out
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Give the result the fused kernel's layout, (batch, length, heads, width), seen as (batch, heads, ...)."""
+        out = _empty((*query.shape[:-1], value.shape[-1]), query)
+        fused = query.dim() == 4 and query.shape[-1] == key.shape[-1] == value.shape[-1]
+        return out.transpose(1, 2).contiguous().transpose(1, 2) if fused else out
 
     def _by_pytorch(self, func: Any, args: Any, kwargs: Any) -> Tuple[Any, Any, Any]:
         """Call the operator with all of its tensors on the meta device.
@@ -234,38 +288,73 @@ def _plain(*tensors: Any) -> bool:
     return all(t.is_meta and t.is_contiguous() for t in tensors)
 
 
-def _empty(shape: Sequence[int], like: Tensor, dtype: Optional[torch.dtype] = None) -> Tensor:
-    return torch.empty(shape, dtype=dtype or like.dtype, device=_META)
+def _is_channels_last(x: Tensor) -> bool:
+    """Say whether the strides are those of channels_last and could not be those of a contiguous tensor."""
+    if x.dim() != 4 or x.is_contiguous():
+        return False
+    least, stride = 0, x.stride()
+    for axis in (1, 3, 2, 0):
+        if x.shape[axis] == 0 or stride[axis] < least or (axis == 0 and least == stride[1]):
+            return False
+        least = stride[axis] * max(x.shape[axis], 1)
+    return True
+
+
+def _empty(
+    shape: Sequence[int], like: Tensor, dtype: Optional[torch.dtype] = None, channels_last: bool = False
+) -> Tensor:
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    return torch.empty(shape, dtype=dtype or like.dtype, device=_META, memory_format=memory_format)
+
+
+def _by_axis(axes: int, *values: Any) -> Iterator[Tuple[int, ...]]:
+    """Pair up sizes, strides and the like by axis; one number, alone or in a list, stands for all axes."""
+    lists = [[v] if isinstance(v, int) else list(v) for v in values]
+    return zip(*(v if len(v) == axes else v * axes for v in lists))
 
 
 def _windows(sizes: Sequence[int], kernel: Any, stride: Any, padding: Any, dilation: Any) -> List[int]:
-    """Count the places of a sliding window: (size + 2 padding - dilation (kernel - 1) - 1) // stride + 1 an axis."""
-    axes = len(sizes)
-    each = [([v] if isinstance(v, int) else list(v)) for v in (kernel, stride, padding, dilation)]
-    columns = zip(sizes, *(v if len(v) == axes else v * axes for v in each))
+    """Count the places of a sliding window along each axis."""
+    columns = _by_axis(len(sizes), list(sizes), kernel, stride, padding, dilation)
     return [(size + 2 * p - d * (k - 1) - 1) // s + 1 for size, k, s, p, d in columns]
+
+
+def _unwindows(sizes: Sequence[int], kernel: Any, stride: Any, padding: Any, dilation: Any, extra: Any) -> List[int]:
+    """Give the size along each axis in which a window has so many places, the inverse of ``_windows``."""
+    columns = _by_axis(len(sizes), list(sizes), kernel, stride, padding, dilation, extra)
+    return [(size - 1) * s - 2 * p + d * (k - 1) + e + 1 for size, k, s, p, d, e in columns]
 
 
 @_shape_rule("convolution")
 def _convolution(
     x: Tensor, weight: Tensor, bias: Any, stride: Any, padding: Any, dilation: Any, transposed: bool, *rest: Any
 ) -> Any:
-    """One output for each place of the filter; ``rest`` is output_padding and groups."""
-    if transposed or x.dim() != weight.dim() or not _plain(x, weight) or x.dtype is not weight.dtype:
+    """One output for each place of the filter, or the size that has so many places where it is transposed.
+
+    ``rest`` is output_padding and groups. The result is channels_last if the input or the weight is.
+    """
+    if not (x.is_meta and weight.is_meta) or x.dim() != weight.dim() or x.dtype is not weight.dtype:
         return NotImplemented
-    out = _windows(x.shape[2:], weight.shape[2:], stride, padding, dilation)
-    if min(out) < 1 or x.shape[1] != weight.shape[1] * rest[1]:
+    output_padding, groups = rest
+    if transposed:
+        channels, read = weight.shape[1] * groups, weight.shape[0]
+        out = _unwindows(x.shape[2:], weight.shape[2:], stride, padding, dilation, output_padding)
+    else:
+        channels, read = weight.shape[0], weight.shape[1] * groups
+        out = _windows(x.shape[2:], weight.shape[2:], stride, padding, dilation)
+    if min(out) < 1 or x.shape[1] != read:
         return NotImplemented
-    return _empty((x.shape[0], weight.shape[0], *out), x)
+    last = _is_channels_last(x) or _is_channels_last(weight)
+    return _empty((x.shape[0], channels, *out), x, channels_last=last)
 
 
 @_shape_rule("native_batch_norm")
 def _native_batch_norm(x: Tensor, weight: Any, bias: Any, mean: Any, var: Any, training: bool, *rest: Any) -> Any:
     """In evaluation mode the statistics that training would save are empty."""
-    if training or not _plain(x):
+    if training or not x.is_meta:
         return NotImplemented
     saved = _empty((0,), x, weight.dtype if weight is not None else None)
-    return torch.empty_like(x), saved, _empty((0,), saved)
+    return _empty(x.shape, x, channels_last=_is_channels_last(x)), saved, _empty((0,), saved)
 
 
 @_shape_rule(
@@ -347,8 +436,7 @@ def _watch(replica: Replica, observer: Observer) -> None:
         for _, module in found:
             modules.extend(module.modules())
     for module in dict.fromkeys(modules):
-        if not isinstance(module, torch.jit.ScriptModule):
-            module.__dict__["forward"] = _watched(module, module.forward, observer)
+        module.__dict__["forward"] = _watched(module, module.forward, observer)
 
 
 def _watched(module: nn.Module, forward: Callable[..., Any], observer: Observer) -> Callable[..., Any]:

@@ -1,0 +1,501 @@
+"""The shape run against the real run: the same ledger and the same shapes, and a model that is left alone."""
+
+import threading
+import weakref
+from functools import partial
+from typing import Any, Callable, Dict, List, Tuple
+
+import pytest
+import torch
+import torchvision
+from releases import ALL_CFGS
+from test_profile import assert_same_state, state
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations, weight_norm
+
+from utils.thop import profile
+from utils.thop.profile import LayerLedger, first_shape
+from utils.thop.shape_run import _SHAPE_RULES, Observer, _ShapeMode, run
+
+Facts = Tuple[Any, ...]
+
+
+def facts(model: nn.Module, inputs: Tuple[Any, ...], on_shapes: bool) -> Facts:
+    """Run one way and return the whole ledger, with the shapes and dtypes of all that came out."""
+    ledgers: List[LayerLedger] = []
+
+    def observe(replica: Any) -> LayerLedger:
+        ledgers.append(LayerLedger(replica))
+        return ledgers[-1]
+
+    outcome = run(model, inputs, observe, on_shapes)
+    assert outcome.mode == ("shape" if on_shapes else "real"), outcome.why
+    rows = [
+        (layer.path, layer.calls, layer.output_shape, layer.ops, layer.kernel, layer.output)
+        for layer in ledgers[-1].root.walk()
+    ]
+    return rows, ledgers[-1].missing, shapes(outcome.output)
+
+
+def shapes(value: Any) -> Any:
+    """Replace every tensor of a nested value by its shape, dtype and strides (those that mean something)."""
+    if isinstance(value, Tensor):
+        return tuple(value.shape), value.dtype, [s for s, n in zip(value.stride(), value.shape) if n > 1]
+    if isinstance(value, dict):
+        return {key: shapes(item) for key, item in value.items()}
+    return [shapes(item) for item in value] if isinstance(value, (list, tuple)) else type(value)
+
+
+def assert_both_agree(model: nn.Module, *inputs: Any) -> None:
+    assert facts(model, inputs, True) == facts(model, inputs, False)
+
+
+# ---- YOLOv5 ----
+
+
+@pytest.mark.parametrize("cfg", ALL_CFGS)
+def test_every_cfg_in_every_state(yolo: Any, cfg: str) -> None:
+    model = yolo(cfg)
+    step = max(int(model.stride.max()), 32)
+    assert_both_agree(model.train(), torch.zeros(1, 3, 2 * step, 4 * step))
+    assert_both_agree(model.eval(), torch.zeros(8, 3, 2 * step, 2 * step))
+    assert_both_agree(model.fuse(), torch.zeros(1, 3, 5 * step, 5 * step))
+
+
+@pytest.mark.parametrize("cfg", ["yolov5n.yaml", "yolov5s.yaml", "hub/yolov5n6.yaml", "segment/yolov5n-seg.yaml"])
+@pytest.mark.parametrize("shape", [(1, 640, 640), (8, 320, 640), (1, 1280, 1280)])
+def test_full_sizes(yolo: Any, cfg: str, shape: Tuple[int, int, int]) -> None:
+    batch, height, width = shape
+    assert_both_agree(yolo(cfg), torch.zeros(batch, 3, height, width))
+
+
+def test_a_size_that_was_run_before_leaves_nothing_behind(yolo: Any) -> None:
+    measured, untouched = yolo("yolov5n.yaml").eval(), yolo("yolov5n.yaml").eval()
+    untouched.load_state_dict(measured.state_dict())
+    attributes = plain_attributes(measured)
+    profile(measured, (torch.zeros(1, 3, 640, 640),), verbose=False)
+    assert plain_attributes(measured) == attributes
+    image = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        assert all(torch.equal(a, b) for a, b in zip(measured(image)[1], untouched(image)[1]))
+        assert torch.equal(measured(image)[0], untouched(image)[0])
+
+
+def plain_attributes(model: nn.Module) -> List[Any]:
+    """Every attribute of every module that is no registry, tensors by identity."""
+    return [
+        {k: [id(t) for t in v] if isinstance(v, list) else str(v) for k, v in m.__dict__.items() if k[0] != "_"}
+        for m in model.modules()
+    ]
+
+
+# ---- torchvision ----
+
+NEEDS_VALUES = {
+    "fasterrcnn_mobilenet_v3_large_320_fpn": "proposals are chosen by score",
+    "fasterrcnn_mobilenet_v3_large_fpn": "proposals are chosen by score",
+    "fasterrcnn_resnet50_fpn": "proposals are chosen by score",
+    "fasterrcnn_resnet50_fpn_v2": "proposals are chosen by score",
+    "fcos_resnet50_fpn": "boxes are chosen by score",
+    "keypointrcnn_resnet50_fpn": "proposals are chosen by score",
+    "maskrcnn_resnet50_fpn": "proposals are chosen by score",
+    "maskrcnn_resnet50_fpn_v2": "proposals are chosen by score",
+    "retinanet_resnet50_fpn": "boxes are chosen by score",
+    "retinanet_resnet50_fpn_v2": "boxes are chosen by score",
+    "ssd300_vgg16": "boxes are chosen by score",
+    "ssdlite320_mobilenet_v3_large": "boxes are chosen by score",
+}
+LARGE = ("vit_l", "vit_h", "128gf", "32gf", "convnext_large", "efficientnet_v2_l", "b7")
+
+
+@pytest.mark.parametrize("name", [n for n in torchvision.models.list_models(module=torchvision.models)
+                                  if not any(part in n for part in LARGE)])  # fmt: skip
+def test_torchvision_classifiers(name: str) -> None:
+    options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    size = 224 if "vit" in name else 96 if name != "inception_v3" else 128
+    model = torchvision.models.get_model(name, weights=None, **options)
+    assert_both_agree(model, torch.zeros(1, 3, size, size))
+
+
+@pytest.mark.parametrize("name", torchvision.models.list_models(module=torchvision.models.segmentation))
+def test_torchvision_segmentation(name: str) -> None:
+    model = torchvision.models.get_model(name, weights=None, weights_backbone=None)
+    assert_both_agree(model, torch.zeros(1, 3, 64, 96))
+
+
+@pytest.mark.parametrize("name", torchvision.models.list_models(module=torchvision.models.detection))
+def test_torchvision_detection_falls_back_and_says_so(name: str) -> None:
+    options = {"rpn_pre_nms_top_n_test": 30, "rpn_post_nms_top_n_test": 10} if "rcnn" in name else {}
+    model = torchvision.models.get_model(name, weights=None, weights_backbone=None, num_classes=3, **options).eval()
+    if hasattr(model, "transform") and "ssd" not in name:
+        model.transform.min_size, model.transform.max_size = (64,), 96
+    images = [torch.rand(3, 64, 80)]
+    counted = profile(model, (images,), verbose=False)
+    assert (counted.mode == "real") == (name in NEEDS_VALUES), counted.why
+    assert counted.why
+    expected = facts(model, (images,), False)
+    assert [(x.path, x.output) for x in counted.root.walk()] == [(row[0], row[5]) for row in expected[0]]
+
+
+def test_the_list_of_models_that_need_values_is_complete() -> None:
+    assert set(torchvision.models.list_models(module=torchvision.models.detection)) == set(NEEDS_VALUES)
+
+
+# ---- other models ----
+
+
+class Sequences(nn.Module):
+    """Recurrent layers and attention, one behind the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(8, 6, 2, bidirectional=True, batch_first=True)
+        self.gru = nn.GRU(12, 8, batch_first=True)
+        self.rnn = nn.RNN(8, 8)
+        self.cell = nn.LSTMCell(8, 8)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2)
+
+    def forward(self, x: Tensor) -> Any:
+        x = self.rnn(self.gru(self.lstm(x)[0])[0])[0]
+        hidden, _ = self.cell(x[:, 0])
+        x = x + self.attention(x, x, x, need_weights=False)[0]
+        return self.encoder(self.attention(x, x, x)[0]), hidden
+
+
+def test_recurrent_and_attention_layers() -> None:
+    assert_both_agree(Sequences(), torch.rand(2, 7, 8))
+
+
+def test_a_transformer_layer_is_counted_part_by_part() -> None:
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    counted = profile(layer, (torch.rand(2, 7, 8),), verbose=False)
+    assert [x.path for x in counted.layers] == ["self_attn", "linear1", "linear2", "norm1", "norm2"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions(yolo: Any, dtype: torch.dtype) -> None:
+    assert_both_agree(yolo("yolov5n.yaml").to(dtype), torch.zeros(1, 3, 64, 64, dtype=dtype))
+    assert_both_agree(torchvision.models.mobilenet_v3_small().to(dtype), torch.zeros(1, 3, 64, 64, dtype=dtype))
+
+
+@pytest.mark.parametrize("build", [torchvision.models.resnet18, torchvision.models.mobilenet_v3_small])
+def test_channels_last(yolo: Any, build: Callable[[], nn.Module]) -> None:
+    image = torch.zeros(2, 3, 64, 96).contiguous(memory_format=torch.channels_last)
+    assert_both_agree(build(), image)
+    assert_both_agree(build().to(memory_format=torch.channels_last), image)
+    assert_both_agree(yolo("yolov5n.yaml"), image)
+
+
+def test_an_input_that_is_a_view() -> None:
+    assert_both_agree(nn.Conv2d(3, 4, 3), torch.zeros(1, 3, 40, 40)[:, :, ::2, 1:])
+    assert_both_agree(nn.SiLU(), torch.zeros(4, 6).t())
+    assert_both_agree(nn.SiLU(), torch.zeros(1, 6).expand(4, 6))
+
+
+@pytest.mark.parametrize(
+    "wrap", [weight_norm, parametrizations.weight_norm, parametrizations.spectral_norm, nn.utils.spectral_norm]
+)
+def test_parametrized_weights(wrap: Any) -> None:
+    model = nn.Sequential(wrap(nn.Conv2d(3, 4, 3)), nn.SiLU(), wrap(nn.Conv2d(4, 4, 1)))
+    x = torch.rand(1, 3, 9, 9)
+    before = state(model)
+    assert_both_agree(model, x)
+    assert_same_state(model, before)
+    assert profile(model, (x,), verbose=False).total_kernel_macs == 3 * 4 * 9 + 4 * 4
+
+
+def test_wrappers_are_taken_off(tmp_path: Any) -> None:
+    inner = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    x = torch.rand(1, 3, 9, 9)
+    expected = profile(inner, (x,), verbose=False)
+    torch.distributed.init_process_group("gloo", f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    try:
+        wrapped = nn.parallel.DistributedDataParallel(inner)
+        assert profile(wrapped, (x,), verbose=False, ret_layer_info=True)[:4] == expected[:4]
+    finally:
+        torch.distributed.destroy_process_group()
+    assert profile(nn.DataParallel(inner), (x,), verbose=False)[:4] == expected[:4]
+    compiled = torch.compile(inner)
+    assert profile(compiled, (x,), verbose=False)[:4] == expected[:4]
+    counted = profile(nn.Sequential(compiled, nn.ReLU()), (x,), verbose=False)
+    assert counted.mode == "shape" and counted.total_kernel_macs == expected.total_kernel_macs
+
+
+def test_two_threads_get_the_same_numbers(yolo: Any) -> None:
+    model = yolo("yolov5n.yaml")
+    x = torch.zeros(1, 3, 320, 320)
+    expected = tuple(profile(model, (x,), verbose=False))
+    found: List[Any] = []
+    threads = [
+        threading.Thread(target=lambda: found.extend(tuple(profile(model, (x,), verbose=False)) for _ in range(5)))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [expected] * 20
+
+
+# ---- models that need care ----
+
+
+class DataDependent(nn.Module):
+    """Takes one of two ways by what is in the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.light, self.heavy = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.heavy(x) if x.sum() > 0 else self.light(x)
+
+
+def test_data_dependent_control_flow_falls_back() -> None:
+    dark = profile(DataDependent(), (torch.zeros(1, 3, 8, 8),), verbose=False)
+    bright = profile(DataDependent(), (torch.ones(1, 3, 8, 8),), verbose=False)
+    assert dark.mode == bright.mode == "real" and dark.why
+    assert (dark.total_kernel_macs, bright.total_kernel_macs) == (12, 108)
+
+
+def test_a_model_that_catches_the_failure_is_not_believed() -> None:
+    class Swallows(DataDependent):
+        def forward(self, x: Tensor) -> Tensor:
+            try:
+                bright = bool(x.sum() > 0)
+            except RuntimeError:
+                bright = False
+            return self.heavy(x) if bright else self.light(x)
+
+    counted = profile(Swallows(), (torch.ones(1, 3, 8, 8),), verbose=False)
+    assert counted.mode == "real" and counted.total_kernel_macs == 108
+
+
+class PlainList(nn.Module):
+    """Keeps its layers where torch does not look for them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stages = [nn.Conv2d(4, 4, 1), {"inner": (nn.Conv2d(4, 4, 1), nn.ReLU())}]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stages[0](x)  # type: ignore[operator]
+        for layer in self.stages[1]["inner"]:  # type: ignore[index]
+            x = layer(x)
+        return x
+
+
+class Helper:
+    """No module, but it holds some."""
+
+    def __init__(self) -> None:
+        self.conv = nn.Conv2d(4, 4, 1)
+        self.seen = 0
+
+    def step(self, x: Tensor) -> Tensor:
+        self.seen += 1
+        return self.conv(x)
+
+
+class WithHelper(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.helper = Helper()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.helper.step(x)
+
+
+class Rebound(nn.Module):
+    """Calls other modules through bound methods, closures, partials and weak references kept as attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+        self.method = self.second.forward
+        self.closure = lambda x: self.first(x)
+        self.default = lambda x, layer=self.first: layer(x)
+        self.partial = partial(nn.Sequential.forward, nn.Sequential(self.second))
+        self.weak = weakref.ref(self.first)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weak()(self.partial(self.default(self.closure(self.method(x)))))  # type: ignore[misc]
+
+
+class Writes(nn.Module):
+    """Writes attributes in forward: a cache, a counter, a buffer, a list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 4, 1)
+        self.cache: Dict[str, Tensor] = {}
+        self.calls = 0
+        self.kept: List[Tensor] = []
+        self.mean: Tensor
+        self.register_buffer("mean", torch.zeros(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        if "x" not in self.cache:
+            self.cache["x"] = self.conv(x)
+        self.kept.append(x)
+        self.mean += x.mean((0, 2, 3))
+        self.mean = self.mean * 2
+        return self.cache["x"]
+
+
+class Circular(nn.Module):
+    """A child that knows its parent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 4, 1)
+        self.child = nn.Identity()
+        self.child.parent = [self]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.child.parent[0].conv(self.child(x))
+
+
+class HeldTwice(nn.Module):
+    """The same layer under two names, in two parents, and once more in a list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        conv = nn.Conv2d(4, 4, 1)
+        self.a, self.b = nn.Sequential(conv, nn.ReLU()), nn.Sequential(conv)
+        self.c = conv
+        self.more = [conv]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.more[0](self.c(self.b(self.a(x))))
+
+
+@pytest.mark.parametrize(
+    "build, convolutions",
+    [(PlainList, 2), (WithHelper, 1), (Rebound, 5), (Writes, 1), (Circular, 1), (HeldTwice, 4)],
+)
+def test_layers_kept_and_called_in_odd_ways(build: Callable[[], nn.Module], convolutions: int) -> None:
+    x = torch.rand(1, 4, 5, 5)
+    model = build().eval()
+    before = state(model)
+    attributes = plain_attributes(model)
+    assert_both_agree(model, x)
+    counted = profile(model, (x,), verbose=False)
+    assert counted.mode == "shape", counted.why
+    assert counted.total_kernel_macs == convolutions * 16
+    assert_same_state(model, before)
+    assert plain_attributes(model) == attributes
+
+
+def test_helpers_and_caches_are_left_alone() -> None:
+    helped, writes = WithHelper(), Writes()
+    profile(helped, (torch.rand(1, 4, 5, 5),), verbose=False)
+    profile(writes, (torch.rand(1, 4, 5, 5),), verbose=False)
+    assert helped.helper.seen == 0
+    assert (writes.calls, writes.cache, writes.kept) == (0, {}, [])
+
+
+def test_a_users_hook_writes_into_the_copy() -> None:
+    seen: List[Any] = []
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU())
+    model[0].register_forward_hook(lambda module, x, y: seen.append(y))
+    model[0].register_forward_pre_hook(lambda module, x: (x[0] * 2,))
+    assert_both_agree(model, torch.rand(1, 3, 4, 4))
+    assert seen == []
+    model(torch.rand(1, 3, 4, 4))
+    assert len(seen) == 1 and not seen[0].is_meta
+
+
+def test_new_tensors_in_forward_follow_the_shape_run() -> None:
+    class Makes(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            grid = torch.stack(torch.meshgrid(torch.arange(5), torch.arange(5), indexing="ij"))
+            scale = torch.tensor([1.0, 2.0])[1]
+            count = int(torch.tensor([3]).item())
+            return (x + grid.sum(0) * scale + torch.zeros(5, device="cpu") + torch.rand_like(x)).repeat(count, 1, 1, 1)
+
+    assert_both_agree(Makes(), torch.rand(1, 4, 5, 5))
+
+
+def test_a_scripted_part_is_run_and_named() -> None:
+    model = nn.Sequential(torch.jit.script(nn.Conv2d(3, 4, 1)), nn.ReLU())
+    counted = profile(model, (torch.rand(1, 3, 4, 4),), verbose=False)
+    assert counted.total_output_macs == 64
+    assert any("ScriptModule" in name for name in counted.missing)
+
+
+def test_a_quantized_model_falls_back() -> None:
+    model = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), {nn.Linear})
+    counted = profile(model, (torch.rand(2, 4),), verbose=False)
+    assert counted.mode == "real" and counted.total_output_macs == 8
+    assert any("quantized" in name for name in counted.missing)
+
+
+# ---- each shape rule against PyTorch ----
+
+
+def _rule_cases() -> List[Tuple[str, Tuple[Any, ...], Dict[str, Any]]]:
+    x = torch.rand(2, 4, 9, 11)
+    last = x.contiguous(memory_format=torch.channels_last)
+    vector = torch.rand(4)
+    cases: List[Tuple[str, Tuple[Any, ...], Dict[str, Any]]] = []
+    for image in (x, last, x[:, :, ::2], x.half(), x.double(), torch.rand(2, 4, 1, 1)):
+        weight = torch.rand(6, 2, 3, 3).to(image.dtype)
+        for w, groups, padding in ((weight, 2, [1, 1]), (weight[:, :, :1, :1], 2, [0, 0])):
+            cases.append(("convolution", (image, w, None, [2, 1], padding, [1, 1], False, [0, 0], groups), {}))
+            cases.append(("convolution", (image, w, None, [1], padding[:1], [1], False, [0], groups), {}))
+        transposed = torch.rand(4, 3, 2, 2).to(image.dtype)
+        cases.append(("convolution", (image, transposed, None, [2, 2], [0, 0], [1, 1], True, [0, 0], 1), {}))
+        kind = vector.to(image.dtype)
+        cases.append(("native_batch_norm", (image, kind, kind, kind, kind, False, 0.1, 1e-5), {}))
+        cases.append(("cat", ([image, image], 1), {}))
+        cases.append(("cat", ([image, image[:1]], 0), {}))
+        cases.append(("cat", ([image, image], -1), {}))
+        for other in (2, 2.5, image, image[:, :1], image[0], image.float()):
+            cases += [(f"{name}.Tensor", (image, other), {}) for name in ("add", "sub", "mul", "div")]
+        cases.append(("pow.Tensor_Scalar", (image, 2), {}))
+        cases.append(("clone", (image,), {}))
+        cases.append(("clone", (image,), {"memory_format": torch.contiguous_format}))
+        cases.append(("clone", (image,), {"memory_format": torch.channels_last}))
+        for name in ("silu", "sigmoid", "relu", "tanh", "hardswish", "hardsigmoid", "leaky_relu", "hardtanh", "gelu",
+                     "mish", "elu", "softplus", "exp", "sqrt", "neg"):  # fmt: skip
+            cases.append((name, (image,), {}))
+        for name in ("silu_", "sigmoid_", "relu_", "tanh_", "hardswish_", "hardsigmoid_", "leaky_relu_", "hardtanh_",
+                     "elu_"):  # fmt: skip
+            cases.append((name, (image.clone(),), {}))
+        if image.shape[-1] > 1:
+            cases.append(("max_pool2d_with_indices", (image, [3, 3], [2, 2], [1, 1]), {}))
+            cases.append(("max_pool2d_with_indices", (image, [2]), {}))
+            cases.append(("max_pool2d_with_indices", (image, [5, 5], [1, 1], [2, 2], [1, 1], True), {}))
+            cases.append(("upsample_nearest2d", (image, [18, 22], 2.0, 2.0), {}))
+    integers = torch.arange(6).view(2, 3)
+    cases += [("add.Tensor", (integers, 1.5), {}), ("sigmoid", (integers,), {}), ("add.Tensor", (integers, 1), {})]
+    return cases
+
+
+@pytest.mark.parametrize("name, args, kwargs", _rule_cases(), ids=lambda v: v if isinstance(v, str) else "")
+def test_a_shape_rule_agrees_with_pytorch(name: str, args: Any, kwargs: Any) -> None:
+    packet, _, overload = name.partition(".")
+    operator = getattr(getattr(torch.ops.aten, packet), overload or "default")
+    assert operator in _SHAPE_RULES
+    real = operator(*args, **kwargs)
+    with torch.no_grad(), _ShapeMode(Observer()):
+        on_meta = operator(*torch.utils._pytree.tree_map(to_meta, args), **kwargs)
+    assert shapes(on_meta) == shapes(real)
+    assert first_shape(on_meta) == first_shape(real)
+
+
+def to_meta(value: Any) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
+
+
+def test_every_shape_rule_has_a_case() -> None:
+    names = {name for name, _, _ in _rule_cases()}
+    for operator in _SHAPE_RULES:
+        name = operator._schema.name.split("::")[1]
+        overload = operator._overloadname
+        assert (name if overload == "default" else f"{name}.{overload}") in names

@@ -1,0 +1,447 @@
+"""The operator ledger: the bytes that every operator of a model must move, read and written.
+
+Whether an operator returns a view, or writes in place, is read from its schema. What the schema can't tell stands in
+one short registry, an entry with its reasoning for each true exception. FLOPs are those of
+``torch.utils.flop_counter``, two for each multiply-accumulate.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+
+from .profile import CustomOps, Layer, LayerLedger, count_parameters
+from .shadow import Replica, unwrap
+from .shape_run import Run, run
+
+
+class Moved(NamedTuple):
+    """Bytes that one call of an operator reads and writes."""
+
+    read: int
+    written: int
+
+
+@dataclass
+class OperatorRow:
+    """All calls of one ATen operator."""
+
+    operator: str
+    calls: int = 0
+    flops: int = 0
+    read_bytes: int = 0
+    written_bytes: int = 0
+
+    @property
+    def bytes(self) -> int:
+        """Bytes read and written together."""
+        return self.read_bytes + self.written_bytes
+
+    @property
+    def intensity(self) -> float:
+        """FLOPs per byte moved; 0 where nothing is moved."""
+        return self.flops / self.bytes if self.bytes else 0.0
+
+
+@dataclass
+class LayerRow(OperatorRow):
+    """All operators that ran while one module was the innermost one running."""
+
+    path: str = ""
+    type: str = ""
+    output_shape: Tuple[int, ...] = ()
+    parameters: int = 0
+    total_ops: float = 0
+    kernel: float = 0
+    output: float = 0
+    operators: Dict[str, OperatorRow] = field(default_factory=dict)
+
+
+@dataclass
+class Traffic:
+    """What a forward pass moves.
+
+    layers: one row for each module that moved or computed anything, in the order of the module tree; operators: one
+    for each ATen operator; both sum to the totals. uncounted: operators that could not be charged exactly, each with
+    the number of calls and what was assumed. peak_activation_bytes: the largest sum of tensors alive at once, the
+    inputs among them, parameters and buffers not. mode, why: how the model was run.
+    """
+
+    layers: List[LayerRow]
+    operators: List[OperatorRow]
+    uncounted: Dict[str, Tuple[int, str]]
+    peak_activation_bytes: int
+    mode: str
+    why: str
+
+    @property
+    def read_bytes(self) -> int:
+        """Bytes read."""
+        return sum(row.read_bytes for row in self.operators)
+
+    @property
+    def written_bytes(self) -> int:
+        """Bytes written."""
+        return sum(row.written_bytes for row in self.operators)
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of matrix products, convolutions and attention."""
+        return sum(row.flops for row in self.operators)
+
+    @property
+    def arithmetic_intensity(self) -> float:
+        """FLOPs per byte moved; 0 where nothing is moved."""
+        moved = self.read_bytes + self.written_bytes
+        return self.flops / moved if moved else 0.0
+
+
+# ---- what one call moves ----
+
+
+def tensors_in(values: Any) -> List[Tensor]:
+    """Return the tensors of an operator's arguments or results, those in lists included."""
+    found: List[Tensor] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, (list, tuple)):
+            found.extend(tensors_in(value))
+    return found
+
+
+def stored_bytes(tensor: Tensor) -> int:
+    """Bytes of a tensor's elements; a broadcast axis (stride 0) is stored, and moved, once."""
+    count = tensor.numel()
+    if count and not tensor.is_contiguous():
+        for size, stride in zip(tensor.shape, tensor.stride()):
+            if stride == 0:
+                count //= size
+    return count * tensor.element_size()
+
+
+def _same_elements(a: Tensor, b: Tensor) -> bool:
+    if a is b:
+        return True
+    if a.dtype is not b.dtype or a.shape != b.shape or a.stride() != b.stride():
+        return False
+    if a.storage_offset() != b.storage_offset():
+        return False
+    return a.untyped_storage()._cdata == b.untyped_storage()._cdata
+
+
+def read_once(tensors: Sequence[Tensor]) -> int:
+    """Bytes of several inputs, where the same elements passed twice are read once."""
+    if len(tensors) == 1:
+        return stored_bytes(tensors[0])
+    distinct: List[Tensor] = []
+    for tensor in tensors:
+        if not any(_same_elements(tensor, other) for other in distinct):
+            distinct.append(tensor)
+    return sum(map(stored_bytes, distinct))
+
+
+@dataclass(frozen=True)
+class _Effects:
+    """What an operator's schema says: view or not, which arguments are written, which results are new."""
+
+    is_view: bool
+    written: Tuple[Tuple[int, str], ...]
+    write_only: Tuple[str, ...]
+    new_results: Tuple[bool, ...]
+
+
+_EFFECTS: Dict[Any, _Effects] = {}
+
+
+def _effects(func: Any) -> _Effects:
+    known = _EFFECTS.get(func)
+    if known is None:
+        schema = func._schema
+        written = [(i, a) for i, a in enumerate(schema.arguments) if a.alias_info is not None and a.alias_info.is_write]
+        aliased = [r.alias_info is not None for r in schema.returns]
+        known = _EFFECTS[func] = _Effects(
+            is_view=any(aliased) and not written,
+            written=tuple((i, a.name) for i, a in written),
+            write_only=tuple(a.name for _, a in written if a.kwarg_only),
+            new_results=tuple(not alias for alias in aliased),
+        )
+    return known
+
+
+def _by_schema(func: Any, args: Any, kwargs: Any, out: Any) -> Moved:
+    """Charge each distinct input as read, each new result and each argument that is written to as written."""
+    effects = _effects(func)
+    if effects.is_view:
+        return Moved(0, 0)
+    inputs = tensors_in(args)
+    if kwargs:
+        inputs += tensors_in([v for name, v in kwargs.items() if name not in effects.write_only])
+    results = out if isinstance(out, (tuple, list)) else (out,)
+    if len(effects.new_results) == len(results):
+        results = [result for result, new in zip(results, effects.new_results) if new]
+    elif not all(effects.new_results):
+        results = []
+    written = [args[i] if i < len(args) else kwargs.get(name) for i, name in effects.written]
+    return Moved(read_once(inputs), sum(map(stored_bytes, tensors_in((*results, *written)))))
+
+
+Exception_ = Callable[..., Moved]
+_EXCEPTIONS: Dict[str, Exception_] = {}
+
+
+def _exception(*operators: str) -> Callable[[Exception_], Exception_]:
+    """Register what operators move whose schema does not tell; the function takes ``args``, ``kwargs`` and ``out``."""
+
+    def register(charge: Exception_) -> Exception_:
+        for operator in operators:
+            _EXCEPTIONS[f"aten::{operator}"] = charge
+        return charge
+
+    return register
+
+
+@_exception(
+    "_unsafe_view", "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "scalar_tensor",
+    "_fused_sdp_choice",
+)  # fmt: skip
+def _nothing(args: Any, kwargs: Any, out: Any) -> Moved:
+    """Memory is named or reserved, or a Python number given the form of a tensor; no element is touched."""
+    return Moved(0, 0)
+
+
+@_exception(
+    "zeros_like", "ones_like", "full_like", "rand_like", "randn_like", "randint_like", "new_zeros", "new_ones",
+    "new_full",
+)  # fmt: skip
+def _made_like(args: Any, kwargs: Any, out: Tensor) -> Moved:
+    """The first argument gives its shape alone."""
+    return Moved(0, stored_bytes(out))
+
+
+@_exception("zero_", "fill_", "normal_", "uniform_", "bernoulli_", "random_", "exponential_")
+def _filled(args: Any, kwargs: Any, out: Tensor) -> Moved:
+    """What was there before is not looked at."""
+    return Moved(read_once(tensors_in(args[1:])) if tensors_in(args[1:]) else 0, stored_bytes(args[0]))
+
+
+@_exception("copy_")
+def _copied(args: Any, kwargs: Any, out: Tensor) -> Moved:
+    """The source is read, the destination only written."""
+    return Moved(stored_bytes(args[1]), stored_bytes(args[0]))
+
+
+@_exception("embedding", "index_select", "gather", "index", "take", "_unsafe_index")
+def _looked_up(args: Any, kwargs: Any, out: Tensor) -> Moved:
+    """Of the table only the elements that are returned are read, and the indices that say which."""
+    indices = tensors_in(args[1:]) + tensors_in(kwargs.values())
+    return Moved(stored_bytes(out) + sum(map(stored_bytes, indices)), stored_bytes(out))
+
+
+@_exception("_embedding_bag", "_embedding_bag_forward_only")
+def _looked_up_and_reduced(args: Any, kwargs: Any, out: Any) -> Moved:
+    """A row of the table for each index, then one result for each bag."""
+    weight, indices = args[:2]
+    rows = indices.numel() * weight.shape[-1] * weight.element_size()
+    return Moved(rows + sum(map(stored_bytes, tensors_in(args[1:]))), sum(map(stored_bytes, tensors_in(out))))
+
+
+@_exception("scatter_", "scatter_add_", "scatter_reduce_", "index_add_", "index_copy_", "index_fill_", "index_put_")
+def _scattered(args: Any, kwargs: Any, out: Any) -> Moved:
+    """Values and indices are read, and as many elements written as there are values."""
+    given = tensors_in(args[1:]) + tensors_in(kwargs.values())
+    values = [t for t in given if t.dtype is args[0].dtype] or given
+    touched = max(t.numel() for t in (given if len(values) == len(given) else values)) * args[0].element_size()
+    return Moved(sum(map(stored_bytes, given)), touched)
+
+
+@_exception("scaled_dot_product_attention")
+def _attended(args: Any, kwargs: Any, out: Tensor) -> Moved:
+    """The fused kernel keeps the attention matrix to itself: queries, keys, values and mask in, the result out."""
+    return Moved(read_once(tensors_in(args) + tensors_in(kwargs.values())), stored_bytes(out))
+
+
+_POOLS_WITH_INDICES = frozenset(
+    f"aten::{name}" for name in ("max_pool2d_with_indices", "max_pool3d_with_indices", "adaptive_max_pool2d",
+                                 "adaptive_max_pool3d", "fractional_max_pool2d", "fractional_max_pool3d")
+)  # fmt: skip
+_DATA_DEPENDENT = {
+    "aten::grid_sampler_2d": "every input element is read once",
+    "aten::grid_sampler_3d": "every input element is read once",
+    "aten::_native_multi_head_attention": "inputs are read and the result written; what lies between is not charged",
+    "aten::_transformer_encoder_layer_fwd": "inputs are read and the result written; what lies between is not charged",
+}
+_ASSUMED_ONCE = "every input is read once and every result written once"
+
+
+# ---- the ledger ----
+
+
+class _Alive:
+    """Sums the storages that are alive, and keeps the largest sum."""
+
+    def __init__(self) -> None:
+        self.storages: Dict[int, Tuple[StorageWeakRef, int]] = {}
+        self.bound = 0  # what was alive at the last look, and all that came since
+        self.peak = 0
+
+    def add(self, tensor: Tensor) -> None:
+        """A tensor has come to be; if its storage is known, it is a view."""
+        storage = tensor.untyped_storage()
+        reference = StorageWeakRef(storage)
+        known = self.storages.get(reference.cdata)
+        if known is not None and not known[0].expired():
+            return
+        size = storage.nbytes()
+        if known is not None:
+            self.bound -= known[1]
+        self.storages[reference.cdata] = reference, size
+        self.bound += size
+        if self.bound > self.peak:
+            self.storages = {key: value for key, value in self.storages.items() if not value[0].expired()}
+            self.bound = sum(size for _, size in self.storages.values())
+            self.peak = max(self.peak, self.bound)
+
+
+class TrafficLedger(LayerLedger):
+    """The layer ledger, and in the same pass the bytes and FLOPs of every operator, by the module it ran in."""
+
+    attention_is_one_operator = True
+
+    def __init__(self, replica: Replica, custom_ops: Optional[CustomOps] = None) -> None:
+        super().__init__(replica, custom_ops)
+        self.rows: Dict[int, LayerRow] = {}
+        self.uncounted: Dict[str, Tuple[int, str]] = {}
+        self.flop_registry: Dict[Any, Any] = {}
+        try:
+            from torch.utils.flop_counter import flop_registry
+
+            self.flop_registry = flop_registry
+        except ImportError:
+            self.uncounted["FLOPs"] = 0, "not counted: this torch has no flop_counter, which came with torch 2.1"
+        self.alive = _Alive()
+        self.pool: Optional[Tuple[LayerRow, OperatorRow, StorageWeakRef, int]] = None
+
+    def begin(self, arguments: Any) -> None:
+        for tensor in tensors_in(arguments):
+            self.alive.add(tensor)
+
+    def operator(self, func: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any], out: Any) -> None:
+        if self.asking_a_rule:
+            return
+        super().operator(func, args, kwargs, out)
+        self._settle_pool()
+        name = func._schema.name
+        charge = _EXCEPTIONS.get(name)
+        moved = _by_schema(func, args, kwargs, out) if charge is None else charge(args, kwargs, out)
+        effects = _effects(func)
+        if not effects.is_view:
+            for tensor in tensors_in((out,)):
+                self.alive.add(tensor)
+        row = self.rows.get(id(self.current))
+        if row is None:
+            row = self.rows[id(self.current)] = LayerRow("")
+        by_operator = row.operators.get(name)
+        if by_operator is None:
+            by_operator = row.operators[name] = OperatorRow(name)
+        by_operator.calls += 1
+        by_operator.read_bytes += moved.read
+        by_operator.written_bytes += moved.written
+        by_operator.flops += self._flops(func, args, kwargs, out)
+        if name in _POOLS_WITH_INDICES:
+            indices = out[1]
+            self.pool = row, by_operator, StorageWeakRef(indices.untyped_storage()), stored_bytes(indices)
+        assumption = _DATA_DEPENDENT.get(name) or ("" if name.startswith(("aten::", "prim")) else _ASSUMED_ONCE)
+        if assumption:
+            self.uncounted[name] = self.uncounted.get(name, (0, ""))[0] + 1, assumption
+
+    def _settle_pool(self) -> None:
+        """Take the last pooling's indices off again if nobody has kept them.
+
+        ATen's max pooling always makes them, eight bytes for each maximum; a layer that was not asked to return them
+        drops them at once, and no deployed kernel writes them.
+        """
+        if self.pool is not None:
+            _, by_operator, indices, size = self.pool
+            if indices.expired():
+                by_operator.written_bytes -= size
+            self.pool = None
+
+    def _flops(self, func: Any, args: Any, kwargs: Any, out: Any) -> int:
+        formula = self.flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            return int(formula(*args, **kwargs, out_val=out))
+        if func._schema.name == "aten::scaled_dot_product_attention" and self.flop_registry:
+            return self._attention_flops(*args[:3])
+        return 0
+
+    def _attention_flops(self, *queries_keys_values: Tensor) -> int:
+        """Two matrix products; the registry's formula takes shapes of four axes."""
+        import torch
+
+        shapes = [(1, 1, *tensor.shape) for tensor in queries_keys_values]
+        folded = [(_product(shape[:-3]), *shape[-3:]) for shape in shapes]
+        formula = self.flop_registry[torch.ops.aten._scaled_dot_product_flash_attention]
+        return int(formula(*folded, out_val=None))
+
+    def result(self, outcome: Run) -> Traffic:
+        """Put the rows together."""
+        self._settle_pool()
+        layers, operators = [], {}
+        for layer in self.root.walk():
+            row = self._layer_row(layer)
+            if row.calls or row.total_ops or row.kernel or row.output:
+                layers.append(row)
+            for name, part in row.operators.items():
+                _add(operators.setdefault(name, OperatorRow(name)), part)
+        for row in operators.values():
+            row.operator = row.operator.replace("aten::", "")
+        return Traffic(layers, list(operators.values()), self.uncounted, self.alive.peak, outcome.mode, outcome.why)
+
+    def _layer_row(self, layer: Layer) -> LayerRow:
+        row = self.rows.get(id(layer)) or LayerRow("")
+        for part in row.operators.values():
+            _add(row, part)
+        row.operator = ", ".join(name.replace("aten::", "") for name in row.operators)
+        row.path, row.type, row.output_shape = layer.path, type(layer.module).__name__, layer.output_shape
+        row.calls = layer.calls
+        row.parameters = count_parameters(layer.module, recurse=False)
+        row.total_ops, row.kernel, row.output = layer.ops, layer.kernel, layer.output
+        return row
+
+
+def _product(numbers: Sequence[int]) -> int:
+    result = 1
+    for number in numbers:
+        result *= number
+    return result
+
+
+def _add(total: OperatorRow, part: OperatorRow) -> None:
+    total.calls += part.calls
+    total.flops += part.flops
+    total.read_bytes += part.read_bytes
+    total.written_bytes += part.written_bytes
+
+
+def traffic(model: nn.Module, inputs: Sequence[Any], custom_ops: Optional[CustomOps] = None) -> Traffic:
+    """Count the bytes and FLOPs of one forward pass of ``model``, operator by operator, in evaluation mode.
+
+    Args:
+        model: any module; it is not touched, a copy of it is run.
+        inputs: the positional arguments of its forward.
+        custom_ops: as for ``profile``, for the layer columns.
+
+    Raises:
+        TypeError: ``model`` is not a module, or ``inputs`` not a tuple or list.
+        Exception: whatever the model's own forward raises.
+    """
+    ledgers: List[TrafficLedger] = []
+
+    def observe(replica: Replica) -> TrafficLedger:
+        ledgers.append(TrafficLedger(replica, custom_ops))
+        return ledgers[-1]
+
+    outcome = run(unwrap(model), inputs, observe)
+    return ledgers[-1].result(outcome)
