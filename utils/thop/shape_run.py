@@ -129,7 +129,7 @@ class _OperatorMode(TorchDispatchMode):
 
     def __init__(self, observer: Observer) -> None:
         super().__init__()
-        self.observe = observer.operator
+        self.observe: Callable[..., None] = observer.operator
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -191,10 +191,10 @@ class _ShapeMode(_OperatorMode):
         return out
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Give the result the fused kernel's layout, (batch, length, heads, width), seen as (batch, heads, ...)."""
-        out = _empty((*query.shape[:-1], value.shape[-1]), query)
-        fused = query.dim() == 4 and query.shape[-1] == key.shape[-1] == value.shape[-1]
-        return out.transpose(1, 2).contiguous().transpose(1, 2) if fused else out
+        """Give the result the layout that the fused kernel gives it, which is that of the queries."""
+        if query.dim() == 4 and query.shape[-1] == key.shape[-1] == value.shape[-1]:
+            return torch.empty_like(query)
+        return _empty((*query.shape[:-1], value.shape[-1]), query)
 
     def _by_pytorch(self, func: Any, args: Any, kwargs: Any) -> Tuple[Any, Any, Any]:
         """Call the operator with all of its tensors on the meta device.

@@ -121,6 +121,10 @@ def stored_bytes(tensor: Tensor) -> int:
     return count * tensor.element_size()
 
 
+def _storage(tensor: Tensor) -> Any:
+    return tensor.untyped_storage() if hasattr(tensor, "untyped_storage") else tensor._storage()  # torch before 2.0
+
+
 def _same_elements(a: Tensor, b: Tensor) -> bool:
     if a is b:
         return True
@@ -128,7 +132,7 @@ def _same_elements(a: Tensor, b: Tensor) -> bool:
         return False
     if a.storage_offset() != b.storage_offset():
         return False
-    return a.untyped_storage()._cdata == b.untyped_storage()._cdata
+    return _storage(a)._cdata == _storage(b)._cdata
 
 
 def read_once(tensors: Sequence[Tensor]) -> int:
@@ -288,7 +292,7 @@ class _Alive:
 
     def add(self, tensor: Tensor) -> None:
         """A tensor has come to be; if its storage is known, it is a view."""
-        storage = tensor.untyped_storage()
+        storage = _storage(tensor)
         reference = StorageWeakRef(storage)
         known = self.storages.get(reference.cdata)
         if known is not None and not known[0].expired():
@@ -351,7 +355,7 @@ class TrafficLedger(LayerLedger):
         by_operator.flops += self._flops(func, args, kwargs, out)
         if name in _POOLS_WITH_INDICES:
             indices = out[1]
-            self.pool = row, by_operator, StorageWeakRef(indices.untyped_storage()), stored_bytes(indices)
+            self.pool = row, by_operator, StorageWeakRef(_storage(indices)), stored_bytes(indices)
         assumption = _DATA_DEPENDENT.get(name) or ("" if name.startswith(("aten::", "prim")) else _ASSUMED_ONCE)
         if assumption:
             self.uncounted[name] = self.uncounted.get(name, (0, ""))[0] + 1, assumption
@@ -388,15 +392,16 @@ class TrafficLedger(LayerLedger):
     def result(self, outcome: Run) -> Traffic:
         """Put the rows together."""
         self._settle_pool()
-        layers, operators = [], {}
+        layers: List[LayerRow] = []
+        operators: Dict[str, OperatorRow] = {}
         for layer in self.root.walk():
             row = self._layer_row(layer)
             if row.calls or row.total_ops or row.kernel or row.output:
                 layers.append(row)
             for name, part in row.operators.items():
                 _add(operators.setdefault(name, OperatorRow(name)), part)
-        for row in operators.values():
-            row.operator = row.operator.replace("aten::", "")
+        for total in operators.values():
+            total.operator = total.operator.replace("aten::", "")
         return Traffic(layers, list(operators.values()), self.uncounted, self.alive.peak, outcome.mode, outcome.why)
 
     def _layer_row(self, layer: Layer) -> LayerRow:
