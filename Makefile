@@ -1,16 +1,17 @@
 # Every target makes the environment first (.venv), if it is missing or out of date.
-# Without make: $(PYTHON) tests/environment.py test|demo|lint|bench|clean
+# Without make: $(PYTHON) tests/environment.py test|demo|lint|bench|table|clean
 
 PYTHON ?= python3
 RUN = $(PYTHON) tests/environment.py
 
-.PHONY: help test demo lint bench clean
+.PHONY: help test demo lint bench table clean
 
 help:
 	@echo "make test [ARGS='-k train']     run all tests, or those that the pytest arguments pick"
 	@echo "make demo [CHECKOUT=path]       patch a YOLOv5, train it for an epoch, show what it prints"
 	@echo "make lint                       ruff and mypy"
 	@echo "make bench                      compare with other profilers"
+	@echo "make table                      print the models' table of README"
 	@echo "make clean                      remove the environment and everything downloaded"
 
 test:
@@ -24,6 +25,9 @@ lint:
 
 bench:
 	@$(RUN) bench $(ARGS)
+
+table:
+	@$(RUN) table
 
 clean:
 	@$(RUN) clean

@@ -4,6 +4,7 @@
     python tests/environment.py demo [CHECKOUT]             patch a YOLOv5, train it, show what it prints
     python tests/environment.py lint                        ruff and mypy
     python tests/environment.py bench [ARGUMENTS]           comparison with other profilers
+    python tests/environment.py table                       the models' table of README
     python tests/environment.py clean                       remove .venv, .cache and the tools' caches
 
 Needs Python 3.8 or newer with pip, nothing else. On Linux with Python 3.11 the packages are those pinned in
@@ -32,6 +33,7 @@ COMMANDS: Dict[str, List[List[str]]] = {
     "demo": [["tests/demo.py"]],
     "lint": [["-m", "ruff", "check", "."], ["-m", "mypy"]],
     "bench": [["benchmarks/bench.py"]],
+    "table": [["benchmarks/model_table.py"]],
 }
 
 

@@ -166,8 +166,13 @@ def quiet() -> Iterator[None]:
 
 def yolo(cfg: str, **options: Any) -> Any:
     """Build an unpatched model of the latest release, silently, in this process: yolo('hub/yolov5-p6.yaml', nc=1)."""
+    from yolov5.models import common
     from yolov5.models import yolo as models
 
     family = models.SegmentationModel if cfg.startswith("segment/") else models.Model
-    with quiet():
-        return family(str(Path(models.__file__).parent / cfg), **options)
+    activation = common.Conv.default_act
+    try:
+        with quiet():
+            return family(str(Path(models.__file__).parent / cfg), **options)
+    finally:
+        common.Conv.default_act = activation  # a cfg with an activation of its own sets it for all that follow

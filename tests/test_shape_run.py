@@ -15,7 +15,8 @@ from torch.nn.utils import parametrizations, weight_norm
 
 from utils.thop import profile
 from utils.thop.profile import LayerLedger, first_shape
-from utils.thop.shape_run import _SHAPE_RULES, Observer, _ShapeMode, run
+from utils.thop.shape_rules import SHAPE_RULES
+from utils.thop.shape_run import Observer, _ShapeMode, run
 
 Facts = Tuple[Any, ...]
 
@@ -453,10 +454,16 @@ def _rule_cases() -> List[Tuple[str, Tuple[Any, ...], Dict[str, Any]]]:
         cases.append(("cat", ([image, image], 1), {}))
         cases.append(("cat", ([image, image[:1]], 0), {}))
         cases.append(("cat", ([image, image], -1), {}))
-        for other in (2, 2.5, image, image[:, :1], image[0], image.float()):
+        for other in (2, 2.5, image, image[:, :1], image[0], image.float(), image[0, 0, 0, 0], image.sum().double(),
+                      torch.rand(4, 1, 1).to(image.dtype), torch.rand(3, 1, 4, 1, 1).to(image.dtype),
+                      image.permute(0, 1, 3, 2).contiguous().permute(0, 1, 3, 2)):  # fmt: skip
             cases += [(f"{name}.Tensor", (image, other), {}) for name in ("add", "sub", "mul", "div")]
         cases.append(("pow.Tensor_Scalar", (image, 2), {}))
         cases.append(("clone", (image,), {}))
+        cases.append(("cat", ([image[..., 1:], image[..., :1]], 3), {}))
+        cases.append(("cat", ([image[0], image[1]], 0), {}))
+        cases.append(("stack", ([image[0, 0], image[1, 1]], 2), {}))
+        cases.append(("stack", ([image, image], 1), {}))
         cases.append(("clone", (image,), {"memory_format": torch.contiguous_format}))
         cases.append(("clone", (image,), {"memory_format": torch.channels_last}))
         for name in ("silu", "sigmoid", "relu", "tanh", "hardswish", "hardsigmoid", "leaky_relu", "hardtanh", "gelu",
@@ -470,6 +477,33 @@ def _rule_cases() -> List[Tuple[str, Tuple[Any, ...], Dict[str, Any]]]:
             cases.append(("max_pool2d_with_indices", (image, [2]), {}))
             cases.append(("max_pool2d_with_indices", (image, [5, 5], [1, 1], [2, 2], [1, 1], True), {}))
             cases.append(("upsample_nearest2d", (image, [18, 22], 2.0, 2.0), {}))
+    rows, columns = torch.rand(5, 1).expand(5, 4), torch.rand(1, 4).expand(5, 4)
+    boxes = torch.rand(1, 3, 8, 8, 85)
+    grid = torch.rand(8, 8, 2).expand(1, 3, 8, 8, 2)
+    cases += [
+        ("stack", ([rows, columns], 2), {}),
+        ("mul.Tensor", (boxes[..., :2], 2), {}),
+        ("add.Tensor", (boxes[..., :2], grid), {}),
+        ("sub.Tensor", (grid, 0.5), {}),
+        ("mul.Tensor", (rows, columns), {}),
+        ("mul.Tensor", (torch.rand(5, 1), torch.rand(1, 4)), {}),
+        ("pow.Tensor_Scalar", (boxes.permute(0, 1, 4, 2, 3)[:, :, 2:4], 2), {}),
+        ("cat", ([boxes[..., :2], boxes[..., 2:]], 4), {}),
+        ("sigmoid", (boxes.permute(0, 1, 4, 2, 3),), {}),
+        ("sigmoid", (boxes.permute(0, 1, 4, 2, 3)[:, :, :7],), {}),
+        ("clone", (boxes.permute(0, 1, 4, 2, 3),), {"memory_format": torch.contiguous_format}),
+        ("convolution", (boxes.contiguous(memory_format=torch.channels_last_3d), torch.rand(4, 3, 1, 1, 1), None,
+                         [1, 1, 1], [0, 0, 0], [1, 1, 1], False, [0, 0, 0], 1), {}),
+        ("arange", (7,), {}),
+        ("arange", (7.5,), {}),
+        ("arange", (7,), {"dtype": torch.float16}),
+        ("arange.start", (2, 7), {}),
+        ("arange.start_step", (9, 1, -2), {}),
+        ("arange.start_step", (0, 1, 0.3), {}),
+        ("empty.memory_format", ([2, 3],), {}),
+        ("empty.memory_format", ([0],), {"dtype": torch.uint8}),
+        ("empty.memory_format", ([1, 2, 3, 4],), {"memory_format": torch.channels_last}),
+    ]  # fmt: skip
     integers = torch.arange(6).view(2, 3)
     cases += [("add.Tensor", (integers, 1.5), {}), ("sigmoid", (integers,), {}), ("add.Tensor", (integers, 1), {})]
     return cases
@@ -479,7 +513,7 @@ def _rule_cases() -> List[Tuple[str, Tuple[Any, ...], Dict[str, Any]]]:
 def test_a_shape_rule_agrees_with_pytorch(name: str, args: Any, kwargs: Any) -> None:
     packet, _, overload = name.partition(".")
     operator = getattr(getattr(torch.ops.aten, packet), overload or "default")
-    assert operator in _SHAPE_RULES
+    assert operator in SHAPE_RULES
     real = operator(*args, **kwargs)
     with torch.no_grad(), _ShapeMode(Observer()):
         on_meta = operator(*torch.utils._pytree.tree_map(to_meta, args), **kwargs)
@@ -495,7 +529,7 @@ def to_meta(value: Any) -> Any:
 
 def test_every_shape_rule_has_a_case() -> None:
     names = {name for name, _, _ in _rule_cases()}
-    for operator in _SHAPE_RULES:
+    for operator in SHAPE_RULES:
         name = operator._schema.name.split("::")[1]
         overload = operator._overloadname
         assert (name if overload == "default" else f"{name}.{overload}") in names

@@ -6,7 +6,7 @@ import pytest
 import thop as reference
 import torch
 from oracle import count_by_wrapping
-from releases import ALL_CFGS
+from releases import ALL_CFGS, ROOT, run_python
 
 from utils.thop import profile
 
@@ -28,6 +28,10 @@ def test_three_counts_agree(yolo: Any, cfg: str) -> None:
 
 
 PRODUCTS = ("Conv2d", "Linear", "NonDynamicallyQuantizableLinear", "ConvTranspose2d")
+
+
+def test_the_table_in_readme_is_current() -> None:
+    run_python([str(ROOT / "benchmarks" / "model_table.py"), "--check", str(ROOT / "README.md")], ROOT)
 
 
 def test_a_fused_model(yolo: Any) -> None:

@@ -2,7 +2,6 @@
 
 import inspect
 from dataclasses import dataclass, field
-from math import fsum
 from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple, Type
 
 from torch import Tensor, nn
@@ -26,7 +25,6 @@ class Layer:
     name: str
     path: str
     module: nn.Module
-    parent: Optional["Layer"] = None
     children: Dict[int, "Layer"] = field(default_factory=dict)
     ops: float = 0
     kernel: float = 0
@@ -41,14 +39,20 @@ class Layer:
         for child in self.children.values():
             yield from child.walk()
 
-    def ancestry(self) -> List["Layer"]:
-        """Return the layers from the root to this one."""
-        return [*(self.parent.ancestry() if self.parent else ()), self]
+
+def own_parameters(module: nn.Module) -> Dict[int, int]:
+    """Return the elements of a module's own parameters by identity; lazy ones have none before they are run."""
+    if not module._parameters:
+        return {}
+    parameters = (p for p in module._parameters.values() if p is not None)
+    return {id(p): p.numel() for p in parameters if not isinstance(p, UninitializedParameter)}
 
 
 def count_parameters(module: nn.Module, recurse: bool = True) -> int:
-    """Count the elements of a module's parameters, each parameter once; lazy ones have none before they are run."""
-    return sum(p.numel() for p in module.parameters(recurse) if not isinstance(p, UninitializedParameter))
+    """Count the elements of a module's parameters, each parameter once."""
+    return sum(
+        {k: n for m in (module.modules() if recurse else [module]) for k, n in own_parameters(m).items()}.values()
+    )
 
 
 def dfs_count(layer: Layer) -> Tuple[float, float, float, float, Tree]:
@@ -58,15 +62,23 @@ def dfs_count(layer: Layer) -> Tuple[float, float, float, float, Tree]:
     ``{child name: (ops, params, kernel, output, {its children})}``. A parameter shared by several modules is counted
     in each row that holds it, and once in the row above.
     """
-    tree: Tree = {}
-    sums = [(layer.ops, layer.kernel, layer.output)]
-    for child in layer.children.values():
-        *totals, children = dfs_count(child)
-        ops, params, kernel, output = totals
-        tree[child.name] = (ops, params, kernel, output, children)
-        sums.append((ops, kernel, output))
-    ops, kernel, output = map(fsum, zip(*sums))
-    return ops, float(count_parameters(layer.module)), kernel, output, tree
+    (ops, kernel, output), parameters, tree = _sum(layer)
+    return ops, float(sum(parameters.values())), kernel, output, tree
+
+
+def _sum(layer: Layer) -> Tuple[Tuple[float, float, float], Dict[int, int], Tree]:
+    """Return the costs, the parameters by identity, and the tree below a layer."""
+    parameters = own_parameters(layer.module)
+    costs, tree = (float(layer.ops), float(layer.kernel), float(layer.output)), {}
+    if layer.children:
+        ops, kernel, output = costs
+        for child in layer.children.values():
+            below, child_parameters, children = _sum(child)
+            tree[child.name] = (below[0], float(sum(child_parameters.values())), below[1], below[2], children)
+            ops, kernel, output = ops + below[0], kernel + below[1], output + below[2]
+            parameters.update(child_parameters)
+        costs = ops, kernel, output
+    return costs, parameters, tree
 
 
 class Profile(tuple):  # type: ignore[type-arg]
@@ -109,7 +121,7 @@ class LayerLedger(Observer):
         self.missing: Dict[str, int] = {}
         self.hooks: Dict[Type[nn.Module], Optional[ForwardHook]] = {}
         self.places: Dict[int, List[Layer]] = {}
-        self.root = self._plant("", "", replica.model, None, replica, set())
+        self.root = self._plant("", "", replica.model, replica.unregistered, set())
         self.current = self.root
         self.counted_layers_running = 0
         self.calls = 0
@@ -119,18 +131,27 @@ class LayerLedger(Observer):
                 self._prepare_buffers(places[0].module)
 
     def _plant(
-        self, name: str, path: str, module: nn.Module, parent: Optional[Layer], replica: Replica, above: Set[int]
+        self,
+        name: str,
+        path: str,
+        module: nn.Module,
+        unregistered: Dict[int, List[Tuple[str, nn.Module]]],
+        above: Set[int],
     ) -> Layer:
         """Build the tree of places; a module inside itself is not followed again."""
-        layer = Layer(name, path, module, parent)
+        layer = Layer(name, path, module)
         self.places.setdefault(id(module), []).append(layer)
-        above = above | {id(module)}
-        parts = [*module._modules.items(), *replica.unregistered.get(id(module), ())]
-        for child_name, child in parts:
-            if child is None or id(child) in above or id(child) in layer.children:
-                continue
-            child_path = f"{path}.{child_name}" if path else child_name
-            layer.children[id(child)] = self._plant(child_name, child_path, child, layer, replica, above)
+        parts: Iterable[Tuple[str, Optional[nn.Module]]] = module._modules.items()
+        if id(module) in unregistered:
+            parts = [*parts, *unregistered[id(module)]]
+        if parts:
+            above.add(id(module))
+            for child_name, child in parts:
+                if child is None or id(child) in above or id(child) in layer.children:
+                    continue
+                child_path = f"{path}.{child_name}" if path else child_name
+                layer.children[id(child)] = self._plant(child_name, child_path, child, unregistered, above)
+            above.discard(id(module))
         return layer
 
     @staticmethod
@@ -146,8 +167,8 @@ class LayerLedger(Observer):
         places = self.places[id(module)]
         if len(places) == 1:
             return places[0]
-        caller = {id(layer) for layer in self.current.ancestry()}
-        return max(places, key=lambda place: sum(id(layer) in caller for layer in place.ancestry()))
+        caller = self.current.path.split(".")
+        return max(places, key=lambda place: _shared_start(place.path.split("."), caller))
 
     def enter(self, module: nn.Module) -> Token:
         if self.asking_a_rule:
@@ -157,9 +178,9 @@ class LayerLedger(Observer):
         kind = type(module)
         if kind not in self.hooks:
             self.hooks[kind] = find_hook(kind, self.custom_ops)
-        self.current = token.layer
-        self.current.hook = self.hooks[kind]
-        if self.current.hook is not None and self.current.hook is not count_nothing:
+        self.current = layer = token.layer
+        layer.hook = hook = self.hooks[kind]
+        if hook is not None and hook is not count_nothing:
             self.counted_layers_running += 1
         return token
 
@@ -173,7 +194,7 @@ class LayerLedger(Observer):
         layer = token.layer
         module = layer.module
         layer.calls += 1
-        layer.output_shape = first_shape(out)
+        layer.output_shape = out.shape if type(out) is Tensor else first_shape(out)
         if layer.hook is None:
             if token.calls == self.calls or module._parameters:
                 self._miss(_class_name(module))
@@ -220,6 +241,11 @@ class LayerLedger(Observer):
             operands = _PRODUCTS.get(func._schema.name)
             if operands is not None:
                 self.current.ops += operands(args, out)
+
+
+def _shared_start(a: Sequence[str], b: Sequence[str]) -> int:
+    """Count the leading parts that two paths have in common."""
+    return next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
 
 
 def _product_of_first(args: Tuple[Any, ...], out: Tensor) -> int:
@@ -341,4 +367,4 @@ def _rules_missing(ledger: LayerLedger) -> List[str]:
     return [f"[WARN] not counted: {name}, {calls} calls" for name, calls in ledger.missing.items()]
 
 
-__all__ = ["CustomOps", "Layer", "LayerLedger", "Profile", "count_parameters", "dfs_count", "profile"]
+__all__ = ["CustomOps", "Layer", "LayerLedger", "Profile", "dfs_count", "own_parameters", "profile"]

@@ -15,24 +15,29 @@ from typing import Any, Callable, Dict, List, Tuple
 import torch
 from torch import Tensor, nn
 
+_PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+
 
 def unwrap(model: nn.Module) -> nn.Module:
     """Take a model out of DataParallel, DistributedDataParallel and torch.compile."""
-    while not isinstance(model, torch.jit.ScriptModule):
-        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+    while True:
+        if isinstance(model, _PARALLEL):
             model = model.module
         elif "_orig_mod" in model._modules:
             model = model._modules["_orig_mod"]  # type: ignore[assignment]
         else:
-            break
-    return model
+            return model
 
 
 @dataclass
 class Replica:
-    """A copy of a model, and the modules in it that no ``_modules`` holds (plain lists, attributes of helpers)."""
+    """A copy of a model: all modules in it, and those that no ``_modules`` holds (plain lists, helpers' attributes).
+
+    unregistered: (attribute, module) pairs by the id of the module that owns the attribute.
+    """
 
     model: nn.Module
+    modules: List[nn.Module] = field(default_factory=list)
     unregistered: Dict[int, List[Tuple[str, nn.Module]]] = field(default_factory=dict)
 
 
@@ -42,9 +47,14 @@ class Copier:
     def __init__(self, copy_tensor: Callable[[Tensor], Tensor]) -> None:
         self.copy_tensor = copy_tensor
         self.memo: Dict[int, Any] = {}
+        self.modules: List[nn.Module] = []
         self.unregistered: Dict[int, List[Tuple[str, nn.Module]]] = {}
         self.owner: nn.Module
         self.attribute = ""
+
+    def replica(self, model: nn.Module) -> Replica:
+        """Copy a whole model."""
+        return Replica(self.value(model), self.modules, self.unregistered)
 
     def value(self, value: Any) -> Any:
         """Return the copy of any value that a module's attributes can hold."""
@@ -60,7 +70,7 @@ class Copier:
         if isinstance(value, nn.Module):
             return self.module(value)
         if isinstance(value, Tensor):
-            return self.remember(value, self.copy_tensor(value))
+            return self.tensor(value)
         return self.other(value)
 
     def remember(self, original: Any, duplicate: Any) -> Any:
@@ -74,32 +84,58 @@ class Copier:
         if wrapped is not original:
             return self.remember(original, self.value(wrapped))
         if isinstance(original, torch.jit.ScriptModule):
-            return self.remember(original, copy.deepcopy(original, self.memo))
+            duplicate = copy.deepcopy(original, self.memo)
+            self.modules.append(duplicate)
+            return self.remember(original, duplicate)
         duplicate = original.__new__(type(original))
-        self.remember(original, duplicate)
+        self.memo[id(original)] = duplicate
+        self.modules.append(duplicate)
         if self.attribute:
             self.unregistered.setdefault(id(self.owner), []).append((self.attribute, duplicate))
         outer = getattr(self, "owner", None), self.attribute
         self.owner = duplicate
-        attributes = duplicate.__dict__
-        for name, value in original.__dict__.items():
-            if type(value) in _ATOMS:
-                attributes[name] = value
-                continue
-            self.attribute = "" if name in _REGISTRIES else name
-            attributes[name] = self.value(value)
+        self._copy_attributes(original.__dict__, duplicate.__dict__)
         self.owner, self.attribute = outer  # type: ignore[assignment]
-        if attributes.get("_compiled_call_impl") is not None:
-            attributes["_compiled_call_impl"] = None
-        attributes["training"] = False
         return duplicate
+
+    def _copy_attributes(self, originals: Dict[str, Any], copies: Dict[str, Any]) -> None:
+        """Copy all attributes of a module; those that can't change are taken over."""
+        copies.update(originals)
+        known = self.memo.get
+        for name, value in originals.items():
+            kind = type(value)
+            if kind in _ATOMS:
+                continue
+            if kind in _CONTAINERS and not value:  # most of a module's attributes are empty tables of hooks
+                copies[name] = kind()
+                continue
+            done = known(id(value))
+            if done is None:
+                self.attribute = "" if name in _REGISTRIES else name
+                handler = _HANDLERS.get(kind)
+                done = self.value(value) if handler is None else handler(self, value)
+            copies[name] = done
+        if copies.get("_compiled_call_impl") is not None:
+            copies["_compiled_call_impl"] = None
+        copies["training"] = False
 
     def mapping(self, original: Any) -> Any:
         """Copy a dict or OrderedDict."""
         duplicate = self.remember(original, type(original)())
         for key, value in original.items():
-            duplicate[key] = value if type(value) in _ATOMS else self.value(value)
+            kind = type(value)
+            if kind in _ATOMS:
+                duplicate[key] = value
+            elif kind is nn.Parameter or kind is Tensor:
+                duplicate[key] = self.tensor(value)
+            else:
+                duplicate[key] = self.value(value)
         return duplicate
+
+    def tensor(self, original: Tensor) -> Tensor:
+        """Copy a tensor, once."""
+        done = self.memo.get(id(original))
+        return self.remember(original, self.copy_tensor(original)) if done is None else done
 
     def default_mapping(self, original: Any) -> Any:
         """Copy a defaultdict, its factory included."""
@@ -121,6 +157,8 @@ class Copier:
 
     def tuple(self, original: Tuple[Any, ...]) -> Tuple[Any, ...]:
         """Copy a tuple; the same object where nothing in it has changed."""
+        if all(type(value) in _ATOMS for value in original):
+            return self.remember(original, original)
         outer = self.attribute
         parts = []
         for index, value in enumerate(original):
@@ -204,6 +242,7 @@ def _call_forward(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
     return module.forward(*args, **kwargs)
 
 
+_CONTAINERS = frozenset((dict, OrderedDict, set, list))
 _REGISTRIES = frozenset(("_parameters", "_buffers", "_modules"))
 _ATOMS = frozenset(
     (int, float, str, bool, bytes, complex, type(None), type, torch.dtype, torch.device, torch.Size)

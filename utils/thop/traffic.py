@@ -6,14 +6,16 @@ one short registry, an entry with its reasoning for each true exception. FLOPs a
 """
 
 from dataclasses import dataclass, field
+from functools import partial
+from math import prod
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from .profile import CustomOps, Layer, LayerLedger, count_parameters
+from .profile import CustomOps, Layer, LayerLedger, own_parameters
 from .shadow import Replica, unwrap
-from .shape_run import Run, run
+from .shape_run import Run, run, tensors_in
 
 
 class Moved(NamedTuple):
@@ -100,17 +102,6 @@ class Traffic:
 # ---- what one call moves ----
 
 
-def tensors_in(values: Any) -> List[Tensor]:
-    """Return the tensors of an operator's arguments or results, those in lists included."""
-    found: List[Tensor] = []
-    for value in values:
-        if isinstance(value, Tensor):
-            found.append(value)
-        elif isinstance(value, (list, tuple)):
-            found.extend(tensors_in(value))
-    return found
-
-
 def stored_bytes(tensor: Tensor) -> int:
     """Bytes of a tensor's elements; a broadcast axis (stride 0) is stored, and moved, once."""
     count = tensor.numel()
@@ -128,7 +119,7 @@ def _storage(tensor: Tensor) -> Any:
 def _same_elements(a: Tensor, b: Tensor) -> bool:
     if a is b:
         return True
-    if a.dtype is not b.dtype or a.shape != b.shape or a.stride() != b.stride():
+    if a.shape != b.shape or a.dtype is not b.dtype or a.stride() != b.stride():
         return False
     if a.storage_offset() != b.storage_offset():
         return False
@@ -139,11 +130,11 @@ def read_once(tensors: Sequence[Tensor]) -> int:
     """Bytes of several inputs, where the same elements passed twice are read once."""
     if len(tensors) == 1:
         return stored_bytes(tensors[0])
-    distinct: List[Tensor] = []
-    for tensor in tensors:
-        if not any(_same_elements(tensor, other) for other in distinct):
-            distinct.append(tensor)
-    return sum(map(stored_bytes, distinct))
+    total = 0
+    for index, tensor in enumerate(tensors):
+        if not any(_same_elements(tensor, other) for other in tensors[:index]):
+            total += stored_bytes(tensor)
+    return total
 
 
 @dataclass(frozen=True)
@@ -174,21 +165,21 @@ def _effects(func: Any) -> _Effects:
     return known
 
 
-def _by_schema(func: Any, args: Any, kwargs: Any, out: Any) -> Moved:
+def _by_schema(effects: _Effects, args: Any, kwargs: Any, out: Any) -> Moved:
     """Charge each distinct input as read, each new result and each argument that is written to as written."""
-    effects = _effects(func)
-    if effects.is_view:
-        return Moved(0, 0)
     inputs = tensors_in(args)
     if kwargs:
         inputs += tensors_in([v for name, v in kwargs.items() if name not in effects.write_only])
+    read = read_once(inputs)
+    if not effects.written and isinstance(out, Tensor):
+        return Moved(read, stored_bytes(out))
     results = out if isinstance(out, (tuple, list)) else (out,)
     if len(effects.new_results) == len(results):
         results = [result for result, new in zip(results, effects.new_results) if new]
     elif not all(effects.new_results):
         results = []
     written = [args[i] if i < len(args) else kwargs.get(name) for i, name in effects.written]
-    return Moved(read_once(inputs), sum(map(stored_bytes, tensors_in((*results, *written)))))
+    return Moved(read, sum(map(stored_bytes, tensors_in((*results, *written)))))
 
 
 Exception_ = Callable[..., Moved]
@@ -282,6 +273,27 @@ _ASSUMED_ONCE = "every input is read once and every result written once"
 # ---- the ledger ----
 
 
+class _Plan(NamedTuple):
+    """How the calls of one operator are charged."""
+
+    name: str
+    charge: Callable[..., Moved]
+    is_view: bool
+    makes_memory: bool
+    flops: Optional[Callable[..., int]]
+    makes_indices: bool
+    assumption: str
+
+
+def _registered_flops(formula: Any, args: Any, kwargs: Any, out: Any) -> int:
+    """Apply a formula of torch's registry; most take shapes in place of tensors, at the top level only."""
+    on_shapes = getattr(formula, "__wrapped__", None)
+    if on_shapes is None:
+        return int(formula(*args, **kwargs, out_val=out))
+    shapes = [value.shape if isinstance(value, Tensor) else value for value in args]
+    return int(on_shapes(*shapes, **kwargs, out_shape=out.shape if isinstance(out, Tensor) else None))
+
+
 class _Alive:
     """Sums the storages that are alive, and keeps the largest sum."""
 
@@ -325,7 +337,8 @@ class TrafficLedger(LayerLedger):
         except ImportError:
             self.uncounted["FLOPs"] = 0, "not counted: this torch has no flop_counter, which came with torch 2.1"
         self.alive = _Alive()
-        self.pool: Optional[Tuple[LayerRow, OperatorRow, StorageWeakRef, int]] = None
+        self.plans: Dict[Any, _Plan] = {}
+        self.pool: Optional[Tuple[OperatorRow, StorageWeakRef, int]] = None
 
     def begin(self, arguments: Any) -> None:
         for tensor in tensors_in(arguments):
@@ -335,30 +348,57 @@ class TrafficLedger(LayerLedger):
         if self.asking_a_rule:
             return
         super().operator(func, args, kwargs, out)
-        self._settle_pool()
-        name = func._schema.name
-        charge = _EXCEPTIONS.get(name)
-        moved = _by_schema(func, args, kwargs, out) if charge is None else charge(args, kwargs, out)
-        effects = _effects(func)
-        if not effects.is_view:
-            for tensor in tensors_in((out,)):
+        if self.pool is not None:
+            self._settle_pool()
+        plan = self.plans.get(func)
+        if plan is None:
+            plan = self.plans[func] = self._plan(func)
+        row = self._row(plan.name)
+        row.calls += 1
+        if plan.is_view:
+            return
+        moved = plan.charge(args, kwargs, out)
+        row.read_bytes += moved.read
+        row.written_bytes += moved.written
+        if plan.flops is not None:
+            row.flops += plan.flops(args, kwargs, out)
+        if plan.makes_memory:
+            for tensor in (out,) if isinstance(out, Tensor) else tensors_in((out,)):
                 self.alive.add(tensor)
-        row = self.rows.get(id(self.current))
-        if row is None:
-            row = self.rows[id(self.current)] = LayerRow("")
-        by_operator = row.operators.get(name)
-        if by_operator is None:
-            by_operator = row.operators[name] = OperatorRow(name)
-        by_operator.calls += 1
-        by_operator.read_bytes += moved.read
-        by_operator.written_bytes += moved.written
-        by_operator.flops += self._flops(func, args, kwargs, out)
-        if name in _POOLS_WITH_INDICES:
-            indices = out[1]
-            self.pool = row, by_operator, StorageWeakRef(_storage(indices)), stored_bytes(indices)
+        if plan.makes_indices:
+            self.pool = row, StorageWeakRef(_storage(out[1])), stored_bytes(out[1])
+        if plan.assumption:
+            self.uncounted[plan.name] = self.uncounted.get(plan.name, (0, ""))[0] + 1, plan.assumption
+
+    def _plan(self, func: Any) -> _Plan:
+        """Look up, once for each operator, how its calls are charged."""
+        name, effects = func._schema.name, _effects(func)
+        charge = _EXCEPTIONS.get(name) or partial(_by_schema, effects)
         assumption = _DATA_DEPENDENT.get(name) or ("" if name.startswith(("aten::", "prim")) else _ASSUMED_ONCE)
-        if assumption:
-            self.uncounted[name] = self.uncounted.get(name, (0, ""))[0] + 1, assumption
+        flops: Optional[Callable[..., int]] = None
+        if func._overloadpacket in self.flop_registry:
+            flops = partial(_registered_flops, self.flop_registry[func._overloadpacket])
+        elif name == "aten::scaled_dot_product_attention" and self.flop_registry:
+            flops = self._attention_flops
+        return _Plan(
+            name=name,
+            charge=charge,
+            is_view=effects.is_view,
+            makes_memory=any(effects.new_results) and not effects.is_view,
+            flops=flops,
+            makes_indices=name in _POOLS_WITH_INDICES,
+            assumption=assumption,
+        )
+
+    def _row(self, operator: str) -> OperatorRow:
+        """Return the row of an operator in the module that is running."""
+        layer = self.rows.get(id(self.current))
+        if layer is None:
+            layer = self.rows[id(self.current)] = LayerRow("")
+        row = layer.operators.get(operator)
+        if row is None:
+            row = layer.operators[operator] = OperatorRow(operator)
+        return row
 
     def _settle_pool(self) -> None:
         """Take the last pooling's indices off again if nobody has kept them.
@@ -367,25 +407,17 @@ class TrafficLedger(LayerLedger):
         drops them at once, and no deployed kernel writes them.
         """
         if self.pool is not None:
-            _, by_operator, indices, size = self.pool
+            row, indices, size = self.pool
             if indices.expired():
-                by_operator.written_bytes -= size
+                row.written_bytes -= size
             self.pool = None
 
-    def _flops(self, func: Any, args: Any, kwargs: Any, out: Any) -> int:
-        formula = self.flop_registry.get(func._overloadpacket)
-        if formula is not None:
-            return int(formula(*args, **kwargs, out_val=out))
-        if func._schema.name == "aten::scaled_dot_product_attention" and self.flop_registry:
-            return self._attention_flops(*args[:3])
-        return 0
-
-    def _attention_flops(self, *queries_keys_values: Tensor) -> int:
+    def _attention_flops(self, args: Any, kwargs: Any, out: Any) -> int:
         """Two matrix products; the registry's formula takes shapes of four axes."""
         import torch
 
-        shapes = [(1, 1, *tensor.shape) for tensor in queries_keys_values]
-        folded = [(_product(shape[:-3]), *shape[-3:]) for shape in shapes]
+        shapes = [(1, 1, *tensor.shape) for tensor in args[:3]]
+        folded = [(prod(shape[:-3]), *shape[-3:]) for shape in shapes]
         formula = self.flop_registry[torch.ops.aten._scaled_dot_product_flash_attention]
         return int(formula(*folded, out_val=None))
 
@@ -409,18 +441,11 @@ class TrafficLedger(LayerLedger):
         for part in row.operators.values():
             _add(row, part)
         row.operator = ", ".join(name.replace("aten::", "") for name in row.operators)
-        row.path, row.type, row.output_shape = layer.path, type(layer.module).__name__, layer.output_shape
+        row.path, row.type, row.output_shape = layer.path, type(layer.module).__name__, tuple(layer.output_shape)
         row.calls = layer.calls
-        row.parameters = count_parameters(layer.module, recurse=False)
+        row.parameters = sum(own_parameters(layer.module).values())
         row.total_ops, row.kernel, row.output = layer.ops, layer.kernel, layer.output
         return row
-
-
-def _product(numbers: Sequence[int]) -> int:
-    result = 1
-    for number in numbers:
-        result *= number
-    return result
 
 
 def _add(total: OperatorRow, part: OperatorRow) -> None:

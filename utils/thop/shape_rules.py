@@ -1,0 +1,276 @@
+"""Shape rules: what ATen operators return, worked out from shapes alone.
+
+PyTorch's own meta kernels can do this too, but for the operators that detection networks are made of they take
+several times as long: batch normalisation's is written in Python. What has no rule here goes through PyTorch's kernel.
+"""
+
+from functools import lru_cache
+from math import ceil
+from typing import Any, Callable, Dict, List, Optional, Sequence
+
+import torch
+from torch import Tensor
+
+META = torch.device("meta")
+
+ShapeRule = Callable[..., Any]
+SHAPE_RULES: Dict[Any, ShapeRule] = {}
+
+
+def _shape_rule(*operators: str) -> Callable[[ShapeRule], ShapeRule]:
+    """Register a rule for ATen operators, those that this torch has.
+
+    A rule takes the operator's arguments and returns its outputs as meta tensors, or NotImplemented for a case that
+    is better left to PyTorch. Outputs must have PyTorch's shape, dtype and strides: hence most rules speak for
+    contiguous tensors only.
+    """
+
+    def register(rule: ShapeRule) -> ShapeRule:
+        for operator in operators:
+            name, _, overload = operator.partition(".")
+            packet = getattr(torch.ops.aten, name, None)
+            if packet is not None and hasattr(packet, overload or "default"):
+                SHAPE_RULES[getattr(packet, overload or "default")] = rule
+        return rule
+
+    return register
+
+
+def _plain(*tensors: Any) -> bool:
+    """Say whether all are contiguous meta tensors, so that a result is contiguous too."""
+    return all(t.is_meta and t.is_contiguous() for t in tensors)
+
+
+def _is_channels_last(x: Tensor) -> bool:
+    """Say whether the strides are those of channels_last and could not be those of a contiguous tensor."""
+    if x.dim() not in (4, 5) or x.is_contiguous():
+        return False
+    least, stride = 0, x.stride()
+    for axis in (1, *reversed(range(2, x.dim())), 0):
+        if x.shape[axis] == 0 or stride[axis] < least or (axis == 0 and least == stride[1]):
+            return False
+        least = stride[axis] * max(x.shape[axis], 1)
+    return True
+
+
+def empty(
+    shape: Sequence[int], like: Tensor, dtype: Optional[torch.dtype] = None, channels_last: bool = False
+) -> Tensor:
+    memory_format = torch.contiguous_format
+    if channels_last:
+        memory_format = torch.channels_last if len(shape) == 4 else torch.channels_last_3d
+    return torch.empty(shape, dtype=dtype or like.dtype, device=META, memory_format=memory_format)
+
+
+def _per_axis(value: Any, axes: int) -> Sequence[int]:
+    """One number, alone or in a list, stands for all axes."""
+    if isinstance(value, int):
+        return [value] * axes
+    return value if len(value) == axes else list(value) * axes
+
+
+def _windows(sizes: Sequence[int], kernel: Any, stride: Any, padding: Any, dilation: Any) -> List[int]:
+    """Count the places of a sliding window along each axis."""
+    axes = range(len(sizes))
+    k, s, p, d = (_per_axis(value, len(sizes)) for value in (kernel, stride, padding, dilation))
+    return [(sizes[i] + 2 * p[i] - d[i] * (k[i] - 1) - 1) // s[i] + 1 for i in axes]
+
+
+def _unwindows(sizes: Sequence[int], kernel: Any, stride: Any, padding: Any, dilation: Any, extra: Any) -> List[int]:
+    """Give the size along each axis in which a window has so many places, the inverse of ``_windows``."""
+    axes = range(len(sizes))
+    k, s, p, d, e = (_per_axis(value, len(sizes)) for value in (kernel, stride, padding, dilation, extra))
+    return [(sizes[i] - 1) * s[i] - 2 * p[i] + d[i] * (k[i] - 1) + e[i] + 1 for i in axes]
+
+
+@_shape_rule("convolution")
+def _convolution(
+    x: Tensor, weight: Tensor, bias: Any, stride: Any, padding: Any, dilation: Any, transposed: bool, *rest: Any
+) -> Any:
+    """One output for each place of the filter, or the size that has so many places where it is transposed.
+
+    ``rest`` is output_padding and groups. The result is channels_last if the input or the weight is.
+    """
+    if not (x.is_meta and weight.is_meta) or x.dim() != weight.dim() or x.dtype is not weight.dtype:
+        return NotImplemented
+    output_padding, groups = rest
+    if transposed:
+        channels, read = weight.shape[1] * groups, weight.shape[0]
+        out = _unwindows(x.shape[2:], weight.shape[2:], stride, padding, dilation, output_padding)
+    else:
+        channels, read = weight.shape[0], weight.shape[1] * groups
+        out = _windows(x.shape[2:], weight.shape[2:], stride, padding, dilation)
+    if min(out) < 1 or x.shape[1] != read:
+        return NotImplemented
+    last = _is_channels_last(x) or _is_channels_last(weight)
+    if last and x.dim() == 5:  # which of PyTorch's 3-d convolutions keep that layout differs from case to case
+        return NotImplemented
+    return empty((x.shape[0], channels, *out), x, channels_last=last)
+
+
+@_shape_rule("empty.memory_format")
+def _empty_tensor(size: Any, **options: Any) -> Any:
+    if options.get("memory_format") is not None or options.get("layout") not in (None, torch.strided):
+        return NotImplemented
+    return torch.empty(size, dtype=options.get("dtype"), device=META)
+
+
+@_shape_rule("native_batch_norm")
+def _native_batch_norm(x: Tensor, weight: Any, bias: Any, mean: Any, var: Any, training: bool, *rest: Any) -> Any:
+    """In evaluation mode the statistics that training would save are empty."""
+    if training or not x.is_meta:
+        return NotImplemented
+    none_saved = _without_elements(x.dtype if weight is None else weight.dtype)
+    return empty(x.shape, x, channels_last=_is_channels_last(x)), none_saved, none_saved
+
+
+@lru_cache(maxsize=None)
+def _without_elements(dtype: torch.dtype) -> Tensor:
+    return torch.empty(0, dtype=dtype, device=META)
+
+
+def _elementwise_result(shape: Sequence[int], operands: Sequence[Tensor], like: Tensor) -> Tensor:
+    """Make the result of an element-wise operator, laid out as PyTorch's TensorIterator lays it out.
+
+    Operands of one dense layout pass it on. Otherwise the axes are sorted by the operands' strides, the first operand
+    that tells two axes apart deciding; axes that are broadcast tell nothing.
+    """
+    first = operands[0]
+    if all(t.is_contiguous() and t.shape == shape for t in operands):
+        return torch.empty(shape, dtype=like.dtype, device=META)
+    if len(operands) == 1 and torch.ops.aten.is_non_overlapping_and_dense(first):
+        return torch.empty_strided(shape, first.stride(), dtype=like.dtype, device=META)
+    axes = len(shape)
+    strides = [
+        [0] * (axes - t.dim())
+        + [0 if n == 1 and m != 1 else s for n, m, s in zip(t.shape, shape[axes - t.dim() :], t.stride())]
+        for t in operands
+    ]
+    order = list(reversed(range(axes)))
+    for i in range(1, axes):
+        moving = i
+        for other in reversed(range(i)):
+            verdict = _faster_axis(order[other], order[moving], strides, shape)
+            if verdict > 0:
+                order[other], order[moving] = order[moving], order[other]
+                moving = other
+            elif verdict < 0:
+                break
+    result, step = [0] * axes, 1
+    for axis in order:
+        result[axis] = step
+        step *= max(shape[axis], 1)
+    return torch.empty_strided(shape, result, dtype=like.dtype, device=META)
+
+
+def _faster_axis(a: int, b: int, strides: Sequence[Sequence[int]], shape: Sequence[int]) -> int:
+    """Compare two axes: negative where ``a`` is to vary faster, positive where ``b`` is, 0 where nothing tells."""
+    for stride in strides:
+        if stride[a] == 0 or stride[b] == 0:
+            continue
+        if stride[a] != stride[b]:
+            return -1 if stride[a] < stride[b] else 1
+        if shape[a] > shape[b]:
+            return 1
+    return 0
+
+
+@_shape_rule(
+    "silu", "sigmoid", "relu", "tanh", "hardswish", "hardsigmoid", "leaky_relu", "hardtanh", "gelu", "mish", "elu",
+    "softplus", "exp", "sqrt", "neg", "pow.Tensor_Scalar",
+)  # fmt: skip
+def _elementwise(x: Tensor, *rest: Any, **options: Any) -> Any:
+    return _elementwise_result(x.shape, (x,), x) if x.is_meta and x.is_floating_point() else NotImplemented
+
+
+@_shape_rule("clone")
+def _clone(x: Tensor, memory_format: Optional[torch.memory_format] = None) -> Any:
+    if not x.is_meta or not (x.is_contiguous() or memory_format is torch.contiguous_format):
+        return NotImplemented
+    kept = memory_format in (None, torch.contiguous_format, torch.preserve_format)
+    return empty(x.shape, x) if kept else NotImplemented
+
+
+@_shape_rule("silu_", "sigmoid_", "relu_", "tanh_", "hardswish_", "hardsigmoid_", "leaky_relu_", "hardtanh_", "elu_")
+def _elementwise_in_place(x: Tensor, *rest: Any) -> Any:
+    return x if x.is_meta else NotImplemented
+
+
+@_shape_rule("add.Tensor", "sub.Tensor", "mul.Tensor", "div.Tensor")
+def _arithmetic(x: Any, y: Any, **options: Any) -> Any:
+    """Tensors of one floating dtype, broadcast; numbers, and tensors without axes, take part by value alone."""
+    if not isinstance(x, Tensor) or not x.is_meta or not x.is_floating_point() or options.get("rounding_mode"):
+        return NotImplemented
+    if isinstance(y, (int, float)):
+        return _elementwise_result(x.shape, (x,), x)
+    if not isinstance(y, Tensor) or not y.is_floating_point() or x.dim() == 0:
+        return NotImplemented
+    if y.dim() == 0:
+        return _elementwise_result(x.shape, (x,), x)
+    if y.dtype is not x.dtype or not y.is_meta:
+        return NotImplemented
+    shape = x.shape if x.shape == y.shape else _broadcast(x.shape, y.shape)
+    return NotImplemented if shape is None else _elementwise_result(shape, (x, y), x)
+
+
+def _broadcast(a: Sequence[int], b: Sequence[int]) -> Optional[Sequence[int]]:
+    """Return the shape that two shapes broadcast to, or None."""
+    longer, shorter = (list(a), list(b)) if len(a) >= len(b) else (list(b), list(a))
+    shorter = [1] * (len(longer) - len(shorter)) + shorter
+    if any(m != n and 1 not in (m, n) for m, n in zip(longer, shorter)):
+        return None
+    return torch.Size([n if m == 1 else m for m, n in zip(longer, shorter)])
+
+
+@_shape_rule("arange", "arange.start", "arange.start_step")
+def _arange(*bounds: Any, dtype: Optional[torch.dtype] = None, **options: Any) -> Any:
+    start, end, step = (0, *bounds, 1) if len(bounds) == 1 else (*bounds, 1)[:3]
+    if (
+        not all(isinstance(bound, (int, float)) for bound in (start, end, step))
+        or step == 0
+        or (end - start) / step < 0
+    ):
+        return NotImplemented
+    if dtype is None:
+        whole = all(isinstance(bound, int) for bound in (start, end, step))
+        dtype = torch.int64 if whole else torch.get_default_dtype()
+    return torch.empty(ceil((end - start) / step), dtype=dtype, device=META)
+
+
+@_shape_rule("cat")
+def _cat(tensors: Sequence[Tensor], dim: int = 0) -> Any:
+    """Sizes add up along one axis and are equal along all others; channels_last is left to PyTorch."""
+    first = tensors[0]
+    if first.dim() == 0 or not all(t.is_meta and not _is_channels_last(t) for t in tensors):
+        return NotImplemented
+    dim %= first.dim()
+    sizes = [*first.shape[:dim], *first.shape[dim + 1 :]]
+    if any(t.dtype is not first.dtype or [*t.shape[:dim], *t.shape[dim + 1 :]] != sizes for t in tensors):
+        return NotImplemented
+    return empty((*first.shape[:dim], sum(t.shape[dim] for t in tensors), *first.shape[dim + 1 :]), first)
+
+
+@_shape_rule("stack")
+def _stack(tensors: Sequence[Tensor], dim: int = 0) -> Any:
+    first = tensors[0]
+    if not all(t.is_meta and t.dtype is first.dtype and t.shape == first.shape for t in tensors) or first.dim() > 2:
+        return NotImplemented
+    dim %= first.dim() + 1
+    return empty((*first.shape[:dim], len(tensors), *first.shape[dim:]), first)
+
+
+@_shape_rule("max_pool2d_with_indices")
+def _max_pool2d(x: Tensor, kernel: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, *ceil: bool) -> Any:
+    """One maximum, and its index, for each place of the window."""
+    if any(ceil) or x.dim() != 4 or not _plain(x):
+        return NotImplemented
+    out = _windows(x.shape[2:], kernel, stride or kernel, padding, dilation)
+    if min(out) < 1:
+        return NotImplemented
+    shape = (*x.shape[:2], *out)
+    return empty(shape, x), empty(shape, x, torch.int64)
+
+
+@_shape_rule("upsample_nearest2d")
+def _upsample_nearest2d(x: Tensor, size: Any, *scales: Any) -> Any:
+    return empty((*x.shape[:2], *size), x) if x.dim() == 4 and _plain(x) else NotImplemented
