@@ -60,16 +60,31 @@ def test_the_line_by_itself(yolo: Any, capsys: Any) -> None:
     assert (layers, parameters, gradients, gflops) == (214, 7_235_389, 7_235_389, 16.6227968)
 
 
-def test_the_table_adds_up(yolo: Any, capsys: Any) -> None:
-    model_info(yolo("yolov5n.yaml"), verbose=True)
-    table = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
-    assert [row[1] for row in table if row[0] == "model.0.act"] == ["SiLU"]
-    rows, total = table[1:-2], table[-1]
-    numbers = [[float(cell.replace(",", "")) for cell in row[-5:-1]] for row in rows]
-    sums = [sum(column) for column in zip(*numbers)]
-    assert [float(cell.replace(",", "")) for cell in total[1:5]] == pytest.approx(sums, rel=1e-3)
-    assert (sums[2], sums[3]) == (1_861_888, 38_391_600)
-    assert sum(float(row[-1].rstrip("%")) for row in rows) == pytest.approx(100, abs=2)
+def test_verbose_prints_the_line_and_the_table(yolo: Any, capsys: Any) -> None:
+    info = model_info(yolo("yolov5n.yaml"), verbose=True)
+    line, table = capsys.readouterr().out.split("\n", 1)
+    assert line.startswith("YOLOv5n summary: ") and table == info.table() + "\n"
+
+
+def test_the_quiet_line_counts_no_bytes(yolo: Any, monkeypatch: Any) -> None:
+    def unwanted(*args: Any) -> None:
+        raise AssertionError("nobody asked for it")
+
+    monkeypatch.setattr("utils.thop.summary.traffic", unwanted)
+    assert "traffic" not in vars(model_info(yolo("yolov5n.yaml")))
+
+
+def test_depth_and_sort_choose_what_is_printed(yolo: Any, capsys: Any) -> None:
+    model = yolo("yolov5n.yaml")
+    info = model_info(model, verbose=True, depth=1, sort="kernel")
+    printed = capsys.readouterr().out
+    plain = model_info(model)
+    assert printed.split("\n", 1)[1] == plain.table(1, "kernel") + "\n" != plain.table() + "\n"
+    assert info.to_markdown() == plain.to_markdown(1, "kernel")
+    assert len(info.to_dataframe()) == len(plain.to_dataframe()) > 100
+    for wrong in ({"depth": 0}, {"depth": "1"}, {"depth": True}, {"sort": "bytes"}, {"sort": 3}):
+        with pytest.raises(ValueError, match=r"depth must be None|one of traffic, read, written, accesses"):
+            model_info(model, **wrong)
 
 
 @pytest.mark.parametrize(
@@ -100,6 +115,11 @@ def test_bad_sizes_are_told_and_training_goes_on(yolo: Any, capsys: Any, size: A
 def test_channels_come_from_the_yaml_or_the_first_convolution(yolo: Any) -> None:
     assert model_info(yolo("yolov5n.yaml", ch=5)).profile is not None
     assert model_info(nn.Sequential(nn.Identity(), nn.Conv2d(6, 4, 3, groups=2)), imgsz=64).total_kernel_macs == 108
+
+
+def test_a_bare_convolution_is_a_model_too(capsys: Any) -> None:
+    info = model_info(nn.Conv2d(3, 8, 3, stride=2), imgsz=65)
+    assert info.imgsz == (65, 65) and info.total_output_macs == 8 * 32 * 32
 
 
 def test_a_model_without_images_is_told(capsys: Any) -> None:

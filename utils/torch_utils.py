@@ -15,24 +15,32 @@ if hasattr(_checkout_model_info, "counts_memory_access"):  # this file has been 
     _checkout_model_info = None
 
 
-def model_info(model, verbose=False, img_size=640, imgsz=None, detailed=False):
+def model_info(model, verbose=False, img_size=640, imgsz=None, detailed=False, depth=None, sort=None):
     """Print the model's summary line with its memory accesses, and return the numbers.
 
     Args:
         model: a YOLOv5 model, or any torch.nn.Module that takes images.
-        verbose: print the checkout's table of parameters and a table of layers too; ``detailed`` says the same.
+        verbose: print the checkout's table of parameters and a table of modules too; ``detailed`` says the same.
         img_size: image size as an int or (height, width), rounded up to a multiple of the model's stride; ``imgsz``
             is its other name.
+        depth: levels of modules that the table shows, all by default; deeper ones are added to those they belong to.
+        sort: None for the modules as they nest, or what to sort them by, the largest first: traffic, read, written,
+            accesses, kernel, output, ops, parameters, intensity.
 
     Returns:
-        A ModelInfo, which unpacks to layers, parameters, gradients, GFLOPs. Where the model can't be counted, the
-        line and ``ModelInfo.error`` say why, and nothing is raised.
+        A ModelInfo, which unpacks to layers, parameters, gradients, GFLOPs, and shows itself as the table in a
+        notebook. Where the model can't be counted, the line and ``ModelInfo.error`` say why, and nothing is raised.
+
+    Raises:
+        ValueError: there is no such depth or sort.
     """
+    _report.check_choice(depth, sort)
     wanted = img_size if imgsz is None else imgsz
     verbose = bool(verbose or detailed)
     info = _summary.show_summary(model, wanted, verbose, _checkout_model_info, _emit)
+    info.depth, info.sort = depth, sort
     if verbose and info.profile is not None:
-        _emit(_report.layer_table(info.profile))
+        _emit(info.table())
     return info
 
 

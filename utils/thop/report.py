@@ -1,11 +1,23 @@
-"""How counts are shown: readable numbers, the end of the summary line, the per-layer table."""
+"""How counts are shown: readable numbers, the end of the summary line, the table of modules, exports."""
 
-from dataclasses import dataclass
-from typing import Any, Iterable, Iterator, List, Optional, Tuple
+import json
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, List, Optional, Tuple, Union
 
-from .profile import Layer, Profile, count_parameters
+from .html_table import html_message, html_table
+from .profile import Profile
+from .remarks import findings, reservations
+from .shape_run import in_few_words
+from .table import View, markdown_table, readable, readable_bytes, scaled, text_table
+from .traffic import Traffic
+from .tree import Node, Row, addends, check_choice, choose, module_tree
 
-_UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "K"))
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from pandas import DataFrame
 
 
 def clever_format(nums: Any, format: str = "%.2f") -> Any:
@@ -14,20 +26,13 @@ def clever_format(nums: Any, format: str = "%.2f") -> Any:
     Returns a string for one number, a tuple of strings for several.
     """
     numbers = nums if isinstance(nums, Iterable) else (nums,)
-    texts = tuple(_scaled(number, format, "B") for number in numbers)
+    texts = tuple(scaled(number, format, "B") for number in numbers)
     return texts[0] if len(texts) == 1 else texts
 
 
-def readable(number: float) -> str:
-    """Format a count for reading: 81856816 as 81.9M, 512 as 512."""
-    return _scaled(number, "%.1f" if abs(number) >= 1000 else "%.0f", "")
-
-
-def _scaled(number: float, format: str, unit_of_ones: str) -> str:
-    for scale, unit in _UNITS:
-        if abs(number) >= scale:
-            return format % (number / scale) + unit
-    return format % number + unit_of_ones
+def accesses(kernel: float, output: float) -> str:
+    """The summary line's words for memory access."""
+    return f"{readable(kernel + output)} memory accesses ({readable(kernel)} kernel + {readable(output)} output)"
 
 
 @dataclass
@@ -36,6 +41,8 @@ class ModelInfo:
 
     layers, parameters, gradients: as the checkout's own line has them; imgsz: (height, width) that was counted, if any;
     profile: None where counting failed, and then ``error`` says why. Unpacks to layers, parameters, gradients, GFLOPs.
+    count_traffic: counts the same model's bytes, when they are asked for; depth, sort: what the table shows unless its
+    caller says otherwise. In a notebook it shows itself as that table.
     """
 
     layers: int
@@ -44,6 +51,9 @@ class ModelInfo:
     imgsz: Optional[Tuple[int, int]]
     profile: Optional[Profile]
     error: str = ""
+    count_traffic: Optional[Callable[[], Traffic]] = field(default=None, repr=False, compare=False)
+    depth: Optional[int] = field(default=None, repr=False, compare=False)
+    sort: Optional[str] = field(default=None, repr=False, compare=False)
 
     def _total(self, index: int) -> float:
         return float("nan") if self.profile is None else self.profile[index]
@@ -81,38 +91,161 @@ class ModelInfo:
     def __iter__(self) -> Iterator[float]:
         return iter((self.layers, self.parameters, self.gradients, self.gflops))
 
+    # ---- the operator ledger, and the rows of both ledgers ----
 
-def accesses(kernel: float, output: float) -> str:
-    """The summary line's words for memory access."""
-    return f"{readable(kernel + output)} memory accesses ({readable(kernel)} kernel + {readable(output)} output)"
+    @cached_property
+    def traffic(self) -> Traffic:
+        """The bytes and operators of the same forward pass, counted when first asked for.
+
+        Raises RuntimeError where the model can't be counted, or is no longer what ``profile`` counted.
+        """
+        profile = self._counted()
+        if self.count_traffic is None:
+            raise RuntimeError("there is no model to count")
+        try:
+            traffic = self.count_traffic()
+        except Exception as error:
+            raise RuntimeError(in_few_words(error)) from error
+        sums = [math.fsum(column) for column in zip(*((r.total_ops, r.kernel, r.output) for r in traffic.layers))]
+        before = [profile.total_ops, profile.total_kernel_macs, profile.total_output_macs]
+        if not all(math.isclose(a, b) for a, b in zip(sums, before)):
+            raise RuntimeError("the model has changed since model_info() counted it; call that again")
+        return traffic
+
+    def _counted(self) -> Profile:
+        if self.profile is None:
+            raise RuntimeError(self.error or "not counted")
+        return self.profile
+
+    @cached_property
+    def _ledgers(self) -> Tuple[Node, Optional[Traffic], str]:
+        """The tree of modules; the traffic, or else why there is none: the table then does without bytes."""
+        profile = self._counted()
+        try:
+            traffic, error = self.traffic, ""
+        except RuntimeError as reason:
+            return module_tree(profile, None), None, str(reason)
+        return module_tree(profile, traffic), traffic, error
+
+    def _view(self, depth: Optional[int], sort: Optional[str]) -> Tuple[View, List[str]]:
+        """The rows that are shown, and the remarks below them."""
+        root, traffic, error = self._ledgers
+        sort = self.sort if sort is None else sort
+        view = View(choose(root, self.depth if depth is None else depth, sort), root.total(), sort)
+        return view, [*findings(root, view), *reservations(self._counted(), traffic, error)]
+
+    # ---- to read ----
+
+    def table(self, depth: Optional[int] = None, sort: Optional[str] = None) -> str:
+        """The table of modules as text for a terminal, with a total row and a few sentences below it.
+
+        Args:
+            depth: levels of modules to show; what lies deeper is added to the module it belongs to.
+            sort: None for the modules as they nest, or a column to sort by, the largest first: traffic, read, written,
+                accesses, kernel, output, ops, parameters, intensity.
+
+        Raises:
+            ValueError: there is no such depth or sort.
+            RuntimeError: the model could not be counted; it says why.
+        """
+        return text_table(*self._view(depth, sort))
+
+    def to_markdown(self, depth: Optional[int] = None, sort: Optional[str] = None) -> str:
+        """The same table as GitHub reads it."""
+        return markdown_table(*self._view(depth, sort))
+
+    def _repr_html_(self) -> str:
+        if self.profile is None:
+            return html_message(f"Memory accesses not counted ({self.error})")
+        view, remarks = self._view(None, None)
+        height, width = self.imgsz or (0, 0)
+        parts = [f"{self.layers:,} layers", f"{self.parameters:,} parameters", f"{self.gflops:.1f} GFLOPs"]
+        parts.append(accesses(self.total_kernel_macs, self.total_output_macs))
+        if view.has_bytes:
+            read, written = readable_bytes(view.total.read_bytes), readable_bytes(view.total.written_bytes)
+            parts.append(f"{readable_bytes(view.total.bytes)} of traffic ({read} read + {written} written)")
+        where = f" at {height}x{width}" if self.imgsz else ""
+        return html_table(view, ", ".join(parts) + where, remarks)
+
+    # ---- to reckon with ----
+
+    def to_dataframe(self, depth: Optional[int] = None, sort: Optional[str] = None) -> "DataFrame":
+        """A row for each module with what it did itself, in elements, operations and bytes: columns sum to the totals.
+
+        ``depth`` adds what lies deeper to the module it belongs to; ``sort`` as in ``table``.
+        """
+        from pandas import DataFrame
+
+        records = [{**record, "output_shape": shape} for record, shape in self._records(depth, sort)]
+        return DataFrame(records, columns=list(_RECORD))
+
+    def to_csv(
+        self, path: "Union[str, PathLike[str]]", depth: Optional[int] = None, sort: Optional[str] = None
+    ) -> None:
+        """Write the rows of ``to_dataframe`` to a file."""
+        self.to_dataframe(depth, sort).to_csv(path, index=False)
+
+    def to_json(
+        self, path: "Union[str, PathLike[str]]", depth: Optional[int] = None, sort: Optional[str] = None
+    ) -> None:
+        """Write the totals, the rows of ``to_dataframe``, the operators and what was left out to a file."""
+        rows = [record for record, _ in self._records(depth, sort)]
+        text = json.dumps(_without_nan({**self._totals(), "layers": rows}), indent=1, allow_nan=False)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text + "\n")
+
+    def _records(self, depth: Optional[int], sort: Optional[str]) -> List[Tuple[Dict[str, Any], str]]:
+        """Rows for machines, each with its output shape in words."""
+        check_choice(depth, sort)
+        self._counted()
+        return [(_record(row), row.shape) for row in addends(choose(self._ledgers[0], depth, sort))]
+
+    def _totals(self) -> Dict[str, Any]:
+        profile = self._counted()
+        _, traffic, error = self._ledgers
+        names = ("layers", "parameters", "gradients", "gflops")
+        totals = dict(zip(names, self))
+        totals.update(
+            {f"total_{name}": profile[i] for i, name in enumerate(("ops", "params", "kernel_macs", "output_macs"))}
+        )
+        result = {"imgsz": self.imgsz, "mode": profile.mode, "why": profile.why, "missing": profile.missing}
+        if traffic is None:
+            return {**result, "totals": totals, "operators": None, "uncounted": {"bytes": error}}
+        for name in ("flops", "read_bytes", "written_bytes", "arithmetic_intensity", "peak_activation_bytes"):
+            totals[name] = getattr(traffic, name)
+        columns = ("operator", "calls", "flops", "read_bytes", "written_bytes", "intensity")
+        operators = [{name: getattr(row, name) for name in columns} for row in traffic.operators]
+        uncounted = {name: {"calls": calls, "assumed": text} for name, (calls, text) in traffic.uncounted.items()}
+        return {**result, "totals": totals, "operators": operators, "uncounted": uncounted}
 
 
-def layer_table(profile: Profile) -> str:
-    """Lay out the layers of a profile as text, one a line in the order of the module tree, with a total row."""
-    from pandas import DataFrame
-
-    everything = profile.total_kernel_macs + profile.total_output_macs
-    rows = [_row(layer, everything) for layer in profile.layers]
-    total = ("total", "", "", profile.total_params, profile.total_ops, *profile[2:4], everything and 1.0)
-    columns = ("name", "type", "output shape", "parameters", "GFLOPs", "kernel", "output", "share")
-    table = DataFrame([_cells(row) for row in (*rows, total)], columns=list(columns))
-    for column in columns[:2]:
-        width = max(map(len, [*table[column], column]))
-        table[column] = table[column].str.ljust(width)
-        table = table.rename(columns={column: column.ljust(width)})
-    lines = table.to_string(index=False).splitlines()
-    return "\n".join((*lines[:-1], "-" * len(lines[0]), lines[-1]))
+_RECORD = (
+    "path", "type", "calls", "output_shape", "parameters", "total_ops", "flops", "kernel", "output", "read_bytes",
+    "written_bytes", "intensity", "operators",
+)  # fmt: skip
 
 
-def _row(layer: Layer, everything: float) -> Tuple[Any, ...]:
-    parameters = count_parameters(layer.module, recurse=not layer.children)
-    share = (layer.kernel + layer.output) / everything if everything else 0.0
-    shape = "x".join(map(str, layer.output_shape))
-    kind = type(layer.module).__name__
-    return layer.path or kind, kind, shape, parameters, layer.ops, layer.kernel, layer.output, share
+def _record(row: Row) -> Dict[str, Any]:
+    """What a row says, in base units."""
+    node, numbers = row.node, row.numbers
+    values: Dict[str, Any] = {name: _whole(getattr(numbers, name)) for name in numbers._fields}
+    values.update(path=node.path, type=node.type, calls=node.layer.calls, output_shape=list(node.layer.output_shape))
+    names = dict.fromkeys(name for part in ([node] if row.itself else node.walk()) for name in part.operators)
+    values.update(intensity=numbers.intensity, operators=", ".join(names))
+    return {name: values[name] for name in _RECORD}
 
 
-def _cells(row: Tuple[Any, ...]) -> List[str]:
-    name, kind, shape, parameters, ops, kernel, output, share = row
-    numbers = f"{int(parameters):,}", f"{ops * 2 / 1e9:.4f}", f"{int(kernel):,}", f"{int(output):,}"
-    return [name, kind, shape, *numbers, f"{share:.1%}"]
+def _whole(number: float) -> float:
+    return int(number) if number == number and number == int(number) else number
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no word for what is not a number: null."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+__all__ = ["ModelInfo", "accesses", "check_choice", "clever_format", "readable"]

@@ -15,12 +15,13 @@ from pathlib import Path
 from types import FunctionType, SimpleNamespace
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
-from torch import nn
+from torch import Tensor, nn
 
 from .profile import Profile, profile
 from .report import ModelInfo, accesses
 from .shadow import unwrap
 from .shape_run import in_few_words
+from .traffic import Traffic, traffic
 
 Size = Tuple[int, int]
 _SUMMARY = re.compile(r"([\d,]+) layers, ")
@@ -58,6 +59,11 @@ class Count:
         if self.profile is None:
             raise RuntimeError(self.error)
         return self.profile.total_ops
+
+    def traffic(self) -> Traffic:
+        """The bytes of the same network, at the same size."""
+        assert self.size is not None
+        return traffic(self.model, (image_for(self.model, self.size),))
 
 
 @dataclass
@@ -129,8 +135,8 @@ def input_channels(model: nn.Module) -> int:
 def fitting_size(model: nn.Module, imgsz: Any) -> Size:
     """Turn an int or (h, w) into the size that YOLOv5 would run: the next multiple of the model's largest stride."""
     height, width = as_size(imgsz)
-    stride = getattr(model, "stride", None)
-    step = max(int(stride.max() if hasattr(stride, "max") else stride), 1) if stride is not None else 1
+    stride = getattr(model, "stride", None)  # a convolution has one too, of another kind
+    step = max(int(stride.max()), 1) if isinstance(stride, Tensor) and stride.numel() else 1
     return -(-height // step) * step, -(-width // step) * step
 
 
@@ -244,7 +250,9 @@ def show_summary(model: nn.Module, imgsz: Any, verbose: bool, checkout: Any, emi
         line = f"{_name(model)} summary: {len(list(model.modules()))} layers, {parameters} parameters, "
         printed = Printed([(emit, f"{line}{gradients} gradients")])
     printed.emit(_addition(count, printed.shows_flops()))
-    return ModelInfo(printed.layers(), parameters, gradients, count.size, count.profile, count.error)
+    return ModelInfo(
+        printed.layers(), parameters, gradients, count.size, count.profile, count.error, count_traffic=count.traffic
+    )
 
 
 def _name(model: nn.Module) -> str:
