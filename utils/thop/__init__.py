@@ -5,8 +5,8 @@ Part of YOLOv5 memory access, under the MIT licence. It needs torch and the stan
 
 from .hooks import register_hooks
 from .profile import dfs_count, profile
-from .report import clever_format
 from .traffic import traffic
+from .units import clever_format
 
 __version__ = "1.0.0"
 __all__ = ["clever_format", "dfs_count", "profile", "register_hooks", "traffic"]

@@ -5,9 +5,10 @@ from typing import Dict, List, Optional, Tuple, Union
 from torch import nn
 
 from .profile import Profile
-from .table import View, part, readable_bytes
+from .table import View, part
 from .traffic import Traffic
 from .tree import ITSELF, Node, Row, addends, choose
+from .units import readable_bytes
 
 _MOST_NAMES = 6
 _FEWEST_MODULES = 4

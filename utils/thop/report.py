@@ -4,30 +4,21 @@ import json
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, List, Optional, Tuple, Union
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Tuple, Union
 
 from .html_table import html_message, html_table
 from .profile import Profile
 from .remarks import findings, reservations
 from .shape_run import in_few_words
-from .table import View, markdown_table, readable, readable_bytes, scaled, text_table
+from .table import View, markdown_table, text_table
 from .traffic import Traffic
 from .tree import Node, Row, addends, check_choice, choose, module_tree
+from .units import readable, readable_bytes
 
 if TYPE_CHECKING:
     from os import PathLike
 
     from pandas import DataFrame
-
-
-def clever_format(nums: Any, format: str = "%.2f") -> Any:
-    """Format a number, or several, with the units T, G, M, K and B (ones), as thop's function of this name does.
-
-    Returns a string for one number, a tuple of strings for several.
-    """
-    numbers = nums if isinstance(nums, Iterable) else (nums,)
-    texts = tuple(scaled(number, format, "B") for number in numbers)
-    return texts[0] if len(texts) == 1 else texts
 
 
 def accesses(kernel: float, output: float) -> str:
@@ -248,4 +239,4 @@ def _without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-__all__ = ["ModelInfo", "accesses", "check_choice", "clever_format", "readable"]
+__all__ = ["ModelInfo", "accesses", "check_choice"]

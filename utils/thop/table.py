@@ -6,29 +6,11 @@ from dataclasses import dataclass
 from typing import Callable, List, Optional, Sequence
 
 from .tree import ITSELF, Numbers, Row, addends
+from .units import readable, readable_bytes
 
 WIDTH = 100  # columns of a terminal
-_UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "K"))
 _MARKED = 5
 _LONGEST_TYPE = 15
-
-
-def scaled(number: float, format: str, unit_of_ones: str) -> str:
-    """Format a number with the largest of the units T, G, M, K that it reaches."""
-    for scale, unit in _UNITS:
-        if abs(number) >= scale:
-            return format % (number / scale) + unit
-    return format % number + unit_of_ones
-
-
-def readable(number: float) -> str:
-    """Format a count for reading: 81856816 as 81.9M, 512 as 512."""
-    return scaled(number, "%.1f" if abs(number) >= 1000 else "%.0f", "")
-
-
-def readable_bytes(number: float) -> str:
-    """Format bytes for reading: 26214912 as 26.2MB."""
-    return f"{readable(number)}B"
 
 
 @dataclass

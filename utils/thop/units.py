@@ -1,0 +1,33 @@
+"""Numbers for reading: 81856816 as 81.9M."""
+
+from typing import Any, Iterable
+
+_UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "K"))
+
+
+def clever_format(nums: Any, format: str = "%.2f") -> Any:
+    """Format a number, or several, with the units T, G, M, K and B (ones), as thop's function of this name does.
+
+    Returns a string for one number, a tuple of strings for several.
+    """
+    numbers = nums if isinstance(nums, Iterable) else (nums,)
+    texts = tuple(scaled(number, format, "B") for number in numbers)
+    return texts[0] if len(texts) == 1 else texts
+
+
+def scaled(number: float, format: str, unit_of_ones: str) -> str:
+    """Format a number with the largest of the units T, G, M, K that it reaches."""
+    for scale, unit in _UNITS:
+        if abs(number) >= scale:
+            return format % (number / scale) + unit
+    return format % number + unit_of_ones
+
+
+def readable(number: float) -> str:
+    """Format a count for reading: 81856816 as 81.9M, 512 as 512."""
+    return scaled(number, "%.1f" if abs(number) >= 1000 else "%.0f", "")
+
+
+def readable_bytes(number: float) -> str:
+    """Format bytes for reading: 26214912 as 26.2MB."""
+    return f"{readable(number)}B"
