@@ -66,9 +66,7 @@ def expected(model: nn.Module) -> dict[str, str]:
     return {**parameters, **{name: f"{value / 1e6:.1f}" for name, value in millions.items()}}
 
 
-def test_the_log_has_the_memory_accesses_before_and_after_fusing(
-    training: Training, yolo: Callable[..., Any]
-) -> None:
+def test_the_log_has_the_memory_accesses_before_and_after_fusing(training: Training, yolo: Callable[..., Any]) -> None:
     model = yolo("yolov5n.yaml", nc=1)
     lines = [match.groupdict() for match in SUMMARY.finditer(training.log)]
     assert lines[0] == expected(model), training.log

@@ -5,6 +5,7 @@ observer hears of every module that starts and ends, and of every ATen operator 
 """
 
 import copy
+import gc
 import random
 import sys
 from contextlib import contextmanager, nullcontext
@@ -89,7 +90,8 @@ def run(model: nn.Module, inputs: Sequence[Any], observe: Callable[[Replica], Ob
         try:
             if not CAN_RUN_ON_SHAPES:
                 raise ShapeRunFailed(f"torch {torch.__version__} has no dispatch modes")
-            return Run(_run_copy(model, inputs, observe, _meta_copy, _ShapeMode), "shape")
+            with _collector_paused():
+                return Run(_run_copy(model, inputs, observe, _meta_copy, _ShapeMode), "shape")
         except Exception as error:
             stumbled = error
         if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
@@ -310,6 +312,19 @@ def _watched(module: nn.Module, forward: Callable[..., Any], observer: Observer)
         return out
 
     return forward_watched
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Spare a run of milliseconds the garbage collector, which would walk all of torch for the copy's many objects."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 @contextmanager

@@ -243,8 +243,9 @@ def show_summary(model: nn.Module, imgsz: Any, verbose: bool, checkout: Any, emi
     """
     model = unwrap(model)
     count = Count(model, imgsz)
-    parameters = sum(p.numel() for p in model.parameters())
-    gradients = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    parameters = sum(size for size, _ in sizes)
+    gradients = sum(size for size, trained in sizes if trained)
     printed = print_by_checkout(checkout, model, verbose, count)
     if printed is None:
         line = f"{_name(model)} summary: {len(list(model.modules()))} layers, {parameters} parameters, "
