@@ -344,7 +344,7 @@ def test_rows_sum_to_the_totals(yolo: Any) -> None:
     model = yolo("yolov5s.yaml")
     image = torch.zeros(1, 3, 640, 640)
     counted, ledger = traffic(model, (image,)), profile(model, (image,), verbose=False)
-    for rows in (counted.layers, counted.operators):
+    for rows in (counted.layers, counted.operators, counted.calls):
         assert sum(row.read_bytes for row in rows) == counted.read_bytes
         assert sum(row.written_bytes for row in rows) == counted.written_bytes
         assert sum(row.flops for row in rows) == counted.flops
@@ -357,6 +357,20 @@ def test_rows_sum_to_the_totals(yolo: Any) -> None:
     residual = next(row for row in counted.layers if row.path == "model.2.m.0")
     assert (residual.operator, residual.type) == ("add", "Bottleneck")
     assert residual.read_bytes == 2 * residual.written_bytes == 2 * 32 * 160 * 160 * F
+
+
+def test_calls_come_in_the_order_in_which_they_ran() -> None:
+    shared = nn.Conv2d(1, 1, 3, padding=1).half()
+    calls = traffic(
+        nn.Sequential(shared, nn.Flatten(), nn.Unflatten(1, (1, 8, 8)), shared), (torch.zeros(1, 1, 8, 8).half(),)
+    ).calls
+    assert [(call.layer.path, call.operator, call.dtype) for call in calls] == [
+        ("0", "convolution", torch.float16),
+        ("1", "view", None),
+        ("2", "view", None),
+        ("0", "convolution", torch.float16),
+    ]
+    assert [(call.flops, call.bytes) for call in calls] == [(1152, 276), (0, 0), (0, 0), (1152, 276)]
 
 
 def test_half_precision_moves_half(yolo: Any) -> None:

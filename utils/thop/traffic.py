@@ -10,6 +10,7 @@ from functools import partial
 from math import prod
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
+import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
@@ -61,17 +62,36 @@ class LayerRow(OperatorRow):
 
 
 @dataclass
+class OperatorCall:
+    """One call of an ATen operator, views among them; ``dtype`` is that of its operands where it has FLOPs."""
+
+    layer: LayerRow
+    operator: str
+    flops: int = 0
+    read_bytes: int = 0
+    written_bytes: int = 0
+    dtype: Optional[torch.dtype] = None
+
+    @property
+    def bytes(self) -> int:
+        """Bytes read and written together."""
+        return self.read_bytes + self.written_bytes
+
+
+@dataclass
 class Traffic:
     """What a forward pass moves.
 
     layers: one row for each module that moved or computed anything, in the order of the module tree; operators: one
-    for each ATen operator; both sum to the totals. uncounted: operators that could not be charged exactly, each with
+    for each ATen operator; calls: one for each call, in the order in which they ran; each of the three sums to the
+    totals. uncounted: operators that could not be charged exactly, each with
     the number of calls and what was assumed. peak_activation_bytes: the largest sum of tensors alive at once, the
     inputs among them, parameters and buffers not. mode, why: how the model was run.
     """
 
     layers: List[LayerRow]
     operators: List[OperatorRow]
+    calls: List[OperatorCall] = field(repr=False)
     uncounted: Dict[str, Tuple[int, str]]
     peak_activation_bytes: int
     mode: str
@@ -328,6 +348,7 @@ class TrafficLedger(LayerLedger):
     def __init__(self, replica: Replica, custom_ops: Optional[CustomOps] = None) -> None:
         super().__init__(replica, custom_ops)
         self.rows: Dict[int, LayerRow] = {}
+        self.calls_made: List[OperatorCall] = []
         self.uncounted: Dict[str, Tuple[int, str]] = {}
         self.flop_registry: Dict[Any, Any] = {}
         try:
@@ -338,7 +359,7 @@ class TrafficLedger(LayerLedger):
             self.uncounted["FLOPs"] = 0, "not counted: this torch has no flop_counter, which came with torch 2.1"
         self.alive = _Alive()
         self.plans: Dict[Any, _Plan] = {}
-        self.pool: Optional[Tuple[OperatorRow, StorageWeakRef, int]] = None
+        self.pool: Optional[Tuple[OperatorCall, StorageWeakRef, int]] = None
 
     def begin(self, arguments: Any) -> None:
         for tensor in tensors_in(arguments):
@@ -353,20 +374,18 @@ class TrafficLedger(LayerLedger):
         plan = self.plans.get(func)
         if plan is None:
             plan = self.plans[func] = self._plan(func)
-        row = self._row(plan.name)
-        row.calls += 1
+        call = OperatorCall(self._row(), plan.name)
+        self.calls_made.append(call)
         if plan.is_view:
             return
-        moved = plan.charge(args, kwargs, out)
-        row.read_bytes += moved.read
-        row.written_bytes += moved.written
+        call.read_bytes, call.written_bytes = plan.charge(args, kwargs, out)
         if plan.flops is not None:
-            row.flops += plan.flops(args, kwargs, out)
+            call.flops, call.dtype = plan.flops(args, kwargs, out), args[0].dtype
         if plan.makes_memory:
             for tensor in (out,) if isinstance(out, Tensor) else tensors_in((out,)):
                 self.alive.add(tensor)
         if plan.makes_indices:
-            self.pool = row, StorageWeakRef(_storage(out[1])), stored_bytes(out[1])
+            self.pool = call, StorageWeakRef(_storage(out[1])), stored_bytes(out[1])
         if plan.assumption:
             self.uncounted[plan.name] = self.uncounted.get(plan.name, (0, ""))[0] + 1, plan.assumption
 
@@ -390,14 +409,11 @@ class TrafficLedger(LayerLedger):
             assumption=assumption,
         )
 
-    def _row(self, operator: str) -> OperatorRow:
-        """Return the row of an operator in the module that is running."""
-        layer = self.rows.get(id(self.current))
-        if layer is None:
-            layer = self.rows[id(self.current)] = LayerRow("")
-        row = layer.operators.get(operator)
+    def _row(self) -> LayerRow:
+        """Return the row of the module that is running."""
+        row = self.rows.get(id(self.current))
         if row is None:
-            row = layer.operators[operator] = OperatorRow(operator)
+            row = self.rows[id(self.current)] = LayerRow("")
         return row
 
     def _settle_pool(self) -> None:
@@ -407,15 +423,13 @@ class TrafficLedger(LayerLedger):
         drops them at once, and no deployed kernel writes them.
         """
         if self.pool is not None:
-            row, indices, size = self.pool
+            call, indices, size = self.pool
             if indices.expired():
-                row.written_bytes -= size
+                call.written_bytes -= size
             self.pool = None
 
     def _attention_flops(self, args: Any, kwargs: Any, out: Any) -> int:
         """Two matrix products; the registry's formula takes shapes of four axes."""
-        import torch
-
         shapes = [(1, 1, *tensor.shape) for tensor in args[:3]]
         folded = [(prod(shape[:-3]), *shape[-3:]) for shape in shapes]
         formula = self.flop_registry[torch.ops.aten._scaled_dot_product_flash_attention]
@@ -424,23 +438,23 @@ class TrafficLedger(LayerLedger):
     def result(self, outcome: Run) -> Traffic:
         """Put the rows together."""
         self._settle_pool()
-        layers: List[LayerRow] = []
         operators: Dict[str, OperatorRow] = {}
-        for layer in self.root.walk():
-            row = self._layer_row(layer)
-            if row.calls or row.total_ops or row.kernel or row.output:
-                layers.append(row)
-            for name, part in row.operators.items():
-                _add(operators.setdefault(name, OperatorRow(name)), part)
-        for total in operators.values():
-            total.operator = total.operator.replace("aten::", "")
-        return Traffic(layers, list(operators.values()), self.uncounted, self.alive.peak, outcome.mode, outcome.why)
+        for call in self.calls_made:
+            call.operator = call.operator.replace("aten::", "")
+            rows = call.layer.operators
+            for row in (call.layer, _row_of(rows, call.operator), _row_of(operators, call.operator)):
+                row.calls += 1
+                row.flops += call.flops
+                row.read_bytes += call.read_bytes
+                row.written_bytes += call.written_bytes
+        layers = [self._layer_row(layer) for layer in self.root.walk()]
+        layers = [row for row in layers if row.calls or row.total_ops or row.kernel or row.output]
+        found = layers, list(operators.values()), self.calls_made
+        return Traffic(*found, self.uncounted, self.alive.peak, outcome.mode, outcome.why)
 
     def _layer_row(self, layer: Layer) -> LayerRow:
         row = self.rows.get(id(layer)) or LayerRow("")
-        for part in row.operators.values():
-            _add(row, part)
-        row.operator = ", ".join(name.replace("aten::", "") for name in row.operators)
+        row.operator = ", ".join(row.operators)
         row.path, row.type, row.output_shape = layer.path, type(layer.module).__name__, tuple(layer.output_shape)
         row.calls = layer.calls
         row.parameters = sum(own_parameters(layer.module).values())
@@ -448,11 +462,11 @@ class TrafficLedger(LayerLedger):
         return row
 
 
-def _add(total: OperatorRow, part: OperatorRow) -> None:
-    total.calls += part.calls
-    total.flops += part.flops
-    total.read_bytes += part.read_bytes
-    total.written_bytes += part.written_bytes
+def _row_of(rows: Dict[str, OperatorRow], operator: str) -> OperatorRow:
+    row = rows.get(operator)
+    if row is None:
+        row = rows[operator] = OperatorRow(operator)
+    return row
 
 
 def traffic(model: nn.Module, inputs: Sequence[Any], custom_ops: Optional[CustomOps] = None) -> Traffic:

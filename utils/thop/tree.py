@@ -138,7 +138,7 @@ def _node(layer: Layer, name: str, moved: Optional[Dict[str, LayerRow]], seen: S
     row = moved.get(layer.path) if moved else None
     if row is not None:
         traffic = row.flops, row.read_bytes, row.written_bytes
-        operators = [key.replace("aten::", "") for key, part in row.operators.items() if part.bytes]
+        operators = [operator for operator, part in row.operators.items() if part.bytes]
     numbers = Numbers(_parameters(layer, seen), layer.ops, layer.kernel, layer.output, *traffic)
     return Node(layer, name, numbers, operators)
 
