@@ -15,7 +15,7 @@ from torch.nn.utils import parametrizations, weight_norm
 
 from utils.thop import profile
 from utils.thop.profile import LayerLedger, first_shape
-from utils.thop.shape_rules import SHAPE_RULES
+from utils.thop.shape_rules import LAYER_RULES, SHAPE_RULES
 from utils.thop.shape_run import Observer, _ShapeMode, run
 
 Facts = Tuple[Any, ...]
@@ -533,3 +533,105 @@ def test_every_shape_rule_has_a_case() -> None:
         name = operator._schema.name.split("::")[1]
         overload = operator._overloadname
         assert (name if overload == "default" else f"{name}.{overload}") in names
+
+
+# ---- each layer rule against the layer's own forward ----
+
+
+class Operators(Observer):
+    """Notes every operator with its arguments and results as shapes; reserved memory is nobody's business."""
+
+    def __init__(self) -> None:
+        self.seen: List[Any] = []
+
+    def operator(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
+        if not func._schema.name.startswith("aten::empty"):
+            numbers = [arg for arg in args if not isinstance(arg, Tensor)]
+            self.seen.append(
+                (str(func), shapes(args), [list(n) if isinstance(n, tuple) else n for n in numbers], shapes(out))
+            )
+
+
+def operators_seen(model: nn.Module, x: Tensor, on_shapes: bool) -> List[Any]:
+    observers: List[Operators] = []
+
+    def observe(replica: Any) -> Operators:
+        observers.append(Operators())
+        return observers[-1]
+
+    outcome = run(model, (x,), observe, on_shapes)
+    return [*observers[-1].seen, shapes(outcome.output)]
+
+
+IMAGE = torch.rand(2, 4, 9, 11)
+LAYERS = [
+    nn.Conv2d(4, 6, 3),
+    nn.Conv2d(4, 6, (3, 1), stride=(2, 1), padding=(1, 0), bias=False),
+    nn.Conv2d(4, 8, 3, padding=2, dilation=2, groups=4),
+    nn.BatchNorm2d(4),
+    nn.BatchNorm2d(4, affine=False),
+    nn.BatchNorm2d(4, momentum=None),
+    nn.SiLU(),
+    nn.SiLU(inplace=True),
+    nn.ReLU(),
+    nn.ReLU(inplace=True),
+]
+LEFT_TO_FORWARD = [
+    nn.Conv2d(4, 6, 3, padding="same"),
+    nn.Conv2d(4, 6, 3, padding="valid"),
+    nn.Conv2d(4, 6, 3, padding=1, padding_mode="reflect"),
+    weight_norm(nn.Conv2d(4, 6, 3)),
+    nn.BatchNorm2d(4, track_running_stats=False),
+]
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_a_layer_rule_is_what_the_forward_comes_to(layer: nn.Module, dtype: Any, memory_format: Any) -> None:
+    image = IMAGE.to(dtype).contiguous(memory_format=memory_format)
+    layer = nn.Sequential(nn.Identity(), layer).to(dtype)
+    assert operators_seen(layer, image, True) == operators_seen(layer, image, False)
+    assert operators_seen(layer, image[:1, :, 3:, ::2], True) == operators_seen(layer, image[:1, :, 3:, ::2], False)
+
+
+@pytest.mark.parametrize("layer", LEFT_TO_FORWARD, ids=str)
+def test_a_case_without_a_layer_rule_is_left_to_the_forward(layer: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = operators_seen(layer, IMAGE, True)
+    monkeypatch.setattr(LAYER_RULES, "rules", {})
+    assert seen == operators_seen(layer, IMAGE, True)
+
+
+def test_every_layer_rule_has_a_case() -> None:
+    assert set(LAYER_RULES.rules) <= {type(layer) for layer in LAYERS}
+
+
+def test_a_layer_that_is_misused_says_what_pytorch_says() -> None:
+    for layer, wrong in (
+        (nn.Conv2d(3, 4, 1), IMAGE),
+        (nn.Conv2d(4, 4, 20), IMAGE),
+        (nn.Conv2d(4, 4, 1), IMAGE.half()),
+        (nn.BatchNorm2d(3), IMAGE),
+        (nn.BatchNorm2d(4), IMAGE[0]),
+    ):
+        with pytest.raises((RuntimeError, ValueError)) as expected:
+            layer.eval()(wrong)
+        with pytest.raises(type(expected.value), match="") as raised:
+            profile(layer, (wrong,), verbose=False)
+        assert str(raised.value) == str(expected.value)
+    assert profile(nn.Conv2d(4, 4, 3), (IMAGE[0],), verbose=False).total_output_macs == 4 * 7 * 9
+
+
+def test_a_replaced_method_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Doubled(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat([super().forward(x)] * 2, 1)
+
+    by_instance, inner = nn.Conv2d(4, 5, 1), nn.Conv2d(4, 5, 1)
+    by_instance.forward = lambda x: x[:, :2]  # type: ignore[method-assign]
+    inner._conv_forward = lambda x, weight, bias: x[:, :3]  # type: ignore[method-assign]
+    for layer, channels in ((Doubled(4, 5, 1), 10), (by_instance, 2), (inner, 3)):
+        assert_both_agree(layer, IMAGE)
+        assert profile(layer, (IMAGE,), verbose=False).root.output_shape == (2, channels, 9, 11)
+    monkeypatch.setattr(nn.SiLU, "forward", lambda self, x: x[:, :1])
+    assert profile(nn.SiLU(), (IMAGE,), verbose=False).root.output_shape == (2, 1, 9, 11)

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from utils.thop import profile, traffic
 from utils.thop.shape_run import run
-from utils.thop.traffic import Traffic, TrafficLedger
+from utils.thop.traffic import OperatorCall, Traffic, TrafficLedger
 
 # ---- an independent count ----
 
@@ -128,9 +128,14 @@ def assert_all_counts_agree(model: nn.Module, *inputs: Any) -> None:
     assert (counted.read_bytes, counted.written_bytes) == (plain.read, plain.written)
     ours = real(model, *inputs)
     assert (ours.read_bytes, ours.written_bytes, ours.flops) == (plain.read, plain.written, counted.flops)
+    assert [moves(call) for call in counted.calls if call.bytes] == [moves(call) for call in ours.calls if call.bytes]
     assert counted.peak_activation_bytes == ours.peak_activation_bytes
     assert counted.flops == flops_by_torch(model, *inputs)
     assert counted.uncounted == {}
+
+
+def moves(call: OperatorCall) -> Tuple[Any, ...]:
+    return call.layer.path, call.read_bytes, call.written_bytes, call.flops
 
 
 def flops_by_torch(model: nn.Module, *inputs: Any) -> int:

@@ -128,7 +128,8 @@ def _weight_elements(module: nn.Module) -> int:
 def count_convNd(m: nn.Module, x: Tuple[Any, ...], y: Tensor) -> Cost:
     """Each output element sums Cin / groups x kernel volume products, which is the size of one filter."""
     weight: Any = m.weight
-    return Cost(y.numel() * prod(weight.shape[1:]), weight.numel(), y.numel())
+    outputs, kernel = y.numel(), weight.numel()
+    return Cost(outputs * (kernel // max(weight.shape[0], 1)), kernel, outputs)
 
 
 @counts("ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d")

@@ -2,7 +2,7 @@
 
 import inspect
 from dataclasses import dataclass, field
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple, Type
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Set, Tuple, Type
 
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
@@ -42,10 +42,11 @@ class Layer:
 
 def own_parameters(module: nn.Module) -> Dict[int, int]:
     """Return the elements of a module's own parameters by identity; lazy ones have none before they are run."""
-    if not module._parameters:
-        return {}
-    parameters = (p for p in module._parameters.values() if p is not None)
-    return {id(p): p.numel() for p in parameters if not isinstance(p, UninitializedParameter)}
+    return {
+        id(p): p.numel()
+        for p in module._parameters.values()
+        if p is not None and not isinstance(p, UninitializedParameter)
+    }
 
 
 def count_parameters(module: nn.Module, recurse: bool = True) -> int:
@@ -68,17 +69,16 @@ def dfs_count(layer: Layer) -> Tuple[float, float, float, float, Tree]:
 
 def _sum(layer: Layer) -> Tuple[Tuple[float, float, float], Dict[int, int], Tree]:
     """Return the costs, the parameters by identity, and the tree below a layer."""
-    parameters = own_parameters(layer.module)
-    costs, tree = (float(layer.ops), float(layer.kernel), float(layer.output)), {}
-    if layer.children:
-        ops, kernel, output = costs
-        for child in layer.children.values():
-            below, child_parameters, children = _sum(child)
-            tree[child.name] = (below[0], float(sum(child_parameters.values())), below[1], below[2], children)
-            ops, kernel, output = ops + below[0], kernel + below[1], output + below[2]
-            parameters.update(child_parameters)
-        costs = ops, kernel, output
-    return costs, parameters, tree
+    module = layer.module
+    parameters = own_parameters(module) if module._parameters else {}
+    ops, kernel, output = layer.ops, layer.kernel, layer.output
+    tree: Tree = {}
+    for child in layer.children.values():
+        below, child_parameters, children = _sum(child)
+        tree[child.name] = (below[0], float(sum(child_parameters.values())), below[1], below[2], children)
+        ops, kernel, output = ops + below[0], kernel + below[1], output + below[2]
+        parameters.update(child_parameters)
+    return (float(ops), float(kernel), float(output)), parameters, tree
 
 
 class Profile(tuple):  # type: ignore[type-arg]
@@ -104,13 +104,9 @@ class Profile(tuple):  # type: ignore[type-arg]
         return [layer for layer in self.root.walk() if layer.ops or layer.kernel or layer.output]
 
 
-class Token(NamedTuple):
-    """What the ledger has to know when a call ends: who made it, where it belongs, and what had run before it."""
-
-    caller: Layer
-    layer: Layer
-    counted_layers_running: int
-    calls: int
+Token = Tuple[Layer, Layer, int, int]
+"""What the ledger has to know when a call ends: who made it, its place, and how many counted layers were running and
+how many calls had been made when it began. A bare tuple, as there are hundreds."""
 
 
 class LayerLedger(Observer):
@@ -170,51 +166,56 @@ class LayerLedger(Observer):
         caller = self.current.path.split(".")
         return max(places, key=lambda place: _shared_start(place.path.split("."), caller))
 
-    def enter(self, module: nn.Module) -> Token:
-        if self.asking_a_rule:
-            return Token(self.current, self.current, 0, 0)
-        self.calls += 1
-        token = Token(self.current, self._place(module), self.counted_layers_running, self.calls)
-        kind = type(module)
+    def _hook(self, kind: Type[nn.Module]) -> Optional[ForwardHook]:
+        """Find the rule of a class, once."""
         if kind not in self.hooks:
             self.hooks[kind] = find_hook(kind, self.custom_ops)
-        self.current = layer = token.layer
-        layer.hook = hook = self.hooks[kind]
-        if hook is not None and hook is not count_nothing:
-            self.counted_layers_running += 1
-        return token
+        return self.hooks[kind]
+
+    def enter(self, module: nn.Module) -> Token:
+        caller = self.current
+        if self.asking_a_rule:
+            return caller, caller, 0, 0
+        self.calls = calls = self.calls + 1
+        running = self.counted_layers_running
+        self.current = layer = self._place(module)
+        if not layer.calls:
+            layer.hook = self._hook(type(module))
+        if layer.hook is not None and layer.hook is not count_nothing:
+            self.counted_layers_running = running + 1
+        return caller, layer, running, calls
 
     def abandon(self, token: Token) -> None:
         if not self.asking_a_rule:
-            self.current, self.counted_layers_running = token.caller, token.counted_layers_running
+            self.current, _, self.counted_layers_running, _ = token
 
     def leave(self, token: Token, args: Tuple[Any, ...], kwargs: Dict[str, Any], out: Any) -> None:
         if self.asking_a_rule:
             return
-        layer = token.layer
-        module = layer.module
+        caller, layer, running, calls = token
         layer.calls += 1
         layer.output_shape = out.shape if type(out) is Tensor else first_shape(out)
-        if layer.hook is None:
-            if token.calls == self.calls or module._parameters:
+        hook, module = layer.hook, layer.module
+        if hook is None:
+            if calls == self.calls or module._parameters:
                 self._miss(_class_name(module))
-        elif layer.hook is not count_nothing:
+        elif hook is not count_nothing:
             self._charge(layer, args if not kwargs else _positional(module, args, kwargs), out)
-        self.abandon(token)
+        self.current, self.counted_layers_running = caller, running
 
     def _charge(self, layer: Layer, inputs: Tuple[Any, ...], out: Any) -> None:
         """Add one call's cost to its layer, by the rule of the house or by the user's own."""
         self.asking_a_rule = True
         try:
-            cost = self._ask(layer, inputs, out)
+            ops, kernel, output = self._ask(layer, inputs, out)
         except NotImplementedError as error:
             self._miss(f"{_class_name(layer.module)} ({error})")
-            cost = Cost(0, 0, out.numel())
+            ops, kernel, output = 0, 0, out.numel()
         finally:
             self.asking_a_rule = False
-        layer.ops += cost.ops
-        layer.kernel += cost.kernel
-        layer.output += cost.output
+        layer.ops += ops
+        layer.kernel += kernel
+        layer.output += output
 
     def _ask(self, layer: Layer, inputs: Tuple[Any, ...], out: Any) -> Cost:
         module, hook = layer.module, layer.hook

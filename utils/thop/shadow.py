@@ -104,7 +104,7 @@ class Copier:
         known = self.memo.get
         for name, value in originals.items():
             kind = type(value)
-            if kind in _ATOMS:
+            if kind in _ATOMS or (kind is tuple and _ATOMS.issuperset(map(type, value))):
                 continue
             if kind in _CONTAINERS and not value:  # most of a module's attributes are empty tables of hooks
                 copies[name] = kind()
@@ -121,13 +121,17 @@ class Copier:
 
     def mapping(self, original: Any) -> Any:
         """Copy a dict or OrderedDict."""
-        duplicate = self.remember(original, type(original)())
+        memo = self.memo
+        duplicate = memo[id(original)] = type(original)()
         for key, value in original.items():
             kind = type(value)
-            if kind in _ATOMS:
+            if kind is nn.Parameter or kind is Tensor:
+                done = memo.get(id(value))
+                if done is None:
+                    done = memo[id(value)] = self.copy_tensor(value)
+                duplicate[key] = done
+            elif kind in _ATOMS:
                 duplicate[key] = value
-            elif kind is nn.Parameter or kind is Tensor:
-                duplicate[key] = self.tensor(value)
             else:
                 duplicate[key] = self.value(value)
         return duplicate
@@ -157,8 +161,8 @@ class Copier:
 
     def tuple(self, original: Tuple[Any, ...]) -> Tuple[Any, ...]:
         """Copy a tuple; the same object where nothing in it has changed."""
-        if all(type(value) in _ATOMS for value in original):
-            return self.remember(original, original)
+        if _ATOMS.issuperset(map(type, original)):
+            return original
         outer = self.attribute
         parts = []
         for index, value in enumerate(original):

@@ -2,19 +2,57 @@
 
 PyTorch's own meta kernels can do this too, but for the operators that detection networks are made of they take
 several times as long: batch normalisation's is written in Python. What has no rule here goes through PyTorch's kernel.
+
+Layer rules name the one operator that a layer's forward comes to, which spares the way to it through PyTorch's
+dispatcher: for the layers that detection networks have by the dozen, that way takes longer than the rule.
 """
 
 from functools import lru_cache
 from math import ceil
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Type
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 META = torch.device("meta")
 
 ShapeRule = Callable[..., Any]
 SHAPE_RULES: Dict[Any, ShapeRule] = {}
+
+LayerRule = Callable[[nn.Module, Tensor], Optional[Tuple[Any, Tuple[Any, ...]]]]
+
+
+class _LayerRules:
+    """One rule a class, as long as the methods that it stands for are the class's own."""
+
+    def __init__(self) -> None:
+        self.rules: Dict[Type[nn.Module], Tuple[LayerRule, Dict[str, Any]]] = {}
+
+    def find(self, module: nn.Module) -> Optional[LayerRule]:
+        """Return the rule of exactly this module's class, or None; also where someone has replaced a method."""
+        kind = type(module)
+        rule, methods = self.rules.get(kind, (None, {}))
+        for name, method in methods.items():
+            if name in module.__dict__ or getattr(kind, name) is not method:
+                return None
+        return rule
+
+
+LAYER_RULES = _LayerRules()
+
+
+def _layer_rule(kind: Type[nn.Module], *methods: str) -> Callable[[LayerRule], LayerRule]:
+    """Register a rule for a class, in place of these methods of it.
+
+    A rule takes the layer, in evaluation mode, and a plain meta tensor, and returns the ATen operator that the forward
+    comes to, with its arguments; or None for a case, an error above all, that is better left to the forward.
+    """
+
+    def register(rule: LayerRule) -> LayerRule:
+        LAYER_RULES.rules[kind] = rule, {name: getattr(kind, name) for name in methods}
+        return rule
+
+    return register
 
 
 def _shape_rule(*operators: str) -> Callable[[ShapeRule], ShapeRule]:
@@ -43,7 +81,7 @@ def _plain(*tensors: Any) -> bool:
 
 def _is_channels_last(x: Tensor) -> bool:
     """Say whether the strides are those of channels_last and could not be those of a contiguous tensor."""
-    if x.dim() not in (4, 5) or x.is_contiguous():
+    if x.is_contiguous() or x.dim() not in (4, 5):
         return False
     least, stride = 0, x.stride()
     for axis in (1, *reversed(range(2, x.dim())), 0):
@@ -56,10 +94,22 @@ def _is_channels_last(x: Tensor) -> bool:
 def empty(
     shape: Sequence[int], like: Tensor, dtype: Optional[torch.dtype] = None, channels_last: bool = False
 ) -> Tensor:
-    memory_format = torch.contiguous_format
+    """Make a meta tensor, contiguous or channels_last."""
+    dtype = dtype or like.dtype
     if channels_last:
         memory_format = torch.channels_last if len(shape) == 4 else torch.channels_last_3d
-    return torch.empty(shape, dtype=dtype or like.dtype, device=META, memory_format=memory_format)
+        return torch.empty(shape, dtype=dtype, device=META, memory_format=memory_format)
+    return torch.empty_strided(shape, _contiguous_strides(shape), dtype=dtype, device=META)
+
+
+def _contiguous_strides(shape: Sequence[int]) -> List[int]:
+    """Elements from one index to the next along each axis; ``torch.empty`` takes longer to find them itself."""
+    strides = [1] * len(shape)
+    step = 1
+    for axis in range(len(shape) - 1, 0, -1):
+        step *= shape[axis] or 1
+        strides[axis - 1] = step
+    return strides
 
 
 def _per_axis(value: Any, axes: int) -> Sequence[int]:
@@ -71,16 +121,16 @@ def _per_axis(value: Any, axes: int) -> Sequence[int]:
 
 def _windows(sizes: Sequence[int], kernel: Any, stride: Any, padding: Any, dilation: Any) -> List[int]:
     """Count the places of a sliding window along each axis."""
-    axes = range(len(sizes))
-    k, s, p, d = (_per_axis(value, len(sizes)) for value in (kernel, stride, padding, dilation))
-    return [(sizes[i] + 2 * p[i] - d[i] * (k[i] - 1) - 1) // s[i] + 1 for i in axes]
+    axes = len(sizes)
+    k, s, p, d = [_per_axis(value, axes) for value in (kernel, stride, padding, dilation)]
+    return [(sizes[i] + 2 * p[i] - d[i] * (k[i] - 1) - 1) // s[i] + 1 for i in range(axes)]
 
 
 def _unwindows(sizes: Sequence[int], kernel: Any, stride: Any, padding: Any, dilation: Any, extra: Any) -> List[int]:
     """Give the size along each axis in which a window has so many places, the inverse of ``_windows``."""
-    axes = range(len(sizes))
-    k, s, p, d, e = (_per_axis(value, len(sizes)) for value in (kernel, stride, padding, dilation, extra))
-    return [(sizes[i] - 1) * s[i] - 2 * p[i] + d[i] * (k[i] - 1) + e[i] + 1 for i in axes]
+    axes = len(sizes)
+    k, s, p, d, e = [_per_axis(value, axes) for value in (kernel, stride, padding, dilation, extra)]
+    return [(sizes[i] - 1) * s[i] - 2 * p[i] + d[i] * (k[i] - 1) + e[i] + 1 for i in range(axes)]
 
 
 @_shape_rule("convolution")
@@ -94,18 +144,21 @@ def _convolution(
     if not (x.is_meta and weight.is_meta) or x.dim() != weight.dim() or x.dtype is not weight.dtype:
         return NotImplemented
     output_padding, groups = rest
+    batch, given, *sizes = x.shape
     if transposed:
-        channels, read = weight.shape[1] * groups, weight.shape[0]
-        out = _unwindows(x.shape[2:], weight.shape[2:], stride, padding, dilation, output_padding)
+        read, channels, *kernel = weight.shape
+        channels *= groups
+        out = _unwindows(sizes, kernel, stride, padding, dilation, output_padding)
     else:
-        channels, read = weight.shape[0], weight.shape[1] * groups
-        out = _windows(x.shape[2:], weight.shape[2:], stride, padding, dilation)
-    if min(out) < 1 or x.shape[1] != read:
+        channels, read, *kernel = weight.shape
+        read *= groups
+        out = _windows(sizes, kernel, stride, padding, dilation)
+    if min(out) < 1 or given != read:
         return NotImplemented
     last = _is_channels_last(x) or _is_channels_last(weight)
     if last and x.dim() == 5:  # which of PyTorch's 3-d convolutions keep that layout differs from case to case
         return NotImplemented
-    return empty((x.shape[0], channels, *out), x, channels_last=last)
+    return empty((batch, channels, *out), x, channels_last=last)
 
 
 @_shape_rule("empty.memory_format")
@@ -130,21 +183,31 @@ def _without_elements(dtype: torch.dtype) -> Tensor:
 
 
 def _elementwise_result(shape: Sequence[int], operands: Sequence[Tensor], like: Tensor) -> Tensor:
-    """Make the result of an element-wise operator, laid out as PyTorch's TensorIterator lays it out.
-
-    Operands of one dense layout pass it on. Otherwise the axes are sorted by the operands' strides, the first operand
-    that tells two axes apart deciding; axes that are broadcast tell nothing.
-    """
+    """Make the result of an element-wise operator, laid out as PyTorch's TensorIterator lays it out."""
     first = operands[0]
     if all(t.is_contiguous() and t.shape == shape for t in operands):
-        return torch.empty(shape, dtype=like.dtype, device=META)
+        return empty(shape, like)
     if len(operands) == 1 and torch.ops.aten.is_non_overlapping_and_dense(first):
-        return torch.empty_strided(shape, first.stride(), dtype=like.dtype, device=META)
+        strides: Sequence[int] = first.stride()
+    else:
+        strides = _elementwise_strides(tuple(shape), tuple([(t.shape, t.stride()) for t in operands]))
+    return torch.empty_strided(shape, strides, dtype=like.dtype, device=META)
+
+
+@lru_cache(maxsize=1024)
+def _elementwise_strides(
+    shape: Tuple[int, ...], operands: Tuple[Tuple[Sequence[int], Sequence[int]], ...]
+) -> Sequence[int]:
+    """Lay a result out by its operands' shapes and strides where these do not simply pass one layout on.
+
+    The axes are sorted by the operands' strides, the first operand that tells two axes apart deciding; axes that are
+    broadcast tell nothing.
+    """
     axes = len(shape)
     strides = [
-        [0] * (axes - t.dim())
-        + [0 if n == 1 and m != 1 else s for n, m, s in zip(t.shape, shape[axes - t.dim() :], t.stride())]
-        for t in operands
+        [0] * (axes - len(own))
+        + [0 if n == 1 and m != 1 else s for n, m, s in zip(own, shape[axes - len(own) :], steps)]
+        for own, steps in operands
     ]
     order = list(reversed(range(axes)))
     for i in range(1, axes):
@@ -160,7 +223,7 @@ def _elementwise_result(shape: Sequence[int], operands: Sequence[Tensor], like: 
     for axis in order:
         result[axis] = step
         step *= max(shape[axis], 1)
-    return torch.empty_strided(shape, result, dtype=like.dtype, device=META)
+    return result
 
 
 def _faster_axis(a: int, b: int, strides: Sequence[Sequence[int]], shape: Sequence[int]) -> int:
@@ -274,3 +337,32 @@ def _max_pool2d(x: Tensor, kernel: Any, stride: Any = (), padding: Any = 0, dila
 @_shape_rule("upsample_nearest2d")
 def _upsample_nearest2d(x: Tensor, size: Any, *scales: Any) -> Any:
     return empty((*x.shape[:2], *size), x) if x.dim() == 4 and _plain(x) else NotImplemented
+
+
+@_layer_rule(nn.Conv2d, "forward", "_conv_forward")
+def _conv2d(m: Any, x: Tensor) -> Any:
+    weight = m._parameters.get("weight")
+    if weight is None or x.dim() != 4 or m.padding_mode != "zeros" or isinstance(m.padding, str):
+        return None
+    bias = m._parameters["bias"]
+    rest = m.stride, m.padding, m.dilation, False, (0, 0), m.groups
+    return torch.ops.aten.convolution.default, (x, weight, bias, *rest)
+
+
+@_layer_rule(nn.BatchNorm2d, "forward", "_check_input_dim")
+def _batch_norm2d(m: Any, x: Tensor) -> Any:
+    mean, var = m._buffers["running_mean"], m._buffers["running_var"]
+    if mean is None or x.dim() != 4 or x.shape[1] != m.num_features:
+        return None
+    weight, bias = m._parameters["weight"], m._parameters["bias"]
+    return torch.ops.aten.native_batch_norm.default, (x, weight, bias, mean, var, False, m.momentum or 0.0, m.eps)
+
+
+@_layer_rule(nn.SiLU, "forward")
+def _silu(m: Any, x: Tensor) -> Any:
+    return torch.ops.aten.silu_.default if m.inplace else torch.ops.aten.silu.default, (x,)
+
+
+@_layer_rule(nn.ReLU, "forward")
+def _relu(m: Any, x: Tensor) -> Any:
+    return torch.ops.aten.relu_.default if m.inplace else torch.ops.aten.relu.default, (x,)

@@ -20,7 +20,7 @@ from torch.nn.parameter import UninitializedTensorMixin
 from torch.utils._pytree import tree_map
 
 from .shadow import Copier, Replica
-from .shape_rules import META, SHAPE_RULES, empty
+from .shape_rules import LAYER_RULES, META, SHAPE_RULES, empty
 
 try:
     from torch.overrides import TorchFunctionMode
@@ -38,6 +38,10 @@ except ImportError:  # torch before 1.13: every run is a real one, and the obser
 
 
 CAN_RUN_ON_SHAPES = hasattr(TorchDispatchMode, "__torch_dispatch__")
+
+_NoTorchDispatch = torch._C._DisableTorchDispatch
+_NoTorchFunction = torch._C.DisableTorchFunction
+"""Contexts in which what we do with tensors is not taken for the model's doing."""
 
 
 class Observer:
@@ -128,8 +132,8 @@ def _run_copy(
     arguments = copier.value(tuple(inputs))
     _settle(replica)
     observer = observe(replica)
-    _watch(replica, observer)
     mode = operator_mode(observer)
+    _watch(replica, observer, mode)
     observer.begin(arguments)
     attention: Any = _AttentionMode(mode) if observer.attention_is_one_operator else nullcontext()
     try:
@@ -150,10 +154,18 @@ class _OperatorMode(TorchDispatchMode):
         self.observe: Callable[..., None] = observer.operator
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        out = func(*args, **kwargs)
-        self.observe(func, args, kwargs, out)
+        with _NoTorchFunction():
+            args, kwargs, out = self.compute(func, args, kwargs or {})
+            self.observe(func, args, kwargs, out)
         return out
+
+    def compute(self, func: Any, args: Any, kwargs: Dict[str, Any]) -> Tuple[Any, Dict[str, Any], Any]:
+        """Return the operator's arguments as it was run with them, and its result."""
+        return args, kwargs, func(*args, **kwargs)
+
+    def forward_of(self, module: nn.Module) -> Callable[..., Any]:
+        """Return what a module's forward is to be run by."""
+        return module.forward
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -204,14 +216,32 @@ class _ShapeMode(_OperatorMode):
         super().__init__(observer)
         self.failure: Optional[Exception] = None
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+    def compute(self, func: Any, args: Any, kwargs: Dict[str, Any]) -> Tuple[Any, Dict[str, Any], Any]:
         rule = SHAPE_RULES.get(func)
         out = NotImplemented if rule is None else rule(*args, **kwargs)
-        if out is NotImplemented:
-            args, kwargs, out = self._by_pytorch(func, args, kwargs)
-        self.observe(func, args, kwargs, out)
-        return out
+        return self._by_pytorch(func, args, kwargs) if out is NotImplemented else (args, kwargs, out)
+
+    def forward_of(self, module: nn.Module) -> Callable[..., Any]:
+        rule = LAYER_RULES.find(module)
+        forward = module.forward
+        if rule is None:
+            return forward
+
+        def one_operator(*args: Any, **kwargs: Any) -> Any:
+            x = args[0] if len(args) == 1 and not kwargs else None
+            found = rule(module, x) if type(x) is Tensor and x.is_meta else None
+            if found is None:
+                return forward(*args, **kwargs)
+            func, arguments = found
+            with _NoTorchDispatch(), _NoTorchFunction():
+                out = SHAPE_RULES[func](*arguments)
+                if out is not NotImplemented:
+                    self.observe(func, arguments, {}, out)
+            if out is NotImplemented:
+                return forward(x)
+            return out if type(out) is Tensor else out[0]
+
+        return one_operator
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Give the result the layout that the fused kernel gives it, which is that of the queries."""
@@ -294,10 +324,10 @@ def _settle(replica: Replica) -> None:
             module.activation_relu_or_gelu = 0
 
 
-def _watch(replica: Replica, observer: Observer) -> None:
+def _watch(replica: Replica, observer: Observer, mode: _OperatorMode) -> None:
     """Let the observer hear of every forward of the copy's modules, registered or not."""
     for module in replica.modules:
-        module.__dict__["forward"] = _watched(module, module.forward, observer)
+        module.__dict__["forward"] = _watched(module, mode.forward_of(module), observer)
 
 
 def _watched(module: nn.Module, forward: Callable[..., Any], observer: Observer) -> Callable[..., Any]:
