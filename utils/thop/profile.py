@@ -9,7 +9,7 @@ from torch.nn.parameter import UninitializedParameter
 
 from .hooks import Cost, ForwardHook, Hook, add_buffers, add_to_buffers, count_nothing, find_hook, read_buffers
 from .shadow import Replica, unwrap
-from .shape_run import Observer, run
+from .shape_run import Observer, Run, collector_paused, run
 
 CustomOps = Mapping[Type[nn.Module], ForwardHook]
 Tree = Dict[str, Tuple[float, float, float, float, Any]]
@@ -19,12 +19,14 @@ Tree = Dict[str, Tuple[float, float, float, float, Any]]
 class Layer:
     """One place in the module tree, and what the calls made there cost; its parts' costs are theirs.
 
-    path: name from the root, as in ``named_modules()``; output_shape: of the last call's first tensor.
+    path: name from the root, as in ``named_modules()``; kind: the module's class; parameters: elements of its own
+    parameters, by an identity that tells shared ones; output_shape: of the last call's first tensor.
     """
 
     name: str
     path: str
-    module: nn.Module
+    kind: Type[nn.Module]
+    parameters: Dict[int, int] = field(default_factory=dict)
     children: Dict[int, "Layer"] = field(default_factory=dict)
     ops: float = 0
     kernel: float = 0
@@ -63,22 +65,26 @@ def dfs_count(layer: Layer) -> Tuple[float, float, float, float, Tree]:
     ``{child name: (ops, params, kernel, output, {its children})}``. A parameter shared by several modules is counted
     in each row that holds it, and once in the row above.
     """
-    (ops, kernel, output), parameters, tree = _sum(layer)
-    return ops, float(sum(parameters.values())), kernel, output, tree
+    held: List[int] = []
+    ops, parameters, kernel, output, tree = _sum(layer, held, any_shared=False)
+    if len(held) != len(set(held)):
+        ops, parameters, kernel, output, tree = _sum(layer, held, any_shared=True)
+    return ops, parameters, kernel, output, tree
 
 
-def _sum(layer: Layer) -> Tuple[Tuple[float, float, float], Dict[int, int], Tree]:
-    """Return the costs, the parameters by identity, and the tree below a layer."""
-    module = layer.module
-    parameters = own_parameters(module) if module._parameters else {}
-    ops, kernel, output = layer.ops, layer.kernel, layer.output
+def _sum(layer: Layer, held: List[int], any_shared: bool) -> Tuple[float, float, float, float, Tree]:
+    """Sum below a layer, and note in ``held`` whose parameters were met; where none is shared, they just add up."""
+    ops, kernel, output = float(layer.ops), float(layer.kernel), float(layer.output)
+    parameters = float(sum(layer.parameters.values()))
+    held.extend(layer.parameters)
     tree: Tree = {}
     for child in layer.children.values():
-        below, child_parameters, children = _sum(child)
-        tree[child.name] = (below[0], float(sum(child_parameters.values())), below[1], below[2], children)
-        ops, kernel, output = ops + below[0], kernel + below[1], output + below[2]
-        parameters.update(child_parameters)
-    return (float(ops), float(kernel), float(output)), parameters, tree
+        below = tree[child.name] = _sum(child, held, any_shared)
+        ops, kernel, output = ops + below[0], kernel + below[2], output + below[3]
+        parameters += below[1]
+    if any_shared:
+        parameters = float(sum({k: n for place in layer.walk() for k, n in place.parameters.items()}.values()))
+    return ops, parameters, kernel, output, tree
 
 
 class Profile(tuple):  # type: ignore[type-arg]
@@ -104,9 +110,9 @@ class Profile(tuple):  # type: ignore[type-arg]
         return [layer for layer in self.root.walk() if layer.ops or layer.kernel or layer.output]
 
 
-Token = Tuple[Layer, Layer, int, int]
-"""What the ledger has to know when a call ends: who made it, its place, and how many counted layers were running and
-how many calls had been made when it began. A bare tuple, as there are hundreds."""
+Token = Tuple[nn.Module, Layer, Layer, int, int]
+"""What the ledger has to know when a call ends: the module, who called it, its place, and how many counted layers were
+running and how many calls had been made when it began. A bare tuple, as there are hundreds."""
 
 
 class LayerLedger(Observer):
@@ -116,6 +122,7 @@ class LayerLedger(Observer):
         self.custom_ops = custom_ops or {}
         self.missing: Dict[str, int] = {}
         self.hooks: Dict[Type[nn.Module], Optional[ForwardHook]] = {}
+        self.modules = replica.modules
         self.places: Dict[int, List[Layer]] = {}
         self.root = self._plant("", "", replica.model, replica.unregistered, set())
         self.current = self.root
@@ -123,8 +130,8 @@ class LayerLedger(Observer):
         self.calls = 0
         self.asking_a_rule = False
         if self.custom_ops:
-            for places in self.places.values():
-                self._prepare_buffers(places[0].module)
+            for module in self.modules:
+                self._prepare_buffers(module)
 
     def _plant(
         self,
@@ -135,7 +142,7 @@ class LayerLedger(Observer):
         above: Set[int],
     ) -> Layer:
         """Build the tree of places; a module inside itself is not followed again."""
-        layer = Layer(name, path, module)
+        layer = Layer(name, path, type(module))
         self.places.setdefault(id(module), []).append(layer)
         parts: Iterable[Tuple[str, Optional[nn.Module]]] = module._modules.items()
         if id(module) in unregistered:
@@ -175,7 +182,7 @@ class LayerLedger(Observer):
     def enter(self, module: nn.Module) -> Token:
         caller = self.current
         if self.asking_a_rule:
-            return caller, caller, 0, 0
+            return module, caller, caller, 0, 0
         self.calls = calls = self.calls + 1
         running = self.counted_layers_running
         self.current = layer = self._place(module)
@@ -183,33 +190,33 @@ class LayerLedger(Observer):
             layer.hook = self._hook(type(module))
         if layer.hook is not None and layer.hook is not count_nothing:
             self.counted_layers_running = running + 1
-        return caller, layer, running, calls
+        return module, caller, layer, running, calls
 
     def abandon(self, token: Token) -> None:
         if not self.asking_a_rule:
-            self.current, _, self.counted_layers_running, _ = token
+            _, self.current, _, self.counted_layers_running, _ = token
 
     def leave(self, token: Token, args: Tuple[Any, ...], kwargs: Dict[str, Any], out: Any) -> None:
         if self.asking_a_rule:
             return
-        caller, layer, running, calls = token
+        module, caller, layer, running, calls = token
         layer.calls += 1
         layer.output_shape = out.shape if type(out) is Tensor else first_shape(out)
-        hook, module = layer.hook, layer.module
+        hook = layer.hook
         if hook is None:
             if calls == self.calls or module._parameters:
                 self._miss(_class_name(module))
         elif hook is not count_nothing:
-            self._charge(layer, args if not kwargs else _positional(module, args, kwargs), out)
+            self._charge(module, layer, args if not kwargs else _positional(module, args, kwargs), out)
         self.current, self.counted_layers_running = caller, running
 
-    def _charge(self, layer: Layer, inputs: Tuple[Any, ...], out: Any) -> None:
+    def _charge(self, module: nn.Module, layer: Layer, inputs: Tuple[Any, ...], out: Any) -> None:
         """Add one call's cost to its layer, by the rule of the house or by the user's own."""
         self.asking_a_rule = True
         try:
-            ops, kernel, output = self._ask(layer, inputs, out)
+            ops, kernel, output = self._ask(module, layer.hook, inputs, out)
         except NotImplementedError as error:
-            self._miss(f"{_class_name(layer.module)} ({error})")
+            self._miss(f"{_class_name(module)} ({error})")
             ops, kernel, output = 0, 0, out.numel()
         finally:
             self.asking_a_rule = False
@@ -217,8 +224,7 @@ class LayerLedger(Observer):
         layer.kernel += kernel
         layer.output += output
 
-    def _ask(self, layer: Layer, inputs: Tuple[Any, ...], out: Any) -> Cost:
-        module, hook = layer.module, layer.hook
+    def _ask(self, module: nn.Module, hook: Optional[ForwardHook], inputs: Tuple[Any, ...], out: Any) -> Cost:
         if isinstance(hook, Hook):
             cost = hook.cost(module, inputs, out)
             if self.custom_ops:
@@ -232,6 +238,15 @@ class LayerLedger(Observer):
         if cost.ops and not (cost.kernel or cost.output):
             self._miss(f"{_class_name(module)} (its custom rule counts no accesses)")
         return cost
+
+    def finish(self) -> Layer:
+        """Note every place's parameters, which lazy layers have only now, and let go of the modules."""
+        for module in self.modules:
+            if module._parameters:
+                for place in self.places.get(id(module), ()):
+                    place.parameters = own_parameters(module)
+        self.modules, self.places = [], {}
+        return self.root
 
     def _miss(self, name: str) -> None:
         self.missing[name] = self.missing.get(name, 0) + 1
@@ -336,15 +351,7 @@ def profile(
         raise TypeError(f"profile: the model must be a torch.nn.Module, not {type(model).__name__}")
     if not isinstance(inputs, (tuple, list)):
         raise TypeError(f"profile: inputs must be a tuple of arguments, as in (x,), not {type(inputs).__name__}")
-    ledgers: List[LayerLedger] = []
-
-    def observe(replica: Replica) -> LayerLedger:
-        ledgers.append(LayerLedger(replica, custom_ops))
-        return ledgers[-1]
-
-    model = unwrap(model)
-    outcome = run(model, inputs, observe)
-    ledger = ledgers[-1]
+    ledger, outcome = _count(unwrap(model), inputs, custom_ops)
     *totals, tree = dfs_count(ledger.root)
     result = Profile((*totals, tree) if ret_layer_info else totals)
     result.root, result.missing = ledger.root, ledger.missing
@@ -352,6 +359,19 @@ def profile(
     if verbose or report_missing:
         print("\n".join(_rules_used(ledger) + (_rules_missing(ledger) if report_missing else [])))
     return result
+
+
+@collector_paused()
+def _count(model: nn.Module, inputs: Sequence[Any], custom_ops: Optional[CustomOps]) -> Tuple[LayerLedger, Run]:
+    ledgers: List[LayerLedger] = []
+
+    def observe(replica: Replica) -> LayerLedger:
+        ledgers.append(LayerLedger(replica, custom_ops))
+        return ledgers[-1]
+
+    outcome = run(model, inputs, observe)
+    ledgers[-1].finish()
+    return ledgers[-1], outcome
 
 
 def _rules_used(ledger: LayerLedger) -> List[str]:

@@ -87,14 +87,14 @@ def _by_type(root: Node, view: View) -> str:
 
 def _fusible(root: Node) -> Tuple[int, float]:
     """Count the normalisations, and their bytes, that the model's own ``fuse`` would fold into a convolution."""
-    if not hasattr(root.layer.module, "fuse"):
+    if not hasattr(root.layer.kind, "fuse"):
         return 0, 0.0
     bytes_of = []
     for node in root.walk():
-        if not any(hasattr(node.layer.module, name) for name in ("forward_fuse", "fuseforward")):
+        if not any(hasattr(node.layer.kind, name) for name in ("forward_fuse", "fuseforward")):
             continue
         for child in node.children:
-            if child.path == f"{node.path}.bn" and isinstance(child.layer.module, nn.BatchNorm2d):
+            if child.path == f"{node.path}.bn" and issubclass(child.layer.kind, nn.BatchNorm2d):
                 bytes_of.append(child.own.bytes)
     return len(bytes_of), float(sum(bytes_of))
 

@@ -10,7 +10,7 @@ import weakref
 from collections import OrderedDict, defaultdict, deque
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any, Callable, Dict, List, Set, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +48,7 @@ class Copier:
         self.copy_tensor = copy_tensor
         self.memo: Dict[int, Any] = {}
         self.modules: List[nn.Module] = []
+        self.ordinary: Set[type] = set()
         self.unregistered: Dict[int, List[Tuple[str, nn.Module]]] = {}
         self.owner: nn.Module
         self.attribute = ""
@@ -80,14 +81,17 @@ class Copier:
 
     def module(self, original: nn.Module) -> nn.Module:
         """Copy a module with all its attributes, in evaluation mode."""
-        wrapped = unwrap(original)
-        if wrapped is not original:
-            return self.remember(original, self.value(wrapped))
-        if isinstance(original, torch.jit.ScriptModule):
-            duplicate = copy.deepcopy(original, self.memo)
-            self.modules.append(duplicate)
-            return self.remember(original, duplicate)
-        duplicate = original.__new__(type(original))
+        kind = type(original)
+        if kind not in self.ordinary:
+            wrapped = unwrap(original)
+            if wrapped is not original:
+                return self.remember(original, self.value(wrapped))
+            if isinstance(original, torch.jit.ScriptModule):
+                duplicate = copy.deepcopy(original, self.memo)
+                self.modules.append(duplicate)
+                return self.remember(original, duplicate)
+            self.ordinary.add(kind)
+        duplicate = original.__new__(kind)
         self.memo[id(original)] = duplicate
         self.modules.append(duplicate)
         if self.attribute:

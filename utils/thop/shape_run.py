@@ -39,9 +39,10 @@ except ImportError:  # torch before 1.13: every run is a real one, and the obser
 
 CAN_RUN_ON_SHAPES = hasattr(TorchDispatchMode, "__torch_dispatch__")
 
-_NoTorchDispatch = torch._C._DisableTorchDispatch
 _NoTorchFunction = torch._C.DisableTorchFunction
-"""Contexts in which what we do with tensors is not taken for the model's doing."""
+_NoTorchDispatch = torch._C._DisableTorchDispatch
+"""Contexts in which what we do with tensors is not taken for the model's doing; torch 1.13 lacks the second."""
+HAS_LAYER_RULES = hasattr(_NoTorchDispatch, "__enter__")
 
 
 class Observer:
@@ -94,8 +95,7 @@ def run(model: nn.Module, inputs: Sequence[Any], observe: Callable[[Replica], Ob
         try:
             if not CAN_RUN_ON_SHAPES:
                 raise ShapeRunFailed(f"torch {torch.__version__} has no dispatch modes")
-            with _collector_paused():
-                return Run(_run_copy(model, inputs, observe, _meta_copy, _ShapeMode), "shape")
+            return Run(_run_copy(model, inputs, observe, _meta_copy, _ShapeMode), "shape")
         except Exception as error:
             stumbled = error
         if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
@@ -222,13 +222,13 @@ class _ShapeMode(_OperatorMode):
         return self._by_pytorch(func, args, kwargs) if out is NotImplemented else (args, kwargs, out)
 
     def forward_of(self, module: nn.Module) -> Callable[..., Any]:
-        rule = LAYER_RULES.find(module)
+        rule = LAYER_RULES.find(module) if HAS_LAYER_RULES else None
         forward = module.forward
         if rule is None:
             return forward
 
         def one_operator(*args: Any, **kwargs: Any) -> Any:
-            x = args[0] if len(args) == 1 and not kwargs else None
+            x: Any = args[0] if len(args) == 1 and not kwargs else None
             found = rule(module, x) if type(x) is Tensor and x.is_meta else None
             if found is None:
                 return forward(*args, **kwargs)
@@ -287,14 +287,15 @@ def _to_meta(value: Any) -> Any:
 def _meta_copy(tensor: Tensor) -> Tensor:
     """Make a meta tensor of the same class, shape, strides and dtype."""
     kind = type(tensor)
-    if kind is nn.Parameter or kind is Tensor:
+    is_parameter = kind is nn.Parameter
+    if is_parameter or kind is Tensor:
         if tensor.layout is torch.strided and not tensor.is_quantized:
             if tensor.is_contiguous():
                 duplicate = torch.empty_like(tensor, device=META)
             else:
                 duplicate = torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype, device=META)
-            if kind is nn.Parameter:
-                duplicate = Tensor._make_subclass(nn.Parameter, duplicate, tensor.requires_grad)
+            if is_parameter:
+                duplicate = Tensor._make_subclass(kind, duplicate, tensor.requires_grad)
             if tensor.__dict__:
                 duplicate.__dict__.update(tensor.__dict__)
             return duplicate
@@ -345,8 +346,11 @@ def _watched(module: nn.Module, forward: Callable[..., Any], observer: Observer)
 
 
 @contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Spare a run of milliseconds the garbage collector, which would walk all of torch for the copy's many objects."""
+def collector_paused() -> Iterator[None]:
+    """Spare a count of milliseconds the garbage collector, which would walk all of torch for a copy's many objects.
+
+    The copy should be gone again by the end: then there is nothing to collect.
+    """
     if not gc.isenabled():
         yield
         return

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from .profile import CustomOps, Layer, LayerLedger, own_parameters
+from .profile import CustomOps, Layer, LayerLedger
 from .shadow import Replica, unwrap
-from .shape_run import Run, run, tensors_in
+from .shape_run import Run, collector_paused, run, tensors_in
 
 
 class Moved(NamedTuple):
@@ -433,6 +433,7 @@ class TrafficLedger(LayerLedger):
     def result(self, outcome: Run) -> Traffic:
         """Put the rows together."""
         self._settle_pool()
+        self.finish()
         operators: Dict[str, OperatorRow] = {}
         for call in self.calls_made:
             call.operator = call.operator.replace("aten::", "")
@@ -450,9 +451,9 @@ class TrafficLedger(LayerLedger):
     def _layer_row(self, layer: Layer) -> LayerRow:
         row = self.rows.get(id(layer)) or LayerRow("")
         row.operator = ", ".join(row.operators)
-        row.path, row.type, row.output_shape = layer.path, type(layer.module).__name__, tuple(layer.output_shape)
+        row.path, row.type, row.output_shape = layer.path, layer.kind.__name__, tuple(layer.output_shape)
         row.calls = layer.calls
-        row.parameters = sum(own_parameters(layer.module).values())
+        row.parameters = sum(layer.parameters.values())
         row.total_ops, row.kernel, row.output = layer.ops, layer.kernel, layer.output
         return row
 
@@ -464,6 +465,7 @@ def _row_of(rows: Dict[str, OperatorRow], operator: str) -> OperatorRow:
     return row
 
 
+@collector_paused()
 def traffic(model: nn.Module, inputs: Sequence[Any], custom_ops: Optional[CustomOps] = None) -> Traffic:
     """Count the bytes and FLOPs of one forward pass of ``model``, operator by operator, in evaluation mode.
 

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Set, Tuple
 
-from .profile import Layer, Profile, own_parameters
+from .profile import Layer, Profile
 from .traffic import LayerRow, Traffic
 
 ITSELF = "(itself)"
@@ -69,7 +69,7 @@ class Node:
     @property
     def type(self) -> str:
         """The module's class."""
-        return type(self.layer.module).__name__
+        return self.layer.kind.__name__
 
     def total(self) -> Numbers:
         """Sum the node and everything below it."""
@@ -145,9 +145,8 @@ def _node(layer: Layer, name: str, moved: Optional[Dict[str, LayerRow]], seen: S
 
 def _parameters(layer: Layer, seen: Set[int]) -> int:
     """Count a module's own parameters, without those that an earlier row holds already."""
-    own = own_parameters(layer.module)
-    count = sum(elements for identity, elements in own.items() if identity not in seen)
-    seen.update(own)
+    count = sum(elements for identity, elements in layer.parameters.items() if identity not in seen)
+    seen.update(layer.parameters)
     return count
 
 
