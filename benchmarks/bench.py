@@ -13,6 +13,7 @@ Sections, all on real models of the latest release:
     size        profile() at 1280 x 1280, batch 64, against 64 x 64, batch 1
     memory      growth of the process's peak memory while yolov5x6 is profiled at 1280 x 1280, batch 64
     import      import of utils.thop on top of torch
+    bound       the time bound of each yolov5 on this machine against a real forward pass, and their order by both
     peers       every other profiler, on yolov5s and yolov5x at 640 x 640
 
 What is compared runs in one process, in turns; times are medians of rounds, so that a busy machine slows both sides.
@@ -45,6 +46,7 @@ import torch
 from releases import CACHE, LATEST, ROOT, copy_release, patch, run_python, yolo_environment
 from tqdm import tqdm
 
+from benchmarks.bound import compare_with_clock, misplaced
 from benchmarks.common import interleave, print_table, real_model, twin, use_release
 from benchmarks.peers import compare
 from utils.thop import profile, traffic
@@ -242,6 +244,15 @@ def import_section(rounds: int) -> list[Bound]:
     return [Bound("import of utils.thop after torch", "", statistics.median(seconds[1:]) * 1000, "ms", 50, 15, note)]
 
 
+def bound_section(rounds: int) -> list[Bound]:
+    """The time bound against the clock: above 1 it is none."""
+    compared = compare_with_clock(rounds)
+    pairs = [(one.name, ([one.bound.seconds] * len(one.seconds), one.seconds)) for one in compared]
+    bounds = [ratio_bound("time bound : a forward pass", name, seconds, 1.0, 1.0) for name, seconds in pairs]
+    order = "networks with another place by bound than by the clock"
+    return [*bounds, Bound(order, "yolov5 n-x", misplaced(compared), "of 5", 0, 0, "by the fastest rounds")]
+
+
 def child(name: str, rounds: int) -> Any:
     """Run a part of this script in a process of its own, and return what it measured."""
     command = [str(Path(__file__).resolve()), "--child", name, "--rounds", str(rounds)]
@@ -255,6 +266,7 @@ SECTIONS = {
     "size": size_section,
     "memory": memory_section,
     "import": import_section,
+    "bound": bound_section,
 }
 CHILDREN: dict[str, Callable[[int], Any]] = {"model_info": model_info_child, "memory": memory_child}
 

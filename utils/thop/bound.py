@@ -1,0 +1,85 @@
+"""The time bound: the least time in which a device could run a network, operator by operator.
+
+An operator can't be faster than its arithmetic at the device's peak, nor than its bytes at the memory's bandwidth;
+operators run one after the other. So each call takes at least max(FLOPs / peak, bytes / bandwidth), the roofline of
+Williams, Waterman and Patterson (Communications of the ACM, April 2009). It is a least time: only the FLOPs of
+products count, those of element-wise operators do not, and starting an operator takes no time.
+
+It is the bound of what ran, operator by operator, with every tensor in memory between them. Less time is possible
+where a compiler fuses operators, where a cache holds a tensor from one operator to the next, and where a convolution
+is computed with fewer products than its definition has (Winograd's algorithm).
+"""
+
+from dataclasses import dataclass
+from typing import Dict, List
+
+from .devices import Device
+from .traffic import LayerRow, OperatorCall, Traffic
+
+
+@dataclass
+class LayerBound:
+    """The least time of one module's own operators.
+
+    seconds: the sum over their calls; memory_seconds: the part of it spent in calls that memory binds, the rest is
+    arithmetic's.
+    """
+
+    layer: LayerRow
+    seconds: float = 0.0
+    memory_seconds: float = 0.0
+
+    @property
+    def binds(self) -> str:
+        """Which holds the larger part of ``seconds``: "memory" or "arithmetic"."""
+        return _binds(self.seconds, self.memory_seconds)
+
+    def add(self, call: OperatorCall, device: Device) -> None:
+        """Add one call; raises DeviceError where the device has no peak for its dtype."""
+        arithmetic = call.flops / device.peak(call.dtype) if call.flops and call.dtype is not None else 0.0
+        memory = call.bytes / device.bandwidth
+        self.seconds += max(arithmetic, memory)
+        if memory >= arithmetic:
+            self.memory_seconds += memory
+
+
+@dataclass
+class TimeBound:
+    """The least time of a network on a device; layers are in the order of ``Traffic.layers``, all that have calls."""
+
+    device: Device
+    layers: List[LayerBound]
+
+    @property
+    def seconds(self) -> float:
+        """The least time of the whole network."""
+        return sum(layer.seconds for layer in self.layers)
+
+    @property
+    def memory_seconds(self) -> float:
+        """The part of ``seconds`` spent in calls that memory binds."""
+        return sum(layer.memory_seconds for layer in self.layers)
+
+    @property
+    def binds(self) -> str:
+        """Which holds the larger part of ``seconds``: "memory" or "arithmetic"."""
+        return _binds(self.seconds, self.memory_seconds)
+
+
+def _binds(seconds: float, memory_seconds: float) -> str:
+    return "arithmetic" if 2 * memory_seconds < seconds else "memory"
+
+
+def time_bound(traffic: Traffic, device: Device) -> TimeBound:
+    """Bound the time that ``device`` needs for the forward pass that ``traffic`` counted.
+
+    Raises DeviceError where the device has no peak for a dtype that was used. Where FLOPs could not be counted
+    (``traffic.uncounted``), it is the bound of memory alone, and still one.
+    """
+    bounds: Dict[int, LayerBound] = {}
+    for call in traffic.calls:
+        bound = bounds.get(id(call.layer))
+        if bound is None:
+            bound = bounds[id(call.layer)] = LayerBound(call.layer)
+        bound.add(call, device)
+    return TimeBound(device, [bounds[id(row)] for row in traffic.layers if id(row) in bounds])

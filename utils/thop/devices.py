@@ -1,0 +1,164 @@
+"""Devices: what each can compute and move at most, from devices.yaml, a file of the user's, or measured on the spot."""
+
+import difflib
+import math
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, Iterable, Mapping, Optional, Sequence, Union
+
+import torch
+
+from .machine import MeasureError, measure
+from .shape_run import in_few_words
+
+PathLike = Union[str, "os.PathLike[str]"]
+CATALOGUE = Path(__file__).with_name("devices.yaml")
+THIS = "this"
+PRECISIONS = ("float64", "float32", "tf32", "float16", "bfloat16", "int8")
+_FIELDS = ("title", "bandwidth", "peaks", "sources")
+
+
+class DeviceError(ValueError):
+    """Why there is no such device or figure, in one line for the reader."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a device can do at most.
+
+    name: its key in the file, or "this"; bandwidth: of its memory, in bytes a second; peaks: operations a second by
+    precision, two for a multiply-accumulate; sources: where each figure is from, by precision and "bandwidth".
+    """
+
+    name: str
+    title: str
+    bandwidth: float
+    peaks: Mapping[str, float]
+    sources: Mapping[str, str]
+
+    def peak(self, dtype: torch.dtype) -> float:
+        """Operations a second on operands of ``dtype``; raises DeviceError where that is not known."""
+        precision = _precision(dtype)
+        if precision not in self.peaks:
+            known = f"only one for {_listed(self.peaks)}" if self.peaks else "none at all"
+            raise DeviceError(f"{self.name} ({self.title}) has no peak for {precision}, {known}")
+        return self.peaks[precision]
+
+
+def _precision(dtype: torch.dtype) -> str:
+    return str(dtype).replace("torch.", "")
+
+
+def _listed(names: Iterable[str], last: str = " and ") -> str:
+    *others, final = names
+    return last.join((", ".join(others), final)) if others else final
+
+
+# ---- files ----
+
+
+def load_devices(path: Optional[PathLike] = None) -> Dict[str, Device]:
+    """Read devices.yaml, and over it the devices of a file of the same form, by name.
+
+    Names are in lower case, with hyphens for spaces and underscores.
+
+    Raises DeviceError, with the file and the entry, for a file that can't be read or an entry that is not complete.
+    """
+    devices = _read(CATALOGUE)
+    if path is not None:
+        devices.update(_read(Path(path)))
+    return devices
+
+
+def _read(path: Path) -> Dict[str, Device]:
+    import yaml  # here, so that counting needs torch alone
+
+    try:
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DeviceError(f"{path} can't be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise DeviceError(f"{path} is no text in UTF-8") from error
+    except (yaml.YAMLError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or in_few_words(error)
+        raise DeviceError(f"{path}{where} is no valid YAML: {problem}") from error
+    if not isinstance(entries, dict) or not entries:
+        raise DeviceError(f"{path} holds no devices; {CATALOGUE.name} shows the form")
+    devices = (_device(str(name), entry, path) for name, entry in entries.items())
+    return {device.name: device for device in devices}
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[\s_]+", "-", name.strip().lower())
+
+
+def _device(name: str, entry: Any, path: Path) -> Device:
+    """Make a device of an entry in the units of the file: GB/s and TFLOPS."""
+    where = f"{path}: {name}"
+    if _key(name) == THIS:
+        raise DeviceError(f"{where}: this name is kept for the machine that is measured")
+    _check_keys(entry, _FIELDS, where)
+    for needed in ("bandwidth", "peaks"):
+        if entry.get(needed) in (None, {}):
+            raise DeviceError(f"{where}: {needed} is missing")
+    peaks, sources = entry["peaks"], entry.get("sources") or {}
+    _check_keys(peaks, PRECISIONS, f"{where}: peaks")
+    _check_keys(sources, ("bandwidth", *PRECISIONS), f"{where}: sources")
+    bandwidth = _positive(entry["bandwidth"], f"{where}: bandwidth") * 1e9
+    rates = {precision: _positive(value, f"{where}: {precision}") * 1e12 for precision, value in peaks.items()}
+    given = {figure: str(sources.get(figure) or path) for figure in ("bandwidth", *rates)}
+    return Device(_key(name), str(entry.get("title") or name), bandwidth, rates, given)
+
+
+def _check_keys(value: Any, known: Sequence[str], where: str) -> None:
+    if not isinstance(value, dict):
+        raise DeviceError(f"{where}: not a mapping; {CATALOGUE.name} shows the form")
+    unknown = [str(key) for key in value if key not in known]
+    if unknown:
+        raise DeviceError(f"{where}: {unknown[0]} is not known here, only {_listed(known)}")
+
+
+def _positive(value: Any, where: str) -> float:
+    try:
+        # YAML reads 1e3 as text, for want of a dot and a sign
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise DeviceError(f"{where} must be a number above 0, not {value!r}")
+    return number
+
+
+def find_device(name: str, path: Optional[PathLike] = None, dtypes: Sequence[torch.dtype] = (torch.float32,)) -> Device:
+    """Return a device by its name in devices.yaml or in the file ``path``: "RTX 3090" and "rtx-3090" are the same.
+
+    "this" is the machine that this runs on; it is measured, for ``dtypes``. Raises DeviceError for an unknown name,
+    with those that come close, and as ``load_devices`` and ``measure_this`` do.
+    """
+    devices = load_devices(path)
+    key = _key(name)
+    if key == THIS:
+        return measure_this(dtypes)
+    if key not in devices:
+        close = [known for known in devices if key and key in known]
+        close = close or difflib.get_close_matches(key, devices, n=3)
+        hint = f"did you mean {_listed(close, ' or ')}?" if close else f"known are {_listed([THIS, *devices])}"
+        raise DeviceError(f"no device is called {name!r}; {hint}")
+    return devices[key]
+
+
+def measure_this(dtypes: Sequence[torch.dtype]) -> Device:
+    """Measure the machine that this runs on, in about half a second: ``machine.measure`` tells how.
+
+    Raises DeviceError for a dtype in which torch can't multiply here, or where memory does not suffice.
+    """
+    try:
+        speed = measure(dtypes)
+    except MeasureError as error:
+        raise DeviceError(f"this machine can't be measured: {error}") from error
+    peaks = {_precision(dtype): rate for dtype, rate in speed.peaks.items()}
+    return Device(THIS, speed.name, speed.bandwidth, peaks, dict.fromkeys(("bandwidth", *peaks), "measured"))
