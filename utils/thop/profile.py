@@ -47,7 +47,7 @@ def own_parameters(module: nn.Module) -> Dict[int, int]:
     return {
         id(p): p.numel()
         for p in module._parameters.values()
-        if p is not None and not isinstance(p, UninitializedParameter)
+        if type(p) is nn.Parameter or (p is not None and not isinstance(p, UninitializedParameter))
     }
 
 

@@ -314,6 +314,8 @@ class _Alive:
 
     def add(self, tensor: Tensor) -> None:
         """A tensor has come to be; if its storage is known, it is a view."""
+        if not tensor.numel():
+            return
         storage = _storage(tensor)
         reference = StorageWeakRef(storage)
         known = self.storages.get(reference.cdata)
@@ -434,28 +436,40 @@ class TrafficLedger(LayerLedger):
         """Put the rows together."""
         self._settle_pool()
         self.finish()
-        operators: Dict[str, OperatorRow] = {}
         for call in self.calls_made:
             call.operator = call.operator.replace("aten::", "")
-            rows = call.layer.operators
-            for row in (call.layer, _row_of(rows, call.operator), _row_of(operators, call.operator)):
-                row.calls += 1
-                row.flops += call.flops
-                row.read_bytes += call.read_bytes
-                row.written_bytes += call.written_bytes
-        layers = [self._layer_row(layer) for layer in self.root.walk()]
-        layers = [row for row in layers if row.calls or row.total_ops or row.kernel or row.output]
+            part = _row_of(call.layer.operators, call.operator)
+            part.calls += 1
+            part.flops += call.flops
+            part.read_bytes += call.read_bytes
+            part.written_bytes += call.written_bytes
+        operators: Dict[str, OperatorRow] = {}
+        layers: List[LayerRow] = []
+        for layer in self.root.walk():
+            if layer.calls or layer.ops or layer.kernel or layer.output or id(layer) in self.rows:
+                row = self.rows.get(id(layer)) or LayerRow("")
+                for part in row.operators.values():
+                    _add(row, part)
+                    _add(_row_of(operators, part.operator), part)
+                _describe(row, layer)
+                layers.append(row)
         found = layers, list(operators.values()), self.calls_made
         return Traffic(*found, self.uncounted, self.alive.peak, outcome.mode, outcome.why)
 
-    def _layer_row(self, layer: Layer) -> LayerRow:
-        row = self.rows.get(id(layer)) or LayerRow("")
-        row.operator = ", ".join(row.operators)
-        row.path, row.type, row.output_shape = layer.path, layer.kind.__name__, tuple(layer.output_shape)
-        row.calls = layer.calls
-        row.parameters = sum(layer.parameters.values())
-        row.total_ops, row.kernel, row.output = layer.ops, layer.kernel, layer.output
-        return row
+
+def _describe(row: LayerRow, layer: Layer) -> None:
+    """Fill in what the layer ledger knows."""
+    row.operator = ", ".join(row.operators)
+    row.path, row.type, row.output_shape = layer.path, layer.kind.__name__, tuple(layer.output_shape)
+    row.calls, row.parameters = layer.calls, sum(layer.parameters.values())
+    row.total_ops, row.kernel, row.output = layer.ops, layer.kernel, layer.output
+
+
+def _add(total: OperatorRow, part: OperatorRow) -> None:
+    total.calls += part.calls
+    total.flops += part.flops
+    total.read_bytes += part.read_bytes
+    total.written_bytes += part.written_bytes
 
 
 def _row_of(rows: Dict[str, OperatorRow], operator: str) -> OperatorRow:
