@@ -145,18 +145,24 @@ class ModelInfo:
         """The same table as GitHub reads it."""
         return markdown_table(*self._view(depth, sort))
 
+    def caption(self) -> str:
+        """The totals in one line, traffic among them; raises RuntimeError where the model could not be counted."""
+        self._counted()
+        parts = [f"{self.layers:,} layers", f"{self.parameters:,} parameters", f"{self.gflops:.1f} GFLOPs"]
+        parts.append(accesses(self.total_kernel_macs, self.total_output_macs))
+        traffic = self._ledgers[1]
+        if traffic is not None:
+            read, written = readable_bytes(traffic.read_bytes), readable_bytes(traffic.written_bytes)
+            both = readable_bytes(traffic.read_bytes + traffic.written_bytes)
+            parts.append(f"{both} of traffic ({read} read + {written} written)")
+        return ", ".join(parts)
+
     def _repr_html_(self) -> str:
         if self.profile is None:
             return html_message(f"Memory accesses not counted ({self.error})")
         view, remarks = self._view(None, None)
-        height, width = self.imgsz or (0, 0)
-        parts = [f"{self.layers:,} layers", f"{self.parameters:,} parameters", f"{self.gflops:.1f} GFLOPs"]
-        parts.append(accesses(self.total_kernel_macs, self.total_output_macs))
-        if view.has_bytes:
-            read, written = readable_bytes(view.total.read_bytes), readable_bytes(view.total.written_bytes)
-            parts.append(f"{readable_bytes(view.total.bytes)} of traffic ({read} read + {written} written)")
-        where = f" at {height}x{width}" if self.imgsz else ""
-        return html_table(view, ", ".join(parts) + where, remarks)
+        where = " at {}x{}".format(*self.imgsz) if self.imgsz else ""
+        return html_table(view, self.caption() + where, remarks)
 
     # ---- to reckon with ----
 

@@ -113,7 +113,7 @@ def text_table(view: View, remarks: Sequence[str]) -> str:
     shown = columns(view)
     marked = view.marked()
     names = [view.name(row) if view.flat else "  " * row.level + view.name(row) for row in view.rows]
-    left = [["module", *names, "total"], ["type", *(_cut(view.type(row), _LONGEST_TYPE) for row in view.rows), ""]]
+    left = [["module", *names, "total"], ["type", *(cut(view.type(row), _LONGEST_TYPE) for row in view.rows), ""]]
     left.append(["output shape", *(view.shape(row) for row in view.rows), ""])
     numbers = [*(row.numbers for row in view.rows), view.total]
     right = [[column.heading, *(column.cell(n, view.total) for n in numbers)] for column in shown]
@@ -138,15 +138,16 @@ def _fit(left: List[List[str]], right: List[List[str]]) -> str:
     spare = room - (len(widths) - 1)
     if spare < 0:
         longest = max(widths[0] + spare, 12)
-        left[0][:] = [_cut_left(name, longest) for name in left[0]]
+        left[0][:] = [cut_left(name, longest) for name in left[0]]
     return " "
 
 
-def _cut(text: str, longest: int) -> str:
+def cut(text: str, longest: int) -> str:
+    """Keep the beginning of a text that is too long."""
     return text if len(text) <= longest else text[: longest - 2] + ".."
 
 
-def _cut_left(text: str, longest: int) -> str:
+def cut_left(text: str, longest: int) -> str:
     """Keep the indentation's beginning and the end of the name, which tells it from its neighbours."""
     return text if len(text) <= longest else ".." + text[2 - longest :]
 
@@ -184,7 +185,7 @@ def markdown_table(view: View, remarks: Sequence[str]) -> str:
         name = indentation + _code(view.name(row)) + (r" \*" if any(row is m for m in marked) else "")
         lines.append(_markdown_row([name, _code(view.type(row)), view.shape(row), *numbers]))
     lines.append(_markdown_row(["total", "", "", *(column.cell(view.total, view.total) for column in shown)]))
-    return "\n".join([*lines, "", "\n\n".join(_escaped(remark) for remark in remarks)]).rstrip() + "\n"
+    return "\n".join([*lines, "", "\n\n".join(escaped(remark) for remark in remarks)]).rstrip() + "\n"
 
 
 def _markdown_row(cells: Sequence[str]) -> str:
@@ -195,5 +196,6 @@ def _code(text: str) -> str:
     return "`{}`".format(text.replace("`", "'").replace("|", "\\|")) if text else ""
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """Take the meaning off what Markdown and HTML would read as markup."""
     return "".join(f"\\{letter}" if letter in "\\`*_<>|" else letter for letter in text)

@@ -1,0 +1,697 @@
+"""The command, as its users run it: in a patched release, in a checkout and here, against what the library counts."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Callable, Iterator, Sequence
+
+import pytest
+import torch
+import torchvision
+import yaml
+from releases import LATEST, ROOT, copy_release, patch, release, yolo_environment
+from torch import nn
+
+from utils.thop import checkout, profile, traffic
+from utils.thop.bound import time_bound
+from utils.thop.checkout import ModelError, alone, read_cfg
+from utils.thop.cli import main
+from utils.thop.compare import Row, bound_all, count_all, records, to_csv, to_dataframe, to_json
+from utils.thop.compare_table import WIDTH, latex_comparison, markdown_comparison, notes, text_comparison
+from utils.thop.devices import CATALOGUE, find_device, load_devices
+from utils.thop.models import Setup, Source, build, counted, find, names
+from utils.thop.report import ModelInfo
+from utils.thop.tree import SORTS
+
+PROGRAM = "python -m utils.thop"
+MODELS = release(LATEST) / "yolov5" / "models"
+CFG = str(MODELS / "yolov5n.yaml")
+NETS = """
+import time
+from pathlib import Path
+import torch
+from torch import nn
+
+print("a word on stdout")
+a_number = 3
+
+
+def tiny():
+    print("another word")
+    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+
+
+class Refuses(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+
+    def forward(self, x):
+        raise RuntimeError("I will not")
+
+
+def number():
+    return 3
+
+
+def slow():
+    Path("started").touch()
+    time.sleep(60)
+"""
+
+
+def start(
+    arguments: Sequence[str | Path], cwd: Path, program: Sequence[str] = ("-m", "utils.thop"), pythonpath: Path = ROOT
+) -> subprocess.Popen[str]:
+    """Start the command as a process, away from any network, with its two outputs apart."""
+    return subprocess.Popen(
+        [sys.executable, *program, *map(str, arguments)],
+        cwd=cwd,
+        env={**yolo_environment(ROOT / ".cache" / "settings"), "PYTHONPATH": str(pythonpath)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """Wait for a process; return its status and both outputs."""
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+def counts(model: nn.Module, *shape: int, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
+    """Count a model by the library's two functions, under the names that the command gives to the numbers."""
+    inputs = (torch.zeros(shape, dtype=dtype),)
+    layers, moved = profile(model, inputs, verbose=False), traffic(model, inputs)
+    return {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "total_ops": layers.total_ops,
+        "gflops": layers.total_ops * 2 / 1e9,
+        "kernel": layers.total_kernel_macs,
+        "output": layers.total_output_macs,
+        "accesses": layers.total_kernel_macs + layers.total_output_macs,
+        "flops": moved.flops,
+        "read_bytes": moved.read_bytes,
+        "written_bytes": moved.written_bytes,
+        "traffic_bytes": moved.read_bytes + moved.written_bytes,
+        "arithmetic_intensity": moved.flops / (moved.read_bytes + moved.written_bytes),
+        "peak_activation_bytes": moved.peak_activation_bytes,
+    }
+
+
+@pytest.fixture(name="nets", scope="module")
+def folder_with_nets(tmp_path_factory: pytest.TempPathFactory, yolo: Callable[..., Any]) -> Path:
+    """A folder with a module of networks, and a weights file as YOLOv5 saves them."""
+    folder = tmp_path_factory.mktemp("nets")
+    (folder / "nets.py").write_text(NETS, encoding="utf-8")
+    checkpoint = {"epoch": -1, "model": yolo("yolov5n.yaml", nc=3).half(), "ema": None, "optimizer": None}
+    weights = folder / "yolov5" / "runs" / "best.pt"
+    weights.parent.mkdir(parents=True)
+    torch.save(checkpoint, weights)
+    return folder
+
+
+@pytest.fixture(name="in_use", scope="module")
+def checkout_in_use(yolo: Callable[..., Any]) -> None:
+    """Let the release be the checkout of this process, for files that lie in none."""
+    build(find([CFG])[0], Setup(), without_values=True)
+
+
+# ---- as a process ----
+
+SAVE_AND_RUN = """
+import runpy, sys, torch
+from models.yolo import Model
+torch.save({"model": Model("models/yolov5n.yaml").half(), "ema": None}, "Best of all.pt")
+print("saved", file=sys.stderr, flush=True)
+runpy.run_module("utils.thop", run_name="__main__")
+"""
+
+
+def make_checkout(folder: Path) -> Path:
+    """Turn the pip package into what git has: the same modules, which import each other without `yolov5.`."""
+    package = release(LATEST) / "yolov5"
+    for part in ("models", "utils"):
+        shutil.copytree(package / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in folder.rglob("*.py"):
+        text = file.read_text(encoding="utf-8")
+        file.write_text(re.sub(r"\b(from|import) yolov5\.", r"\1 ", text), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(name="started", scope="module")
+def processes(nets: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, subprocess.Popen[str]]]:
+    """The command in three places, started at once: each takes seconds to import YOLOv5."""
+    folder = tmp_path_factory.mktemp("places")
+    package, patched, plain = folder / "release", folder / "patched", folder / "plain"
+    patch(copy_release(LATEST, package) / "yolov5")
+    patch(make_checkout(patched))
+    make_checkout(plain)
+    shutil.copy(plain / "models" / "yolov5n.yaml", folder / "own.yml")
+    summary = "summary --imgsz 300 500 --batch 2 --half --depth 2 --sort traffic --device Jetson-Nano"
+    fused = "compare models/yolov5n.yaml --fuse", "Best of all.pt", "models/hub/anchors.yaml --half --markdown"
+    cfgs = plain / "models/yolov5[ns].yaml", plain / "models/hub/yolov5s-LeakyReLU.yaml", folder / "own.yml"
+    bad = MODELS / "yolov5n.yaml", plain / "models/hub/anchors.yaml", "nets:Refuses", "nets:number"
+    several: list[str | Path] = [
+        "compare",
+        *cfgs,
+        "torchvision:resnet18",
+        "nets:tiny",
+        *bad,
+        "--csv",
+        "--device",
+        "this",
+    ]
+    plot = ["--plot", "roofline.svg", "yolov5/models/yolov5n.yaml"]
+    found = {
+        "release": start([*summary.split(), *plot], package, ("-m", "yolov5.utils.thop"), package),
+        "patched": start([*fused[0].split(), fused[1], *fused[2].split()], patched, ("-c", SAVE_AND_RUN), patched),
+        "anywhere": start([*several, "--csv", "--device", "this"], nets),
+    }
+    yield found
+    for process in found.values():
+        process.kill()
+        process.communicate()
+
+
+def test_summary_in_a_patched_release(started: dict[str, Any], yolo: Callable[..., Any]) -> None:
+    status, out, err = finish(started["release"])
+    assert (status, err) == (0, "")
+    model = yolo("yolov5n.yaml").half()
+    inputs = (torch.zeros(2, 3, 320, 512, dtype=torch.float16),)
+    moved = traffic(model, inputs)
+    info = ModelInfo(0, 0, 0, None, profile(model, inputs, verbose=False), count_traffic=lambda: moved)
+    first, bound, *rest = out.splitlines()
+    table = info.table(2, "traffic").splitlines()
+    assert rest[: len(table)] == table
+
+    layers, parameters = len(list(model.modules())), sum(p.numel() for p in model.parameters())
+    assert first.startswith("yolov5n at 2x3x320x512, float16 (300x500 is no multiple of the stride): ")
+    assert f" {layers} layers, {parameters:,} parameters, {info.gflops:.1f} GFLOPs, " in first
+    assert f" {(moved.read_bytes + moved.written_bytes) / 1e6:.1f}MB of traffic (" in first
+    assert f", {moved.peak_activation_bytes / 1e6:.1f}MB of activations at the peak" in first
+
+    by_layer = least_times(moved.calls, bandwidth=25.6e9, peak=0.472e12)
+    total = math.fsum(by_layer.values())
+    assert f": at least {total * 1e3:.1f} ms; " in bound
+    shown = [line.split() for line in rest[len(table) + 2 :]]
+    heaviest = sorted(by_layer.items(), key=lambda item: item[1], reverse=True)[:5]
+    assert [(float(row[0]), row[2]) for row in shown] == [
+        (pytest.approx(seconds * 1e3, rel=1e-2), f"{seconds / total:.1%}") for _, seconds in heaviest
+    ]
+    assert {row[4] for row in shown} <= {path for path, seconds in by_layer.items() if seconds >= heaviest[-1][1]}
+
+
+def least_times(calls: Any, bandwidth: float, peak: float) -> dict[str, float]:
+    """The time bound of each layer, by its definition."""
+    found: dict[str, float] = {}
+    for call in calls:
+        least = max(call.flops / peak, (call.read_bytes + call.written_bytes) / bandwidth)
+        found[call.layer.path] = found.get(call.layer.path, 0.0) + least
+    return found
+
+
+def test_compare_from_any_folder(started: dict[str, Any], yolo: Callable[..., Any]) -> None:
+    """What this repository does with a checkout elsewhere, a second one, and what fails."""
+    status, out, err = finish(started["anywhere"])
+    last = f"{PROGRAM}: 4 of 10 models failed: yolov5/models/yolov5n.yaml, anchors, nets:Refuses, nets:number"
+    assert (status, err.splitlines()[-1]) == (1, last), err
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert [row["model"] for row in rows] == [
+        "plain/models/yolov5n.yaml", "yolov5s", "yolov5s-LeakyReLU", "own", "resnet18", "nets:tiny",
+        "yolov5/models/yolov5n.yaml", "anchors", "nets:Refuses", "nets:number",
+    ]  # fmt: skip
+    cfgs = "yolov5n.yaml", "yolov5s.yaml", "hub/yolov5s-LeakyReLU.yaml", "yolov5n.yaml"
+    tiny = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+    expected = [counts(yolo(cfg), 1, 3, 640, 640) for cfg in cfgs]
+    expected += [counts(torchvision.models.resnet18(), 1, 3, 224, 224), counts(tiny, 1, 3, 640, 640)]
+    for row, numbers in zip(rows, expected):
+        assert {name: float(row[name]) for name in numbers} == numbers and row["error"] == ""
+        for name, value in numbers.items():
+            percent = (value - expected[0][name]) / expected[0][name] * 100
+            assert float(row[f"{name}_percent"]) == pytest.approx(percent, abs=1e-9)
+        assert row["device"] == "this" and row["binds"] in ("memory", "arithmetic")
+        assert 0 < float(row["time_memory_seconds"]) <= float(row["time_seconds"]) < 10
+    assert [row["input"] for row in rows[3:6]] == ["1x3x640x640", "1x3x224x224", "1x3x640x640"]
+    used = Path(rows[0]["source"]).parents[1]
+    assert [row["error"] for row in rows[6:]] == [
+        f"lies in the checkout {MODELS.parent}, and this run uses that in {used}; one at a time",
+        "no YOLOv5 cfg, it has no backbone and no head",
+        "RuntimeError: I will not",
+        "returned int, not a torch.nn.Module",
+    ]
+    assert all(value == "" for row in rows[6:] for name, value in row.items() if name in expected[0])
+
+
+def test_compare_in_a_patched_checkout(started: dict[str, Any], yolo: Callable[..., Any]) -> None:
+    status, out, err = finish(started["patched"])
+    assert status == 1, err
+    table = out[out.index("| model") :].split("\n\n")[0].splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+    assert [row[0] for row in cells] == ["model", "---", "yolov5n", "Best of all.pt", "anchors"]
+    assert err.partition("saved\n")[2] == f"{PROGRAM}: 1 of 3 models failed: anchors\n"
+    with torch.no_grad():
+        fused = counts(yolo("yolov5n.yaml").fuse().half(), 1, 3, 640, 640, dtype=torch.float16)
+    scales = 1e6, 1, 1e6, 1e6, 1e6, 1e6, 1, 1e6
+    expected = [f"{fused[name] / scale:.1f}" for name, scale in zip(COLUMNS, scales)]
+    assert [[cell.split()[0] for cell in row[1:]] for row in cells[2:4]] == [expected, expected]
+    assert all(cell.endswith(" (+0.0%)") for cell in cells[3][1:]) and "backbone" in cells[4][1]
+
+
+def test_a_cfg_in_no_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkout, "_in_use", None)
+    with pytest.raises(ModelError, match=r"lies in no YOLOv5 checkout \(a folder with models/yolo.py\)"):
+        checkout.checkout_for(tmp_path / "own.yaml")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT to send to one process")
+def test_how_a_process_ends(nets: Path) -> None:
+    """With one line after bad input, and quietly after an interrupt or where nobody reads on."""
+    bad = start(["compare", CFG, "absent.yaml"], nets)
+    unread = start(["devices"], nets)
+    interrupted = start(["summary", "nets:slow"], nets)
+    assert unread.stdout is not None
+    unread.stdout.close()
+    unread.stdout = None
+    deadline = time.monotonic() + 60
+    while not (nets / "started").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    interrupted.send_signal(signal.SIGINT)
+    assert finish(interrupted) == (130, "", "a word on stdout\n")
+    assert finish(bad) == (2, "", f"{PROGRAM}: absent.yaml: no such file\n")
+    assert finish(unread) == (0, None, "")
+
+
+# ---- the formats ----
+
+COLUMNS = (
+    "parameters", "gflops", "kernel", "output", "accesses", "traffic_bytes", "arithmetic_intensity",
+    "peak_activation_bytes", "time_seconds",
+)  # fmt: skip
+SCALES = {"": 1, "K": 1e3, "M": 1e6, "B": 1, "KB": 1e3, "MB": 1e6, "ms": 1e-3, "us": 1e-6}
+
+
+@pytest.fixture(name="rows", scope="module")
+def compared_rows(yolo: Callable[..., Any]) -> list[Row]:
+    """Three models with their time on a device, of which two have one name, and one that fails."""
+    texts = [str(MODELS / "yolov5n.yaml"), "torchvision:mobilenet_v3_small", str(MODELS / "hub" / "anchors.yaml")]
+    rows = count_all(find([*texts, str(MODELS / "yolov5n.yaml")]), Setup((64, 96)))
+    bound_all(rows, find_device("raspberry-pi-5"))
+    return rows
+
+
+def check_cells(rows: list[Row], units: Sequence[str], lines: list[list[str]], below: list[list[str]]) -> None:
+    """Compare cells that were read back with the numbers: to the decimals shown, and never with none that tells."""
+    numbers = [row.numbers() for row in rows if row.traffic]
+    for i, (cells, values) in enumerate(zip(lines, numbers)):
+        for cell, unit, name in zip(cells, units, COLUMNS):
+            value, decimals = values[name] / SCALES[unit], len(cell.partition(".")[2])
+            digits = len(cell.replace(".", "").lstrip("0"))
+            off = value * 0.006 if "e" in cell or digits == 3 else 0.51 * 10**-decimals
+            assert float(cell) == pytest.approx(value, abs=off)
+            assert float(cell) > 0 or values[name] == 0
+        shown = below[i - 1] if i else []
+        assert len(shown) == len(COLUMNS) * bool(i)
+        for cell, name in zip(shown, COLUMNS):
+            percent = (values[name] / numbers[0][name] - 1) * 100
+            off = percent / 2 if "e" in cell else 0.51 if abs(percent) >= 1000 else 0.051
+            assert float(cell.rstrip("%")) == pytest.approx(percent, abs=off)
+    assert len(lines) == len(numbers) == len(below) + 1
+
+
+def test_text_read_back(rows: list[Row]) -> None:
+    lines = text_comparison(rows).splitlines()
+    assert max(map(len, lines)) <= WIDTH
+    first, last = [i for i, line in enumerate(lines) if set(line) == {"-"}]
+    cells = [line.split() for line in lines[first + 1 : last]]
+    assert " ".join(cells.pop(3)) == "anchors not counted: no YOLOv5 cfg, it has no backbone and no head"
+    values, below = ([row for row in cells if row[0].endswith("%") is shown] for shown in (False, True))
+    assert [" ".join(row[:-10]) for row in values] == ["yolov5n (1)", "mobilenet_v3_small", "yolov5n (2)"]
+    assert [row[-1] for row in values] == [row.bound.binds for row in rows if row.bound]
+    named = iter(lines[1].split())
+    units = ["" if name in ("gflops", "arithmetic_intensity") else next(named) for name in COLUMNS]
+    check_cells(rows, units, [row[-10:-1] for row in values], below)
+
+
+def test_markdown_read_back(rows: list[Row]) -> None:
+    table = markdown_comparison(rows).split("\n\n")[0].splitlines()
+    head, _, *cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in table]
+    assert {len(row) for row in [head, *cells]} == {len(head)} and head[0] == "model" and head[-1] == "binds"
+    units = [re.sub(r".*?(?:\((.*)\))?$", r"\1", heading) for heading in head[1:-1]]
+    assert cells[1][0] == r"mobilenet\_v3\_small" and cells.pop(2)[1].startswith("not counted: no YOLOv5 cfg")
+    split = [[cell.split(" ") for cell in row[1:-1]] for row in cells]
+    below = [[cell[1].strip("()") for cell in row] for row in split[1:]]
+    check_cells(rows, units, [[cell[0] for cell in row] for row in split], below)
+
+
+def test_latex_read_back(rows: list[Row]) -> None:
+    rows[0].name, kept = r"a_b & 5% {x} \y~^#$", rows[0].name
+    lines = latex_comparison(rows).splitlines()
+    rows[0].name = kept
+    begin, end = lines.index("\\midrule"), lines.index("\\bottomrule")
+    assert lines[:2] == ["\\begin{tabular}{lrrrrrrrrrr}", "\\toprule"] and lines[end + 1] == "\\end{tabular}"
+    assert all(line.startswith("% ") for line in lines[end + 2 :]) and all(
+        line.endswith(" \\\\") for line in lines[2:begin]
+    )
+    body = [line[: -len(" \\\\")] for line in lines[begin + 1 : end]]
+    cells = [re.split(r"(?<!\\) ?& ?", line) for line in body]
+    plain = cells[0][0].replace("\\textbackslash{}", "\0").replace("\\textasciitilde{}", "~")
+    plain = re.sub(r"\\([&%$#_{}])", r"\1", plain.replace("\\textasciicircum{}", "^")).replace("\0", "\\")
+    assert plain == r"a_b & 5% {x} \y~^#$"
+    assert cells.pop(3)[1].startswith("\\multicolumn{10}{l}{not counted: ")
+    units = [unit.strip("()") for unit in re.split(" ?& ?", lines[3][: -len(" \\\\")])][1:-1]
+    values = [row[1:-1] for row in cells if row[0]]
+    below = [[cell.replace("$-$", "-").replace("\\%", "%") for cell in row[1:-1]] for row in cells if not row[0]]
+    check_cells(rows, units, values, below)
+
+
+def test_data_read_back(rows: list[Row]) -> None:
+    as_json, as_csv = json.loads(to_json(rows)), list(csv.DictReader(io.StringIO(to_csv(rows))))
+    frame = to_dataframe(rows)
+    assert records(rows) == as_json and list(frame.columns) == list(as_csv[0]) == list(as_json[0])
+    for row, data, line in zip(rows, as_json, as_csv):
+        for name, value in row.numbers().items():
+            assert data[name] == value and float(line[name]) == value and line[name] == str(value)
+    assert as_json[2]["gflops"] is None and as_csv[2]["gflops"] == "" and "backbone" in as_csv[2]["error"]
+    time_of_first = time_bound(traffic(build(rows[0].source, Setup((64, 96))).model, (torch.zeros(1, 3, 64, 96),)),
+                               find_device("raspberry-pi-5"))  # fmt: skip
+    assert as_json[0]["time_seconds"] == time_of_first.seconds
+    assert as_json[0]["time_memory_seconds"] == time_of_first.memory_seconds
+    assert as_json[0]["binds"] == time_of_first.binds and as_json[0]["device"] == "raspberry-pi-5"
+
+
+def test_numbers_of_any_size_fit_and_tell(rows: list[Row]) -> None:
+    tiny, large = Row("t", Source("t", "callable")), Row("x" * 150, Source("x", "callable"))
+    for row, model, size in ((tiny, nn.Conv2d(3, 1, 1), 1), (large, nn.Conv2d(3, 500, 9), 1000)):
+        row.traffic, row.parameters = traffic(model, (torch.zeros(1, 3, size, size),)), 30
+        row.input, row.dtype = f"1x3x{size}x{size}", "float32"
+    both = [tiny, large]
+    bound_all(both, find_device("h100"))
+    lines = text_comparison(both).splitlines()
+    assert max(map(len, lines)) <= WIDTH and any(line.startswith("..xx") for line in lines)
+    for chosen in ([tiny], [large], both):
+        table = markdown_comparison(chosen).split("\n\n")[0].splitlines()
+        head, _, *cells = [line.strip("| ").split(" | ") for line in table]
+        units = [re.sub(r".*?(?:\((.*)\))?$", r"\1", heading) for heading in head[-10:-1]]
+        split = [[cell.split(" ") for cell in row[-10:-1]] for row in cells]
+        below = [[cell[1].strip("()") for cell in row if len(cell) > 1] for row in split[1:]]
+        check_cells(chosen, units, [[cell[0] for cell in row] for row in split], below)
+
+
+def test_remarks_stand_below_the_table(rows: list[Row]) -> None:
+    assert notes(rows)[:2] == ["Percentages are differences to yolov5n (1).", "Input 1x3x64x96, float32."]
+    assert any(note.startswith("Time is the least possible on Raspberry Pi 5, ") for note in notes(rows))
+    assert notes([rows[2], rows[0]])[0] == "No differences, for anchors was not counted."
+    assert "%" not in text_comparison([rows[2], rows[0]]) + markdown_comparison([rows[0]])
+    (rounded,) = count_all(find([CFG]), Setup((65, 32)))
+    assert "yolov5n: 65x32 is no multiple of the stride." in notes([rounded])
+    samples = Row("samples", rows[0].source, traffic(Samples(), (torch.zeros(1, 3, 4, 4),)))
+    assert (
+        notes([rounded, samples])[-1]
+        == "samples: aten::grid_sampler_2d is not exact: every input element is read once."
+    )
+
+
+class Samples(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.grid_sample(x, torch.zeros(1, 4, 4, 2, device=x.device), align_corners=False)
+
+
+# ---- finding and building ----
+
+
+def test_names_tell_models_apart() -> None:
+    def named(*texts: str) -> list[str]:
+        return names([Source(text, "cfg" if text.endswith("yaml") else "weights") for text in texts])
+
+    assert named("a/x.yaml", "b/y.yaml") == ["x", "y"]
+    assert named("r/exp/weights/best.pt", "r/exp2/weights/best.pt", "z.pt") == [
+        "exp/weights/best.pt", "exp2/weights/best.pt", "z.pt",
+    ]  # fmt: skip
+    assert named("a/x.yaml", "a/x.yaml") == ["x (1)", "x (2)"]
+    assert named("x.yaml", "a/x.yaml") == ["x.yaml", "a/x.yaml"]
+
+
+def test_patterns_are_expanded(tmp_path: Path) -> None:
+    found = [Path(source.text) for source in find([str(MODELS / "**" / "*.yaml")])]
+    assert found == sorted(MODELS.rglob("*.yaml")) and len(found) > 28
+    odd = tmp_path / "a[1].yaml"
+    odd.touch()
+    assert [source.text for source in find([str(odd)])] == [str(odd)]
+
+
+SAME = "yolov5n.yaml", "hub/yolov5s-transformer.yaml", "hub/yolov5-p34.yaml", "segment/yolov5n-seg.yaml"
+SAME_TORCHVISION = "resnet18", "swin_t", "shufflenet_v2_x0_5", "lraspp_mobilenet_v3_large"
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # of YOLOv5's fused layers, in half()
+@pytest.mark.parametrize("setup", [Setup(), Setup((96, 64), 2, True, True)], ids=["plain", "fused, half, two images"])
+@pytest.mark.parametrize("cfg", SAME)
+def test_a_model_without_values_counts_the_same(yolo: Callable[..., Any], cfg: str, setup: Setup) -> None:
+    built = build(find([str(MODELS / cfg)])[0], setup, without_values=True)
+    assert all(parameter.is_meta for parameter in built.model.parameters())
+    model = yolo(cfg).eval()
+    model = model.fuse() if setup.fuse else model
+    model = model.half() if setup.half else model
+    height, width = setup.imgsz or (640, 640)
+    x = torch.zeros(setup.batch, 3, height, width, dtype=torch.float16 if setup.half else torch.float32)
+    assert built.traffic() == traffic(model, (x,))
+    assert torch.equal(built.model.stride, model.stride)
+    counted_by_hand = ModelInfo(0, 0, 0, None, profile(model, (x,), verbose=False))
+    counted_by_hand.count_traffic = lambda: traffic(model, (x,))
+    assert built.info().table() == counted_by_hand.table()
+
+
+@pytest.mark.parametrize("name", SAME_TORCHVISION)
+def test_a_torchvision_model_without_values_counts_the_same(name: str) -> None:
+    source = find([f"torchvision:{name}"])[0]
+    blank, built = build(source, Setup(), without_values=True), build(source, Setup())
+    assert all(p.is_meta for p in blank.model.parameters()) and not any(p.is_meta for p in built.model.parameters())
+    assert blank.traffic() == built.traffic()
+
+
+def test_building_without_values_is_quick() -> None:
+    source = find([str(MODELS / "yolov5l.yaml")])[0]
+
+    def seconds(without_values: bool) -> float:
+        started = time.perf_counter()
+        build(source, Setup(), without_values)
+        return time.perf_counter() - started
+
+    seconds(True)
+    assert min(seconds(True), seconds(True)) < seconds(False) / 2
+
+
+def test_a_model_that_needs_values_is_built_with_them() -> None:
+    (row,) = count_all(find(["torchvision:ssdlite320_mobilenet_v3_large"]), Setup((64, 64)))
+    assert row.traffic is not None and row.traffic.mode == "real" and not row.error
+    assert row.remarks()[0].startswith("counted in a real forward pass (")
+
+
+def test_a_cfg_with_an_activation_leaves_the_next_alone() -> None:
+    def activations(cfg: str) -> set[str]:
+        model = build(find([str(MODELS / cfg)])[0], Setup(), without_values=True).model
+        return {type(m).__name__ for m in model.modules()} & {"SiLU", "LeakyReLU"}
+
+    assert [activations(cfg) for cfg in ("hub/yolov5s-LeakyReLU.yaml", "yolov5n.yaml")] == [{"LeakyReLU"}, {"SiLU"}]
+
+
+@pytest.mark.usefixtures("in_use")
+def test_weights_come_unfused_in_float32_and_leave_no_trace(nets: Path) -> None:
+    before = dict(os.environ)
+    built = build(find([str(nets / "yolov5" / "runs" / "best.pt")])[0], Setup())
+    kinds = {type(m).__name__ for m in built.model.modules()}
+    assert "BatchNorm2d" in kinds and {p.dtype for p in built.model.parameters()} == {torch.float32}
+    assert dict(os.environ) == before
+    from yolov5.models import experimental
+
+    assert experimental.attempt_download.__name__ == "attempt_download"
+
+
+def test_code_of_a_checkout_is_kept_quiet_and_off_the_network(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    marker = tmp_path / "installed"
+    with alone():
+        print("a word")
+        print("another", file=sys.stderr)
+        with pytest.raises(PermissionError, match="refused to use the network"):
+            socket.create_connection(("127.0.0.1", 9))
+        with pytest.raises(PermissionError, match="refused to run 'pip install"):
+            os.system(f"pip install nothing-of-that-name; touch {marker}")
+        with pytest.raises(PermissionError, match=r"refused to run .*curl"):
+            subprocess.run(["curl", "-o", str(marker), "https://localhost/"], check=True)
+        assert subprocess.run([sys.executable, "-c", "pass"]).returncode == 0
+    assert not marker.exists() and capfd.readouterr() == ("", "")
+    assert os.system(f"{sys.executable} -c pass  # pip") == 0
+
+
+# ---- what it says ----
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
+    """Run the command in this process; return its status and both outputs."""
+    status = main([*map(str, arguments)])
+    return (status, *capsys.readouterr())
+
+
+BAD = {
+    "no command": ([], "arguments are required: COMMAND"),
+    "unknown command": (["sumary", CFG], "invalid choice: 'sumary'"),
+    "no model": (["compare"], "arguments are required: MODEL"),
+    "unknown option": (["summary", CFG, "--imgz", "640"], "unrecognized arguments: --imgz 640"),
+    "two models": (["summary", CFG, CFG], "unrecognized arguments"),
+    "no such file": (["summary", "absent.yaml"], "absent.yaml: no such file"),
+    "no such weights": (["compare", CFG, "absent.pt"], "absent.pt: no such file"),
+    "a folder": (["summary", "{tmp}/folder.yaml"], "folder.yaml: a folder, not a file"),
+    "no match": (["compare", "{tmp}/*.yml"], "*.yml: no file matches"),
+    "no cfg": (["summary", "{tmp}/data.yaml"], "data.yaml: no YOLOv5 cfg, it has no backbone and no head"),
+    "no yaml": (["summary", "{tmp}/broken.yaml"], "broken.yaml: no valid YAML, line 3: "),
+    "an empty cfg": (["summary", "{tmp}/empty.yaml"], "empty.yaml: no YOLOv5 cfg"),
+    "an unknown layer": (["summary", "{tmp}/wrong.yaml"], "can't be built: NameError: name 'Convo' is not defined"),
+    "weights that are none": (["summary", "{tmp}/none.pt"], "none.pt: can't be opened: "),
+    "weights by another name": (["summary", "{tmp}/weights.bin"], "weights.bin: no MODEL, which is a cfg"),
+    "a pattern for all": (["compare", "{tmp}/*"], "*: no MODEL"),
+    "size 0": (["summary", CFG, "--imgsz", "0"], "one or two whole numbers from 1 up, not '0'"),
+    "negative size": (["summary", "--imgsz", "-32", CFG], "from 1 up, not '-32'"),
+    "size of a half": (["summary", CFG, "--imgsz", "640", "0.5"], "not '640 0.5'"),
+    "size of letters": (["summary", CFG, "--imgsz", "big"], "not 'big'"),
+    "batch 0": (["compare", CFG, "--batch", "0"], "whole number from 1 up, not '0'"),
+    "depth 0": (["summary", CFG, "--depth", "0"], "whole number from 1 up, not '0'"),
+    "unknown column": (["summary", CFG, "--sort", "colour"], "invalid choice: 'colour'"),
+    "unknown device": (["summary", CFG, "--device", "jetsen-nano"], "did you mean jetson-nano"),
+    "no device file": (["devices", "--devices", "{tmp}/absent.yaml"], "absent.yaml can't be read"),
+    "bad device file": (["compare", CFG, "--devices", "{tmp}/data.yaml"], "data.yaml: "),
+    "a folder as output": (["compare", CFG, "--output", "{tmp}"], "can't be written: Is a directory"),
+    "output in no folder": (["compare", CFG, "--output", "{tmp}/no/x.csv"], "can't be written: No such file"),
+    "picture in no folder": (["summary", CFG, "--plot", "{tmp}/no/x.png"], "can't be written: No such file"),
+    "unknown picture": (["compare", CFG, "--plot", "{tmp}/x.gif"], "x.gif' must end in .png, .svg or .pdf"),
+    "two formats": (["compare", CFG, "--csv", "--json"], "not allowed with argument"),
+    "unknown network": (["summary", "torchvision:resnet51"], "no such model; did you mean resnet5"),
+    "no module": (["summary", "no_such_module:net"], "No module named 'no_such_module'"),
+    "no such function": (["summary", "torchvision.models:resnet51"], "torchvision.models has no resnet51"),
+    "no function": (["summary", "nets:a_number"], "a_number, of type int, can't be called"),
+    "no network": (["summary", "nets:number"], "returned int, not a torch.nn.Module"),
+    "no fuse": (["summary", "torchvision:resnet18", "--fuse"], "ResNet has no fuse()"),
+    "no image": (["summary", "torchvision:r3d_18"], "the model has no 2-d convolution"),
+}  # fmt: skip
+
+
+@pytest.mark.usefixtures("in_use")
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_gets_one_line(
+    name: str, nets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(nets)
+    monkeypatch.syspath_prepend(str(nets))
+    wrong = "backbone: [[-1, 1, Convo, [64, 6, 2, 2]]]\nhead: [[-1, 1, Detect, [nc, anchors]]]\n"
+    wrong += "nc: 80\ndepth_multiple: 1\nwidth_multiple: 1\nanchors: 3\n"
+    (tmp_path / "folder.yaml").mkdir()
+    for file, text in {
+        "data.yaml": "path: ../datasets\nnc: 80\n", "broken.yaml": "a:\n  - [1, 2\nb: 3\n", "empty.yaml": "",
+        "none.pt": "no weights", "weights.bin": "neither", "wrong.yaml": wrong,
+    }.items():  # fmt: skip
+        (tmp_path / file).write_text(text, encoding="utf-8")
+    arguments, message = BAD[name]
+    words = [word.format(tmp=tmp_path) for word in arguments]
+    status, out, err = run(capsys, *words)
+    assert (status, out) == (2, ""), err
+    last = err.splitlines()[-1]
+    assert last.startswith(f"{PROGRAM}: ") and message in last
+    assert set(err.splitlines()[:-1]) <= {"a word on stdout", "another word"}
+    assert not (tmp_path / "x.gif").exists()
+
+
+@pytest.mark.usefixtures("in_use")
+def test_weights_are_opened_only_when_named_as_such(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Touches:
+        def __reduce__(self) -> Any:
+            return Path.touch, (tmp_path / "ran",)
+
+    torch.save({"model": Touches()}, tmp_path / "weights.bin")
+    for words in (["summary", "weights.bin"], ["compare", "*"]):
+        assert run(capsys, words[0], tmp_path / words[1])[0] == 2 and not (tmp_path / "ran").exists()
+    (tmp_path / "weights.bin").rename(tmp_path / "weights.pt")
+    status, _, err = run(capsys, "summary", tmp_path / "weights.pt")
+    assert status == 2 and len(err.splitlines()) == 1 and (tmp_path / "ran").exists()
+
+
+def test_help_warns_of_weights(capsys: pytest.CaptureFixture[str]) -> None:
+    for command_name in ("summary", "compare"):
+        status, out, err = run(capsys, command_name, "--help")
+        assert (status, err) == (0, "") and "A weights file runs code when it is opened" in out
+    assert all(sort in run(capsys, "summary", "--help")[1] for sort in SORTS)
+
+
+@pytest.mark.parametrize("suffix, switch", [("csv", ""), ("json", ""), ("md", ""), ("tex", ""), ("txt", "--latex")])
+def test_output_goes_where_it_is_told(
+    suffix: str, switch: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / f"table.{suffix}"
+    target.write_text("what was there before")
+    words = ["compare", CFG, "--imgsz", "64", "torchvision:resnet18", "--output", str(target), *switch.split()]
+    assert run(capsys, *words) == (0, "", "")
+    rows = count_all(find([CFG, "torchvision:resnet18"]), Setup((64, 64)))
+    write: dict[str, Callable[[list[Row]], str]] = {
+        "csv": to_csv, "json": to_json, "md": markdown_comparison, "tex": latex_comparison, "txt": latex_comparison,
+    }  # fmt: skip
+    assert target.read_text(encoding="utf-8") == write[suffix](rows)
+
+
+def test_pictures_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = tmp_path / "roofline.svg", tmp_path / "models.svg"
+    status, out, err = run(capsys, "summary", CFG, "--imgsz", "64", "--plot", first)
+    assert (status, err) == (0, "measuring this machine for the roofline, for want of a --device\n")
+    assert "least time" not in out and "yolov5n" in first.read_text(encoding="utf-8")
+    status, out, err = run(capsys, "compare", CFG, "torchvision:resnet18", "--imgsz", "64", "--plot", second)
+    assert (status, err) == (0, "")
+    assert all(name in second.read_text(encoding="utf-8") for name in ("yolov5n", "resnet18", "GFLOPs"))
+
+
+def test_devices_are_listed_with_their_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text("My-Board:\n  title: A board\n  bandwidth: 3.2\n  peaks: {float32: 0.0123, int8: 1.5}\n")
+    status, out, err = run(capsys, "devices", "--devices", own)
+    assert (status, err) == (0, "")
+    entries = re.split(r"^(?=\S)", out, flags=re.MULTILINE)[1:]
+    assert entries.pop().startswith("this: the machine that the command runs on")
+    listed = {**yaml.safe_load(CATALOGUE.read_text(encoding="utf-8")), **yaml.safe_load(own.read_text())}
+    assert len(entries) == len(listed) == len(load_devices(own))
+    for entry, (name, device) in zip(entries, listed.items()):
+        head, *figures = entry.splitlines()
+        assert head == f"{name.lower()}: {device['title']}"
+        scale = {"K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+        found = {f[0]: float(f[1]) * scale[f[2][0]] for f in map(str.split, figures)}
+        units = {f[0]: f[2][1:] for f in map(str.split, figures)}
+        peaks = {precision: peak * 1e12 for precision, peak in device["peaks"].items()}
+        assert found == pytest.approx({"bandwidth": device["bandwidth"] * 1e9, **peaks}, rel=1e-3)
+        assert units == {"bandwidth": "B/s", **{p: "OP/s" if p == "int8" else "FLOP/s" for p in peaks}}
+        for source in (device.get("sources") or {}).values():
+            assert source in entry
+
+
+def test_a_cfg_is_read_as_yolov5_reads_it() -> None:
+    for path in MODELS.rglob("yolo*.yaml"):
+        assert read_cfg(path) == yaml.safe_load(path.read_text(encoding="ascii", errors="ignore"))
+
+
+def test_a_failure_in_the_count_is_the_models(nets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(nets)
+    monkeypatch.syspath_prepend(str(nets))
+    with pytest.raises(RuntimeError, match="I will not"):
+        counted(find(["nets:Refuses"])[0], Setup(), lambda built: built.traffic())

@@ -1,0 +1,7 @@
+"""``python -m utils.thop``, or ``python -m yolov5.utils.thop`` where YOLOv5 is the pip package."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

@@ -1,0 +1,282 @@
+"""A YOLOv5 checkout's own classes: found from a file in it, made importable beside this package, and kept quiet.
+
+``models.yolo`` builds a network from a cfg, ``models.experimental`` opens weights. Both belong to the checkout (or to
+the pip package ``yolov5``) that this package was patched into; where it was patched into none, to the one that the
+file lies in.
+"""
+
+import contextlib
+import importlib
+import inspect
+import io
+import logging
+import os
+import re
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, Iterator, Optional
+
+import torch
+from torch import nn
+
+from .shape_run import in_few_words
+
+
+class ModelError(ValueError):
+    """Why there is no model, in few words that go after its name."""
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A folder with ``models/yolo.py``; package: what its modules' names begin with, ``yolov5.`` in the pip package."""
+
+    root: Path
+    package: str
+
+    def module(self, name: str) -> Any:
+        """Import one of its modules; raises ModelError."""
+        try:
+            module = importlib.import_module(self.package + name)
+        except (Exception, SystemExit) as error:
+            raise ModelError(f"the YOLOv5 in {self.root} can't be imported: {in_few_words(error)}") from error
+        if module.__file__ and Path(module.__file__).resolve().parents[1] != self.root:
+            raise ModelError(f"another {self.package}{name} than that of {self.root} is loaded: {module.__file__}")
+        return module
+
+
+_ROOT = Path(__file__).resolve().parents[2]
+_PACKAGE = __name__[: -len("utils.thop.checkout")]
+_in_use: Optional[Checkout] = None
+
+
+def checkout_for(path: Path) -> Checkout:
+    """Find the checkout that a cfg or weights file is for, and make it importable.
+
+    Raises ModelError where there is none, or another one is in use: two can't be loaded into one process.
+    """
+    global _in_use
+    root = next((folder for folder in path.resolve().parents if _is_checkout(folder)), None)
+    if _in_use is None and _is_checkout(_ROOT):
+        _in_use = Checkout(_ROOT, _PACKAGE)
+    if _in_use is None:
+        if root is None:
+            raise ModelError(
+                "lies in no YOLOv5 checkout (a folder with models/yolo.py); run this command in a patched one"
+            )
+        _in_use = _importable(root)
+    if root not in (None, _in_use.root):
+        raise ModelError(f"lies in the checkout {root}, and this run uses that in {_in_use.root}; one at a time")
+    return _in_use
+
+
+def _is_checkout(folder: Path) -> bool:
+    return (folder / "models" / "yolo.py").is_file()
+
+
+def _importable(root: Path) -> Checkout:
+    """Put a checkout on the import path; its ``utils`` takes the place of ours, all but ``utils.thop``."""
+    if (root / "__init__.py").is_file():  # the pip package
+        sys.path.insert(0, str(root.parent))
+        return Checkout(root, f"{root.name}.")
+    sys.path.insert(0, str(root))
+    for name in [name for name in sys.modules if name == "utils" or name.startswith("utils.")]:
+        if name != "utils.thop" and not name.startswith("utils.thop."):
+            del sys.modules[name]
+    checkout = Checkout(root, "")
+    with alone():
+        checkout.module("utils").thop = sys.modules[__name__.rpartition(".")[0]]
+    return checkout
+
+
+# ---- what the checkout builds and loads ----
+
+
+def build_cfg(path: Path) -> nn.Module:
+    """Build the network of a cfg, with the checkout's own classes; raises ModelError."""
+    cfg = read_cfg(path)
+    checkout = checkout_for(path)
+    with alone():
+        yolo, common = checkout.module("models.yolo"), checkout.module("models.common")
+        family = yolo.SegmentationModel if _last_layer(cfg) == "Segment" else yolo.Model
+        with _unannounced(family), _activation_kept(common):
+            return family(str(path))
+
+
+def read_cfg(path: Path) -> Dict[str, Any]:
+    """Read a cfg; raises ModelError for a file that is none."""
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        cfg = yaml.load(path.read_text(encoding="utf-8", errors="ignore"), Loader=loader)
+    except OSError as error:
+        raise ModelError(f"can't be read: {error.strerror or error}") from error
+    except yaml.YAMLError as error:
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        where = f"line {mark.line + 1}: {problem}" if mark else in_few_words(error)
+        raise ModelError(f"no valid YAML, {where}") from error
+    missing = [name for name in ("backbone", "head") if not isinstance(cfg, dict) or not cfg.get(name)]
+    if missing:
+        raise ModelError(f"no YOLOv5 cfg, it has no {' and no '.join(missing)}")
+    return cfg
+
+
+def _last_layer(cfg: Dict[str, Any]) -> Any:
+    """The class of the last layer, which is written as [from, number, class, arguments]."""
+    try:
+        return cfg["head"][-1][2]
+    except (LookupError, TypeError):
+        return None
+
+
+def load_weights(path: Path) -> nn.Module:
+    """Open a weights file with the checkout's own loader, which runs code in it; raises ModelError.
+
+    The model comes unfused, in float32, on the CPU.
+    """
+    checkout = checkout_for(path)
+    with alone(), _searched_first(checkout.root), _pickles_allowed():
+        yolo, experimental = checkout.module("models.yolo"), checkout.module("models.experimental")
+        load = experimental.attempt_load
+        names = inspect.signature(load).parameters
+        options: Dict[str, Any] = {"device" if "device" in names else "map_location": torch.device("cpu")}
+        if "fuse" in names:
+            options["fuse"] = False
+        # Before v6.0 the loader fused in any case. What is there need not be looked for on the network.
+        with _replaced(yolo.Model, "fuse", _itself), _replaced(experimental, "attempt_download", _itself):
+            return load(str(path), **options)
+
+
+def fuse(model: nn.Module) -> nn.Module:
+    """Fuse a model by its own ``fuse()``; raises ModelError where it has none."""
+    if not callable(getattr(model, "fuse", None)):
+        raise ModelError(f"{type(model).__name__} has no fuse()")
+    with alone(), _unannounced(type(model)):
+        fused = model.fuse()
+    return fused if isinstance(fused, nn.Module) else model
+
+
+def _itself(value: Any, *rest: Any, **options: Any) -> Any:
+    return value
+
+
+@contextlib.contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Give a module or class another attribute for a while, if it has one of that name."""
+    if not hasattr(owner, name):
+        yield
+        return
+    own, before = name in vars(owner), vars(owner).get(name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if own:
+            setattr(owner, name, before)
+        else:
+            delattr(owner, name)
+
+
+def _unannounced(family: type) -> Any:
+    """Keep a constructor from counting what it has built for a summary that nobody reads."""
+    return _replaced(family, "info", _itself)
+
+
+@contextlib.contextmanager
+def _activation_kept(common: Any) -> Iterator[None]:
+    """A cfg with an activation of its own sets it for all that follow; put it back."""
+    conv: Any = getattr(common, "Conv", None)
+    before = getattr(conv, "default_act", None)
+    try:
+        yield
+    finally:
+        if before is not None:
+            conv.default_act = before
+
+
+@contextlib.contextmanager
+def _searched_first(folder: Path) -> Iterator[None]:
+    """The loader imports ``models.yolo`` by that name, in the pip package too."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+
+
+@contextlib.contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    """Set environment variables for a while."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _pickles_allowed() -> Any:
+    """A checkpoint is a pickled model, which torch opens by default no more, and old checkouts don't ask it to."""
+    return _environment(TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD="1")
+
+
+# ---- without a word, without a network ----
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Run code of a checkout without what it prints, and without what it would fetch or install.
+
+    Only the first of several processes (rank 0, or -1) fetches the font for its plots and sets up its log: we are none.
+    """
+    disabled = logging.root.manager.disable
+    switches = {"RANK": "1", "YOLOv5_AUTOINSTALL": "false", "YOLO_AUTOINSTALL": "false", "YOLO_OFFLINE": "true"}
+    logging.disable(logging.CRITICAL)
+    try:
+        with _environment(**switches), warnings.catch_warnings(), _nothing_fetched():
+            warnings.simplefilter("ignore")
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+                yield
+    finally:
+        logging.disable(disabled)
+
+
+_FETCHES = re.compile(r"\b(pip3?|conda|mamba|curl|wget|gsutil|apt|apt-get|brew)\b")
+_refusing = False
+_hooked = False
+
+
+@contextlib.contextmanager
+def _nothing_fetched() -> Iterator[None]:
+    """Refuse connections, and processes that install or download."""
+    global _refusing, _hooked
+    if not _hooked:
+        sys.addaudithook(_refuse)  # for good: Python has no way to take one off again
+        _hooked = True
+    before, _refusing = _refusing, True
+    try:
+        yield
+    finally:
+        _refusing = before
+
+
+def _refuse(event: str, arguments: Any) -> None:
+    if not _refusing:
+        return
+    if event in ("socket.connect", "socket.getaddrinfo"):
+        raise PermissionError("refused to use the network: this command fetches nothing")
+    if event in ("os.system", "subprocess.Popen"):
+        command = arguments[event == "subprocess.Popen"]
+        parts = command if isinstance(command, (list, tuple)) else [command]
+        text = " ".join(os.fsdecode(part) for part in parts)
+        if _FETCHES.search(text):
+            raise PermissionError(f"refused to run '{text}': this command installs and fetches nothing")
+
+
+__all__ = ["Checkout", "ModelError", "alone", "build_cfg", "checkout_for", "fuse", "load_weights", "read_cfg"]

@@ -1,0 +1,162 @@
+"""Several models side by side: a row for each, with what was counted and its differences to the first."""
+
+import json
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Optional, Sequence
+
+import torch
+
+from .bound import TimeBound, time_bound
+from .devices import Device, DeviceError
+from .models import Built, ModelError, Setup, Source, counted, names
+from .shape_run import in_few_words
+from .traffic import Traffic
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+@dataclass
+class Row:
+    """A model and what was counted of it, or else ``error``, why nothing was.
+
+    input, dtype: what it was run on; rounded: a word about a size that the stride does not divide; bound: the least
+    time on a device, if one was asked for.
+    """
+
+    name: str
+    source: Source
+    traffic: Optional[Traffic] = None
+    parameters: int = 0
+    input: str = ""
+    dtype: str = ""
+    rounded: str = ""
+    error: str = ""
+    bound: Optional[TimeBound] = None
+
+    def numbers(self) -> Dict[str, Any]:
+        """What is compared, in base units: elements, operations, bytes, seconds."""
+        if self.traffic is None:
+            return {}
+        ops, kernel, output = (self._sum(column) for column in ("total_ops", "kernel", "output"))
+        found = {
+            "parameters": self.parameters,
+            "total_ops": ops,
+            "gflops": ops * 2 / 1e9,
+            "kernel": kernel,
+            "output": output,
+            "accesses": kernel + output,
+            "flops": self.traffic.flops,
+            "read_bytes": self.traffic.read_bytes,
+            "written_bytes": self.traffic.written_bytes,
+            "traffic_bytes": self.traffic.read_bytes + self.traffic.written_bytes,
+            "arithmetic_intensity": self.traffic.arithmetic_intensity,
+            "peak_activation_bytes": self.traffic.peak_activation_bytes,
+        }
+        if self.bound is not None:
+            found["time_seconds"] = self.bound.seconds
+            found["time_memory_seconds"] = self.bound.memory_seconds
+        return found
+
+    def _sum(self, column: str) -> float:
+        """A total of the layer ledger, whole where it is."""
+        total = math.fsum(getattr(layer, column) for layer in self.traffic.layers) if self.traffic else 0.0
+        return int(total) if total == int(total) else total
+
+    def remarks(self) -> List[str]:
+        """What has to be known about the numbers beside their size."""
+        if self.traffic is None:
+            return []
+        found = [self.rounded] if self.rounded else []
+        if self.traffic.mode == "real":
+            found.append(f"counted in a real forward pass ({self.traffic.why})")
+        for operator, (_, assumption) in self.traffic.uncounted.items():
+            found.append(f"{operator} is not exact: {assumption}")
+        return found
+
+
+def count_all(sources: Sequence[Source], setup: Setup, progress: Callable[..., Iterable[Any]] = iter) -> List[Row]:
+    """Count every model; one that can't be had or counted gets its row with the reason.
+
+    progress: wraps the work to do, as tqdm does.
+    """
+    rows = []
+    for name, source in progress(list(zip(names(sources), sources))):
+        row = Row(name, source)
+        try:
+            counted(source, setup, partial(_fill, row))
+        except ModelError as error:
+            row.error = str(error)
+        except Exception as error:
+            row.error = in_few_words(error)
+        rows.append(row)
+    return rows
+
+
+def _fill(row: Row, built: Built) -> None:
+    """Count a model into its row."""
+    row.traffic = built.traffic()
+    row.parameters, row.rounded = built.parameters, built.remark()
+    row.input, row.dtype = built.input, built.dtype
+
+
+def dtypes_used(traffics: Iterable[Traffic]) -> List[torch.dtype]:
+    """Name the types that the arithmetic of some models is done in, for the device that they are to run on."""
+    found = {call.dtype: None for traffic in traffics for call in traffic.calls if call.dtype is not None}
+    return list(found) or [torch.float32]
+
+
+def bound_all(rows: Sequence[Row], device: Device) -> None:
+    """Work out each model's least time on a device; where the device has no figure for its type, say so in the row."""
+    for row in rows:
+        if row.traffic is not None:
+            try:
+                row.bound = time_bound(row.traffic, device)
+            except DeviceError as error:
+                row.error = f"no time: {error}"
+
+
+def difference(value: Any, first: Any) -> Optional[float]:
+    """How many per cent a value is above the first; None where there is nothing to compare with."""
+    return None if value is None or not first else (value / first - 1) * 100
+
+
+def records(rows: Sequence[Row]) -> List[Dict[str, Any]]:
+    """A flat record for each row, in base units, with the differences in per cent; all with the same keys."""
+    numbers = [row.numbers() for row in rows]
+    keys = max(numbers, key=len, default={}).keys()
+    found = []
+    for row, values in zip(rows, numbers):
+        record: Dict[str, Any] = {"model": row.name, "source": row.source.text, "input": row.input, "dtype": row.dtype}
+        record.update({key: values.get(key) for key in keys})
+        if any(row.bound for row in rows):
+            record["device"] = row.bound.device.name if row.bound else None
+            record["binds"] = row.bound.binds if row.bound else None
+        record.update({f"{key}_percent": difference(values.get(key), numbers[0].get(key)) for key in keys})
+        record.update(mode=row.traffic.mode if row.traffic else None, remarks="; ".join(row.remarks()), error=row.error)
+        found.append(record)
+    return found
+
+
+def to_dataframe(rows: Sequence[Row]) -> "DataFrame":
+    """The records as a table; columns of whole numbers stay whole where a model could not be counted."""
+    from pandas import DataFrame
+
+    frame = DataFrame(records(rows), dtype=object)
+    whole = [name for name, column in frame.items() if {type(value) for value in column} - {type(None)} == {int}]
+    return frame.astype(dict.fromkeys(whole, "Int64")).infer_objects()
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """The records as CSV."""
+    return to_dataframe(rows).to_csv(index=False).replace("\r\n", "\n")
+
+
+def to_json(rows: Sequence[Row]) -> str:
+    """The records as a JSON list."""
+    return json.dumps(records(rows), indent=1, allow_nan=False) + "\n"
+
+
+__all__ = ["Row", "bound_all", "count_all", "difference", "dtypes_used", "records", "to_csv", "to_dataframe", "to_json"]

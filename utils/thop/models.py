@@ -1,0 +1,245 @@
+"""What the command calls MODEL: a cfg or weights file of YOLOv5, a torchvision model, or a function that makes one."""
+
+import contextlib
+import difflib
+import glob
+import importlib
+import inspect
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, List, NamedTuple, Optional, Sequence, TypeVar
+
+from torch import Tensor, nn
+
+from .blank import blank
+from .checkout import ModelError, alone, build_cfg, fuse, load_weights
+from .profile import profile
+from .report import ModelInfo
+from .shape_run import in_few_words
+from .summary import Size, fitting_size, image_for
+from .traffic import Traffic, traffic
+
+CFG = (".yaml", ".yml")
+WEIGHTS = (".pt", ".pth")
+TORCHVISION = "torchvision:"
+_CALLABLE = re.compile(r"\w+(\.\w+)*:\w+(\.\w+)*")
+T = TypeVar("T")
+
+
+class Setup(NamedTuple):
+    """How every model is run: image size (None: 640, for torchvision 224), images at once, float16, fused."""
+
+    imgsz: Optional[Size] = None
+    batch: int = 1
+    half: bool = False
+    fuse: bool = False
+
+
+@dataclass(frozen=True)
+class Source:
+    """A MODEL of the command line; kind: cfg, weights, torchvision or callable."""
+
+    text: str
+    kind: str
+
+    @property
+    def name(self) -> str:
+        """What it is called for short; two may have the same."""
+        if self.kind == "cfg":
+            return Path(self.text).stem
+        return Path(self.text).name if self.kind == "weights" else self.text.replace(TORCHVISION, "", 1)
+
+
+@dataclass(frozen=True)
+class Built:
+    """A model ready to be counted; rounded_from: the size that was asked for, where the stride does not divide it."""
+
+    model: nn.Module
+    image: Tensor
+    rounded_from: Optional[Size]
+
+    @property
+    def parameters(self) -> int:
+        """Elements of all parameters, each counted once."""
+        return sum(p.numel() for p in self.model.parameters())
+
+    @property
+    def input(self) -> str:
+        """The shape of what it is run on, as in 1x3x640x640."""
+        return "x".join(map(str, self.image.shape))
+
+    @property
+    def dtype(self) -> str:
+        """The type of what it is run on, as in float32."""
+        return str(self.image.dtype).replace("torch.", "")
+
+    def remark(self) -> str:
+        """A word about a size that was rounded up, or nothing."""
+        if self.rounded_from is None:
+            return ""
+        return "{}x{} is no multiple of the stride".format(*self.rounded_from)
+
+    def traffic(self) -> Traffic:
+        """Count the operator ledger, and the layer ledger with it."""
+        return traffic(self.model, (self.image,))
+
+    def info(self) -> ModelInfo:
+        """Count both ledgers, for the table of modules."""
+        counted = profile(self.model, (self.image,), verbose=False)
+        return ModelInfo(
+            layers=len(list(self.model.modules())),
+            parameters=self.parameters,
+            gradients=sum(p.numel() for p in self.model.parameters() if p.requires_grad),
+            imgsz=(self.image.shape[-2], self.image.shape[-1]),
+            profile=counted,
+            count_traffic=self.traffic,
+        )
+
+
+# ---- what there is ----
+
+
+def find(texts: Sequence[str]) -> List[Source]:
+    """Turn the MODELs of a command line into sources, patterns into all files that match.
+
+    Raises ModelError, which names it, for what is no MODEL or a file that is not there. Nothing is opened or imported.
+    """
+    return [source for text in texts for source in _find(text)]
+
+
+def _find(text: str) -> List[Source]:
+    if text.startswith(TORCHVISION):
+        return [Source(text, "torchvision")]
+    suffix = Path(text).suffix.lower()
+    if suffix in CFG + WEIGHTS:
+        kind = "cfg" if suffix in CFG else "weights"
+        path = Path(text)
+        if path.is_file():
+            return [Source(text, kind)]
+        if path.is_dir():
+            raise ModelError(f"{text}: a folder, not a file")
+        if not glob.has_magic(text):
+            raise ModelError(f"{text}: no such file")
+        found = sorted(name for name in glob.glob(text, recursive=True) if Path(name).is_file())
+        if not found:
+            raise ModelError(f"{text}: no file matches")
+        return [Source(name, kind) for name in found]
+    if _CALLABLE.fullmatch(text):
+        return [Source(text, "callable")]
+    raise ModelError(
+        f"{text}: no MODEL, which is a cfg (*.yaml), weights (*.pt), torchvision:NAME or package.module:function"
+    )
+
+
+def names(sources: Sequence[Source]) -> List[str]:
+    """Name each source so that no two are called the same: with as much of the path as it takes, or with a number."""
+    short = [source.name for source in sources]
+    longer = [name if short.count(name) == 1 else _told_apart(source, sources) for name, source in zip(short, sources)]
+    return [
+        name if longer.count(name) == 1 else f"{name} ({longer[: i + 1].count(name)})" for i, name in enumerate(longer)
+    ]
+
+
+def _told_apart(source: Source, sources: Sequence[Source]) -> str:
+    """The end of a path that no other source of the same name has, or all of it."""
+    others = {other.text for other in sources if other.name == source.name and other.text != source.text}
+    if not others:
+        return source.name
+    parts = Path(source.text).parts
+    for count in range(1, len(parts)):
+        if not any(Path(other).parts[-count:] == parts[-count:] for other in others):
+            return "/".join(parts[-count:])
+    return source.text
+
+
+# ---- building ----
+
+
+def counted(source: Source, setup: Setup, count: Callable[[Built], T]) -> T:
+    """Build a model and return what ``count`` makes of it.
+
+    Where the constructor allows it, the model is built without values, which nobody needs who counts; otherwise, or
+    where counting stumbles over that, as usual. Raises ModelError where there is no model, and what ``count`` raises.
+    """
+    if source.kind in ("cfg", "torchvision"):
+        with contextlib.suppress(Exception):  # a build with values shows whether it is the model's own fault
+            built = build(source, setup, without_values=True)
+            with alone():
+                return count(built)
+    built = build(source, setup)
+    with alone():
+        return count(built)
+
+
+def build(source: Source, setup: Setup, without_values: bool = False) -> Built:
+    """Build a model, with or without values, and an image for it; raises ModelError."""
+    try:
+        with blank() if without_values else contextlib.nullcontext():
+            model = _BUILDERS[source.kind](source.text)
+            model = fuse(model) if setup.fuse else model
+            with alone():
+                model = model.half() if setup.half else model
+    except ModelError:
+        raise
+    except (Exception, SystemExit) as error:
+        verb = "opened" if source.kind == "weights" else "built"
+        raise ModelError(f"can't be {verb}: {in_few_words(error)}") from error
+    asked = setup.imgsz or ((224, 224) if source.kind == "torchvision" else (640, 640))
+    size = fitting_size(model, asked)
+    try:
+        image = image_for(model, size)
+    except ValueError as error:
+        raise ModelError(str(error)) from error
+    image = image.new_zeros((setup.batch, *image.shape[1:]))
+    return Built(model.eval(), image, None if size == asked else asked)
+
+
+def _torchvision(text: str) -> nn.Module:
+    try:
+        from torchvision.models import get_model_builder, list_models
+    except ImportError as error:
+        raise ModelError(f"needs torchvision 0.14 or newer ({error})") from error
+    name, known = text[len(TORCHVISION) :], list_models()
+    if name.lower() not in known:
+        close = difflib.get_close_matches(name.lower(), known, n=3)
+        hint = f"; did you mean {' or '.join(close)}?" if close else ""
+        raise ModelError(f"torchvision has no such model{hint}")
+    builder = get_model_builder(name.lower())
+    options = inspect.signature(builder).parameters
+    return builder(**{option: None for option in ("weights", "weights_backbone") if option in options})
+
+
+def _called(text: str) -> nn.Module:
+    """Import a module, with the current folder searched first, and call what it is told to."""
+    module_name, _, path = text.partition(":")
+    if not {"", str(Path.cwd())} & set(sys.path):
+        sys.path.insert(0, str(Path.cwd()))
+    with contextlib.redirect_stdout(sys.stderr):  # stdout is for the numbers
+        try:
+            found: Any = importlib.import_module(module_name)
+        except (Exception, SystemExit) as error:
+            raise ModelError(f"module {module_name} can't be imported: {in_few_words(error)}") from error
+        for name in path.split("."):
+            if not hasattr(found, name):
+                raise ModelError(f"{module_name} has no {path}")
+            found = getattr(found, name)
+        if not isinstance(found, nn.Module):
+            if not callable(found):
+                raise ModelError(f"{path}, of type {type(found).__name__}, can't be called")
+            found = found()
+    if not isinstance(found, nn.Module):
+        raise ModelError(f"returned {type(found).__name__}, not a torch.nn.Module")
+    return found
+
+
+_BUILDERS = {
+    "cfg": lambda text: build_cfg(Path(text)),
+    "weights": lambda text: load_weights(Path(text)),
+    "torchvision": _torchvision,
+    "callable": _called,
+}
+
+
+__all__ = ["Built", "ModelError", "Setup", "Source", "build", "counted", "find", "names"]
