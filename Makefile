@@ -1,10 +1,10 @@
 # Every target makes the environment first (.venv), if it is missing or out of date.
-# Without make: $(PYTHON) tests/environment.py test|demo|lint|bench|table|clean
+# Without make: $(PYTHON) tests/environment.py test|demo|lint|bench|table|pictures|clean
 
 PYTHON ?= python3
 RUN = $(PYTHON) tests/environment.py
 
-.PHONY: help test demo lint bench table clean
+.PHONY: help test demo lint bench table pictures clean
 
 help:
 	@echo "make test [ARGS='-k train']     run all tests, or those that the pytest arguments pick"
@@ -12,6 +12,7 @@ help:
 	@echo "make lint                       ruff and mypy"
 	@echo "make bench                      compare with other profilers"
 	@echo "make table                      print the models' table of README"
+	@echo "make pictures                   draw the pictures of README, print its comparison"
 	@echo "make clean                      remove the environment and everything downloaded"
 
 test:
@@ -28,6 +29,9 @@ bench:
 
 table:
 	@$(RUN) table
+
+pictures:
+	@$(RUN) pictures
 
 clean:
 	@$(RUN) clean

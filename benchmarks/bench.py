@@ -235,6 +235,7 @@ IMPORT = "import torch, time; t = time.perf_counter(); import utils.thop; print(
 def import_section(rounds: int) -> list[Bound]:
     """Import in fresh processes, after one that has left its bytecode."""
     environment = yolo_environment(CACHE / "settings")
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     command = ["-W", "ignore", "-c", IMPORT]
     seconds = [
         float(run_python(command, ROOT, environment).stdout.split()[-1])

@@ -5,6 +5,7 @@
     python tests/environment.py lint                        ruff and mypy
     python tests/environment.py bench [ARGUMENTS]           comparison with other profilers
     python tests/environment.py table                       the models' table of README
+    python tests/environment.py pictures                    the pictures and the comparison of README
     python tests/environment.py clean                       remove .venv, .cache and the tools' caches
 
 Needs Python 3.8 or newer with pip, nothing else. On Linux with Python 3.11 the packages are those pinned in
@@ -34,6 +35,7 @@ COMMANDS: Dict[str, List[List[str]]] = {
     "lint": [["-m", "ruff", "check", "."], ["-m", "mypy"]],
     "bench": [["benchmarks/bench.py"]],
     "table": [["benchmarks/model_table.py"]],
+    "pictures": [["benchmarks/pictures.py"]],
 }
 
 

@@ -30,8 +30,9 @@ def test_three_counts_agree(yolo: Any, cfg: str) -> None:
 PRODUCTS = ("Conv2d", "Linear", "NonDynamicallyQuantizableLinear", "ConvTranspose2d")
 
 
-def test_the_table_in_readme_is_current() -> None:
-    run_python([str(ROOT / "benchmarks" / "model_table.py"), "--check", str(ROOT / "README.md")], ROOT)
+@pytest.mark.parametrize("script", ["model_table.py", "pictures.py"])
+def test_the_table_in_readme_is_current(script: str) -> None:
+    run_python([str(ROOT / "benchmarks" / script), "--check", str(ROOT / "README.md")], ROOT)
 
 
 def test_a_fused_model(yolo: Any) -> None:

@@ -290,7 +290,7 @@ def _meta_copy(tensor: Tensor) -> Tensor:
     is_parameter = kind is nn.Parameter
     if is_parameter or kind is Tensor:
         if tensor.layout is torch.strided and not tensor.is_quantized:
-            if tensor.is_contiguous():
+            if tensor.is_contiguous() and not tensor.is_meta:  # for what is on meta already, that is slow
                 duplicate = torch.empty_like(tensor, device=META)
             else:
                 duplicate = torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype, device=META)
