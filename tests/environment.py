@@ -29,8 +29,9 @@ STAMP = VENV / "requirements.sha256"
 PIP = "pip==24.0"  # newer ones refuse the metadata of yolov5 5.0.10, which the tests download
 PINNED_FOR = ("Linux", 3, 11)
 OLDEST = (3, 8)
+WORKERS = max(1, min(os.cpu_count() or 1, 4))  # each takes up to 2 GB of memory
 COMMANDS: Dict[str, List[List[str]]] = {
-    "test": [["-m", "pytest"]],
+    "test": [["-m", "pytest", "-n", str(WORKERS), "--dist", "worksteal"]],
     "demo": [["tests/demo.py"]],
     "lint": [["-m", "ruff", "check", "."], ["-m", "mypy"]],
     "bench": [["benchmarks/bench.py"]],
@@ -132,6 +133,8 @@ def clean() -> None:
 def run(command: str, arguments: List[str]) -> int:
     """Run a command in the environment; return the first exit status that is not 0."""
     environment = dict(os.environ, PYTHONNOUSERSITE="1", PYTHONUNBUFFERED="1")
+    if command == "test":  # or every worker takes all processors for each product of matrices
+        environment.setdefault("OMP_NUM_THREADS", str((os.cpu_count() or 1) // WORKERS))
     for name in ("PYTHONHOME", "PYTHONPATH"):
         environment.pop(name, None)
     statuses = [

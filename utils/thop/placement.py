@@ -256,16 +256,16 @@ class _Choice:
 
 
 def _search(prices: Sequence[Any], clashes: Any, clash: float) -> List[int]:
-    """Choose a place for each name by simulated annealing, then let each in turn take its cheapest.
+    """Choose a place for each name: its cheapest if all can have that, else what simulated annealing finds.
 
-    ``prices`` has the places of each name, of which the last is to be left out; ``clashes`` says of each two of all
-    places whether they can't both be taken, ``clash`` is what it costs if they are.
+    ``prices`` has the places of each name, the cheapest first, and the last to be left out; ``clashes`` says of each
+    two of all places whether they can't both be taken, ``clash`` is what it costs if they are.
     """
     choice, names = _Choice(prices, clashes, clash), range(len(prices))
     for name in names:
         choice.settle(name)
     draw = random.Random(0).random
-    moves = _MOVES if len(names) > 1 else 0
+    moves = _MOVES if any(place != first for place, first in zip(choice.taken, choice.ends)) else 0
     for step in range(moves):
         heat, rivalry = _HOT * (_COLD / _HOT) ** (step / moves), _SOFT * (clash / _SOFT) ** (step / moves)
         name = int(draw() * len(names))
