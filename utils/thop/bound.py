@@ -16,6 +16,8 @@ from typing import Dict, List
 from .devices import Device
 from .traffic import LayerRow, OperatorCall, Traffic
 
+_HEAVIEST = 5
+
 
 @dataclass
 class LayerBound:
@@ -49,6 +51,10 @@ class TimeBound:
 
     device: Device
     layers: List[LayerBound]
+
+    def heaviest(self) -> List[LayerBound]:
+        """The five layers that take most of the time, the heaviest first."""
+        return sorted(self.layers, key=lambda layer: layer.seconds, reverse=True)[:_HEAVIEST]
 
     @property
     def seconds(self) -> float:

@@ -21,7 +21,6 @@ from .tree import SORTS
 from .units import readable_bytes, scaled
 
 PROGRAM = f"python -m {__package__}"
-_HEAVIEST = 5
 _FORMATS = {
     "text": text_comparison,
     "csv": to_csv,
@@ -341,8 +340,7 @@ def _bound_line(bound: TimeBound) -> str:
 
 def _heaviest(bound: TimeBound) -> List[str]:
     """The layers that take most of the bounded time, in a short table."""
-    layers = sorted(bound.layers, key=lambda layer: layer.seconds, reverse=True)[:_HEAVIEST]
-    rows = [_heaviest_row(layer, bound.seconds) for layer in layers]
+    rows = [_heaviest_row(layer, bound.seconds) for layer in bound.heaviest()]
     rows = [["least time", "share", "binds", "module", "type"], *rows]
     widths = [max(map(len, column)) for column in zip(*rows)]
     aligned = [[text.rjust(w) if i < 2 else text.ljust(w) for i, (text, w) in enumerate(zip(r, widths))] for r in rows]

@@ -12,6 +12,7 @@ import torch
 
 from .machine import MeasureError, measure
 from .shape_run import in_few_words
+from .units import dtype_name
 
 PathLike = Union[str, "os.PathLike[str]"]
 CATALOGUE = Path(__file__).with_name("devices.yaml")
@@ -40,15 +41,11 @@ class Device:
 
     def peak(self, dtype: torch.dtype) -> float:
         """Operations a second on operands of ``dtype``; raises DeviceError where that is not known."""
-        precision = _precision(dtype)
+        precision = dtype_name(dtype)
         if precision not in self.peaks:
             known = f"only one for {_listed(self.peaks)}" if self.peaks else "none at all"
             raise DeviceError(f"{self.name} ({self.title}) has no peak for {precision}, {known}")
         return self.peaks[precision]
-
-
-def _precision(dtype: torch.dtype) -> str:
-    return str(dtype).replace("torch.", "")
 
 
 def _listed(names: Iterable[str], last: str = " and ") -> str:
@@ -160,5 +157,5 @@ def measure_this(dtypes: Sequence[torch.dtype]) -> Device:
         speed = measure(dtypes)
     except MeasureError as error:
         raise DeviceError(f"this machine can't be measured: {error}") from error
-    peaks = {_precision(dtype): rate for dtype, rate in speed.peaks.items()}
+    peaks = {dtype_name(dtype): rate for dtype, rate in speed.peaks.items()}
     return Device(THIS, speed.name, speed.bandwidth, peaks, dict.fromkeys(("bandwidth", *peaks), "measured"))

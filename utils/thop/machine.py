@@ -11,6 +11,7 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Seq
 import torch
 
 from .shape_run import in_few_words
+from .units import dtype_name
 
 COPY_SECONDS = 0.2
 PRODUCT_SECONDS = 0.3
@@ -98,12 +99,8 @@ def _product_rate(dtype: torch.dtype, where: torch.device, seconds: float) -> fl
             works.append(_square(form, _SMALLEST_SIDE, dtype, where))
         except RuntimeError as error:
             if not works:
-                raise MeasureError(f"no peak for {_short(dtype)} ({in_few_words(error)})") from error
+                raise MeasureError(f"no peak for {dtype_name(dtype)} ({in_few_words(error)})") from error
     return _best_rate(works, deadline)
-
-
-def _short(dtype: torch.dtype) -> str:
-    return str(dtype).replace("torch.", "")
 
 
 Form = Callable[[torch.Tensor, torch.Tensor], Callable[[], Any]]

@@ -20,6 +20,7 @@ from .report import ModelInfo
 from .shape_run import in_few_words
 from .summary import Size, fitting_size, image_for
 from .traffic import Traffic, traffic
+from .units import dtype_name
 
 CFG = (".yaml", ".yml")
 WEIGHTS = (".pt", ".pth")
@@ -73,7 +74,7 @@ class Built:
     @property
     def dtype(self) -> str:
         """The type of what it is run on, as in float32."""
-        return str(self.image.dtype).replace("torch.", "")
+        return dtype_name(self.image.dtype)
 
     def remark(self) -> str:
         """A word about a size that was rounded up, or nothing."""

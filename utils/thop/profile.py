@@ -239,14 +239,13 @@ class LayerLedger(Observer):
             self._miss(f"{_class_name(module)} (its custom rule counts no accesses)")
         return cost
 
-    def finish(self) -> Layer:
+    def finish(self) -> None:
         """Note every place's parameters, which lazy layers have only now, and let go of the modules."""
         for module in self.modules:
             if module._parameters:
                 for place in self.places.get(id(module), ()):
                     place.parameters = own_parameters(module)
         self.modules, self.places = [], {}
-        return self.root
 
     def _miss(self, name: str) -> None:
         self.missing[name] = self.missing.get(name, 0) + 1

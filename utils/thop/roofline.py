@@ -25,11 +25,11 @@ from .drawing import (
 )
 from .placement import Placement
 from .traffic import Traffic
+from .units import dtype_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_HEAVIEST = 5
 _LARGEST = 130.0  # square points
 _UNITS = (("T", 1e12), ("G", 1e9), ("M", 1e6), ("", 0.0))
 
@@ -92,9 +92,8 @@ def _marks(bound: TimeBound) -> List[_Mark]:
 
 
 def _heaviest(bound: TimeBound) -> List[LayerBound]:
-    """The few layers that take most of the bounded time."""
-    ranked = sorted(bound.layers, key=lambda each: each.seconds, reverse=True)
-    return [each for each in ranked[:_HEAVIEST] if each.seconds]
+    """Those of the heaviest layers that take any time."""
+    return [each for each in bound.heaviest() if each.seconds]
 
 
 def _peaks(traffic: Traffic, device: Device) -> Dict[str, float]:
@@ -104,7 +103,7 @@ def _peaks(traffic: Traffic, device: Device) -> Dict[str, float]:
         if call.flops and call.dtype is not None:
             flops[call.dtype] = flops.get(call.dtype, 0) + call.flops
     used = sorted(flops, key=lambda dtype: flops[dtype], reverse=True)
-    peaks = {str(dtype).replace("torch.", ""): device.peak(dtype) for dtype in used}
+    peaks = {dtype_name(dtype): device.peak(dtype) for dtype in used}
     return peaks or dict(list(device.peaks.items())[:1])
 
 

@@ -84,9 +84,9 @@ class Traffic:
 
     layers: one row for each module that moved or computed anything, in the order of the module tree; operators: one
     for each ATen operator; calls: one for each call, in the order in which they ran; each of the three sums to the
-    totals. uncounted: operators that could not be charged exactly, each with
-    the number of calls and what was assumed. peak_activation_bytes: the largest sum of tensors alive at once, the
-    inputs among them, parameters and buffers not. mode, why: how the model was run.
+    totals. uncounted: operators that could not be charged exactly, each with the number of calls and what was assumed.
+    peak_activation_bytes: the largest sum of tensors alive at once, the inputs among them, parameters and buffers not.
+    mode, why: how the model was run.
     """
 
     layers: List[LayerRow]

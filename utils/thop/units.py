@@ -28,6 +28,11 @@ def readable(number: float) -> str:
     return scaled(number, "%.1f" if abs(number) >= 1000 else "%.0f", "")
 
 
+def dtype_name(dtype: Any) -> str:
+    """Name a torch dtype as users write it: float32."""
+    return str(dtype).replace("torch.", "")
+
+
 def readable_bytes(number: float) -> str:
     """Format bytes for reading: 26214912 as 26.2MB."""
     return f"{readable(number)}B"
