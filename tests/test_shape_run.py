@@ -63,11 +63,11 @@ def test_every_cfg_in_every_state(yolo: Any, cfg: str) -> None:
     model = yolo(cfg)
     step = max(int(model.stride.max()), 32)
     assert_both_agree(model.train(), torch.zeros(1, 3, 2 * step, 4 * step))
-    assert_both_agree(model.eval(), torch.zeros(2, 3, 2 * step, 2 * step))
-    assert_both_agree(model.fuse(), torch.zeros(1, 3, 3 * step, 3 * step))
+    assert_both_agree(model.eval(), torch.zeros(8, 3, 2 * step, 2 * step))
+    assert_both_agree(model.fuse(), torch.zeros(1, 3, 5 * step, 5 * step))
 
 
-@pytest.mark.parametrize("cfg", ["yolov5n.yaml", "segment/yolov5n-seg.yaml"])
+@pytest.mark.parametrize("cfg", ["yolov5n.yaml", "yolov5s.yaml", "hub/yolov5n6.yaml", "segment/yolov5n-seg.yaml"])
 @pytest.mark.parametrize("shape", [(1, 640, 640), (8, 320, 640), (1, 1280, 1280)])
 def test_full_sizes(yolo: Any, cfg: str, shape: Tuple[int, int, int]) -> None:
     batch, height, width = shape
