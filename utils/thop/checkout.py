@@ -21,7 +21,7 @@ from typing import Any, Dict, Iterator, Optional
 import torch
 from torch import nn
 
-from .shape_run import in_few_words
+from .run import in_few_words
 
 
 class ModelError(ValueError):

@@ -14,7 +14,7 @@ from .compare_table import latex_comparison, markdown_comparison, text_compariso
 from .devices import THIS, Device, DeviceError, find_device, load_devices
 from .models import Built, Setup, counted, find
 from .report import ModelInfo
-from .shape_run import in_few_words
+from .run import in_few_words
 from .summary import Size, as_size
 from .traffic import Traffic
 from .tree import SORTS

@@ -11,7 +11,7 @@ import torch
 from .bound import TimeBound, time_bound
 from .devices import Device, DeviceError
 from .models import Built, ModelError, Setup, Source, counted, names
-from .shape_run import in_few_words
+from .run import in_few_words
 from .traffic import Traffic
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import Any, Dict, Iterable, Mapping, Optional, Sequence, Union
 import torch
 
 from .machine import MeasureError, measure
-from .shape_run import in_few_words
+from .run import in_few_words
 from .units import dtype_name
 
 PathLike = Union[str, "os.PathLike[str]"]

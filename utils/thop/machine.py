@@ -10,7 +10,7 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Seq
 
 import torch
 
-from .shape_run import in_few_words
+from .run import in_few_words
 from .units import dtype_name
 
 COPY_SECONDS = 0.2

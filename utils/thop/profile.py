@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from .hooks import Cost, ForwardHook, Hook, add_buffers, add_to_buffers, count_nothing, find_hook, read_buffers
-from .shadow import Replica, unwrap
-from .shape_run import Observer, Run, collector_paused, run
+from .run import Observer, Replica, Run, collector_paused, run, unwrap
 
 CustomOps = Mapping[Type[nn.Module], ForwardHook]
 Tree = Dict[str, Tuple[float, float, float, float, Any]]
@@ -239,7 +238,7 @@ class LayerLedger(Observer):
             self._miss(f"{_class_name(module)} (its custom rule counts no accesses)")
         return cost
 
-    def finish(self) -> None:
+    def end(self) -> None:
         """Note every place's parameters, which lazy layers have only now, and let go of the modules."""
         for module in self.modules:
             if module._parameters:
@@ -369,7 +368,6 @@ def _count(model: nn.Module, inputs: Sequence[Any], custom_ops: Optional[CustomO
         return ledgers[-1]
 
     outcome = run(model, inputs, observe)
-    ledgers[-1].finish()
     return ledgers[-1], outcome
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional,
 from .html_table import html_message, html_table
 from .profile import Profile
 from .remarks import findings, reservations
-from .shape_run import in_few_words
+from .run import in_few_words
 from .table import View, markdown_table, text_table
 from .traffic import Traffic
 from .tree import Node, Row, addends, check_choice, choose, module_tree

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from .profile import Profile, profile
 from .report import ModelInfo, accesses
-from .shadow import unwrap
-from .shape_run import in_few_words
+from .run import unwrap
+from .run import in_few_words
 from .traffic import Traffic, traffic
 
 Size = Tuple[int, int]

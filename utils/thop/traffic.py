@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from .profile import CustomOps, Layer, LayerLedger
-from .shadow import Replica, unwrap
-from .shape_run import Run, collector_paused, run, tensors_in
+from .run import Effects, Replica, Run, collector_paused, effects_of, run, storage_of, tensors_in, unwrap
 
 
 class Moved(NamedTuple):
@@ -132,47 +131,15 @@ def stored_bytes(tensor: Tensor) -> int:
     return count * tensor.element_size()
 
 
-def _storage(tensor: Tensor) -> Any:
-    return tensor.untyped_storage() if hasattr(tensor, "untyped_storage") else tensor._storage()  # torch before 2.0
-
-
 def read_once(tensors: Sequence[Tensor]) -> int:
     """Bytes of several inputs, where the same elements passed twice are read once."""
     if len(tensors) == 1:
         return stored_bytes(tensors[0])
-    distinct = {(_storage(t)._cdata, t.storage_offset(), t.shape, t.stride(), t.dtype): t for t in tensors}
+    distinct = {(storage_of(t)._cdata, t.storage_offset(), t.shape, t.stride(), t.dtype): t for t in tensors}
     return sum(map(stored_bytes, distinct.values()))
 
 
-@dataclass(frozen=True)
-class _Effects:
-    """What an operator's schema says: view or not, which arguments are written, which results are new."""
-
-    is_view: bool
-    written: Tuple[Tuple[int, str], ...]
-    write_only: Tuple[str, ...]
-    new_results: Tuple[bool, ...]
-
-
-_EFFECTS: Dict[Any, _Effects] = {}
-
-
-def _effects(func: Any) -> _Effects:
-    known = _EFFECTS.get(func)
-    if known is None:
-        schema = func._schema
-        written = [(i, a) for i, a in enumerate(schema.arguments) if a.alias_info is not None and a.alias_info.is_write]
-        aliased = [r.alias_info is not None for r in schema.returns]
-        known = _EFFECTS[func] = _Effects(
-            is_view=any(aliased) and not written,
-            written=tuple((i, a.name) for i, a in written),
-            write_only=tuple(a.name for _, a in written if a.kwarg_only),
-            new_results=tuple(not alias for alias in aliased),
-        )
-    return known
-
-
-def _by_schema(effects: _Effects, args: Any, kwargs: Any, out: Any) -> Moved:
+def _by_schema(effects: Effects, args: Any, kwargs: Any, out: Any) -> Moved:
     """Charge each distinct input as read, each new result and each argument that is written to as written."""
     inputs = tensors_in(args)
     if kwargs:
@@ -316,7 +283,7 @@ class _Alive:
         """A tensor has come to be; if its storage is known, it is a view."""
         if not tensor.numel():
             return
-        storage = _storage(tensor)
+        storage = storage_of(tensor)
         reference = StorageWeakRef(storage)
         known = self.storages.get(reference.cdata)
         if known is not None and not known[0].expired():
@@ -382,13 +349,13 @@ class TrafficLedger(LayerLedger):
             for tensor in (out,) if isinstance(out, Tensor) else tensors_in((out,)):
                 self.alive.add(tensor)
         if plan.makes_indices:
-            self.pool = call, StorageWeakRef(_storage(out[1])), stored_bytes(out[1])
+            self.pool = call, StorageWeakRef(storage_of(out[1])), stored_bytes(out[1])
         if plan.assumption:
             self.uncounted[plan.name] = self.uncounted.get(plan.name, (0, ""))[0] + 1, plan.assumption
 
     def _plan(self, func: Any) -> _Plan:
         """Look up, once for each operator, how its calls are charged."""
-        name, effects = func._schema.name, _effects(func)
+        name, effects = func._schema.name, effects_of(func)
         charge = _EXCEPTIONS.get(name) or partial(_by_schema, effects)
         assumption = _DATA_DEPENDENT.get(name) or ("" if name.startswith(("aten::", "prim")) else _ASSUMED_ONCE)
         flops: Optional[Callable[..., int]] = None
@@ -432,10 +399,12 @@ class TrafficLedger(LayerLedger):
         formula = self.flop_registry[torch.ops.aten._scaled_dot_product_flash_attention]
         return int(formula(*folded, out_val=None))
 
+    def end(self) -> None:
+        self._settle_pool()
+        super().end()
+
     def result(self, outcome: Run) -> Traffic:
         """Put the rows together."""
-        self._settle_pool()
-        self.finish()
         for call in self.calls_made:
             call.operator = call.operator.replace("aten::", "")
             part = _row_of(call.layer.operators, call.operator)

@@ -2,65 +2,27 @@
 
 PyTorch's own meta kernels can do this too, but for the operators that detection networks are made of they take
 several times as long: batch normalisation's is written in Python. What has no rule here goes through PyTorch's kernel.
-
-Layer rules name the one operator that a layer's forward comes to, which spares the way to it through PyTorch's
-dispatcher: for the layers that detection networks have by the dozen, that way takes longer than the rule.
+Where no operand lacks values, PyTorch computes the result itself: a rule is asked about tensors without memory, or on
+the meta device.
 """
 
 from functools import lru_cache
-from math import ceil
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Type
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-META = torch.device("meta")
+from .shape_tensor import META, ShapeTensor, lacks_values, shape_tensor
 
 ShapeRule = Callable[..., Any]
 SHAPE_RULES: Dict[Any, ShapeRule] = {}
 
-LayerRule = Callable[[nn.Module, Tensor], Optional[Tuple[Any, Tuple[Any, ...]]]]
-
-
-class _LayerRules:
-    """One rule a class, as long as the methods that it stands for are the class's own."""
-
-    def __init__(self) -> None:
-        self.rules: Dict[Type[nn.Module], Tuple[LayerRule, Dict[str, Any]]] = {}
-
-    def find(self, module: nn.Module) -> Optional[LayerRule]:
-        """Return the rule of exactly this module's class, or None; also where someone has replaced a method."""
-        kind = type(module)
-        rule, methods = self.rules.get(kind, (None, {}))
-        for name, method in methods.items():
-            if name in module.__dict__ or getattr(kind, name) is not method:
-                return None
-        return rule
-
-
-LAYER_RULES = _LayerRules()
-
-
-def _layer_rule(kind: Type[nn.Module], *methods: str) -> Callable[[LayerRule], LayerRule]:
-    """Register a rule for a class, in place of these methods of it.
-
-    A rule takes the layer, in evaluation mode, and a plain meta tensor, and returns the ATen operator that the forward
-    comes to, with its arguments; or None for a case, an error above all, that is better left to the forward.
-    """
-
-    def register(rule: LayerRule) -> LayerRule:
-        LAYER_RULES.rules[kind] = rule, {name: getattr(kind, name) for name in methods}
-        return rule
-
-    return register
-
-
 def _shape_rule(*operators: str) -> Callable[[ShapeRule], ShapeRule]:
     """Register a rule for ATen operators, those that this torch has.
 
-    A rule takes the operator's arguments and returns its outputs as meta tensors, or NotImplemented for a case that
-    is better left to PyTorch. Outputs must have PyTorch's shape, dtype and strides: hence most rules speak for
-    contiguous tensors only.
+    A rule takes the operator's arguments and returns its outputs as tensors without memory, or NotImplemented for a
+    case that is better left to PyTorch. Outputs must have PyTorch's shape, dtype and strides: hence most rules speak
+    for contiguous tensors only.
     """
 
     def register(rule: ShapeRule) -> ShapeRule:
@@ -74,9 +36,9 @@ def _shape_rule(*operators: str) -> Callable[[ShapeRule], ShapeRule]:
     return register
 
 
-def _plain(*tensors: Any) -> bool:
-    """Say whether all are contiguous meta tensors, so that a result is contiguous too."""
-    return all(t.is_meta and t.is_contiguous() for t in tensors)
+def _plain(x: Tensor) -> bool:
+    """Say whether a tensor lacks values and is contiguous, so that a result is contiguous too."""
+    return lacks_values(x) and x.is_contiguous()
 
 
 def _is_channels_last(x: Tensor) -> bool:
@@ -94,15 +56,29 @@ def _is_channels_last(x: Tensor) -> bool:
 def empty(
     shape: Sequence[int], like: Tensor, dtype: Optional[torch.dtype] = None, channels_last: bool = False
 ) -> Tensor:
-    """Make a meta tensor, contiguous or channels_last."""
+    """Make a tensor without memory, contiguous or channels_last, on the device of ``like``."""
+    strides = channels_last_strides(shape) if channels_last else contiguous_strides(shape)
+    return strided(shape, strides, like, dtype)
+
+
+def strided(shape: Sequence[int], strides: Sequence[int], like: Tensor, dtype: Optional[torch.dtype] = None) -> Tensor:
+    """Make a tensor without memory; one on the meta device where ``like`` is on it, as while a model is built."""
     dtype = dtype or like.dtype
-    if channels_last:
-        memory_format = torch.channels_last if len(shape) == 4 else torch.channels_last_3d
-        return torch.empty(shape, dtype=dtype, device=META, memory_format=memory_format)
-    return torch.empty_strided(shape, _contiguous_strides(shape), dtype=dtype, device=META)
+    if type(like) is not ShapeTensor and like.is_meta:
+        return torch.empty_strided(shape, strides, dtype=dtype, device=META)
+    return shape_tensor(shape, strides, dtype, like.device)
 
 
-def _contiguous_strides(shape: Sequence[int]) -> List[int]:
+def channels_last_strides(shape: Sequence[int]) -> List[int]:
+    """Elements from one index to the next where the channels of one place lie side by side."""
+    strides, step = [1] * len(shape), 1
+    for axis in (1, *reversed(range(2, len(shape))), 0):
+        strides[axis] = step
+        step *= shape[axis] or 1
+    return strides
+
+
+def contiguous_strides(shape: Sequence[int]) -> List[int]:
     """Elements from one index to the next along each axis; ``torch.empty`` takes longer to find them itself."""
     strides = [1] * len(shape)
     step = 1
@@ -141,7 +117,7 @@ def _convolution(
 
     ``rest`` is output_padding and groups. The result is channels_last if the input or the weight is.
     """
-    if not (x.is_meta and weight.is_meta) or x.dim() != weight.dim() or x.dtype is not weight.dtype:
+    if not (lacks_values(x) or lacks_values(weight)) or x.dim() != weight.dim() or x.dtype is not weight.dtype:
         return NotImplemented
     output_padding, groups = rest
     batch, given, *sizes = x.shape
@@ -161,17 +137,10 @@ def _convolution(
     return empty((batch, channels, *out), x, channels_last=last)
 
 
-@_shape_rule("empty.memory_format")
-def _empty_tensor(size: Any, **options: Any) -> Any:
-    if options.get("memory_format") is not None or options.get("layout") not in (None, torch.strided):
-        return NotImplemented
-    return torch.empty(size, dtype=options.get("dtype"), device=META)
-
-
 @_shape_rule("native_batch_norm")
 def _native_batch_norm(x: Tensor, weight: Any, bias: Any, mean: Any, var: Any, training: bool, *rest: Any) -> Any:
     """In evaluation mode the statistics that training would save are empty."""
-    if training or not x.is_meta:
+    if training or not lacks_values(x):
         return NotImplemented
     none_saved = _without_elements(x.dtype if weight is None else weight.dtype)
     return empty(x.shape, x, channels_last=_is_channels_last(x)), none_saved, none_saved
@@ -179,7 +148,18 @@ def _native_batch_norm(x: Tensor, weight: Any, bias: Any, mean: Any, var: Any, t
 
 @lru_cache(maxsize=None)
 def _without_elements(dtype: torch.dtype) -> Tensor:
-    return torch.empty(0, dtype=dtype, device=META)
+    """Make a tensor that nobody looks at: a real one, so that nothing of a run is kept."""
+    return torch.empty(0, dtype=dtype)
+
+
+def _is_dense(x: Tensor) -> bool:
+    """Say whether the elements lie side by side in some order of the axes, none of them twice."""
+    step = 1
+    for stride, size in sorted((stride, size) for stride, size in zip(x.stride(), x.shape) if size > 1):
+        if stride != step:
+            return False
+        step *= size
+    return True
 
 
 def _elementwise_result(shape: Sequence[int], operands: Sequence[Tensor], like: Tensor) -> Tensor:
@@ -187,11 +167,11 @@ def _elementwise_result(shape: Sequence[int], operands: Sequence[Tensor], like: 
     first = operands[0]
     if all(t.is_contiguous() and t.shape == shape for t in operands):
         return empty(shape, like)
-    if len(operands) == 1 and torch.ops.aten.is_non_overlapping_and_dense(first):
+    if len(operands) == 1 and _is_dense(first):
         strides: Sequence[int] = first.stride()
     else:
         strides = _elementwise_strides(tuple(shape), tuple([(t.shape, t.stride()) for t in operands]))
-    return torch.empty_strided(shape, strides, dtype=like.dtype, device=META)
+    return strided(shape, strides, like)
 
 
 @lru_cache(maxsize=1024)
@@ -243,12 +223,12 @@ def _faster_axis(a: int, b: int, strides: Sequence[Sequence[int]], shape: Sequen
     "softplus", "exp", "sqrt", "neg", "pow.Tensor_Scalar",
 )  # fmt: skip
 def _elementwise(x: Tensor, *rest: Any, **options: Any) -> Any:
-    return _elementwise_result(x.shape, (x,), x) if x.is_meta and x.is_floating_point() else NotImplemented
+    return _elementwise_result(x.shape, (x,), x) if lacks_values(x) and x.is_floating_point() else NotImplemented
 
 
 @_shape_rule("clone")
 def _clone(x: Tensor, memory_format: Optional[torch.memory_format] = None) -> Any:
-    if not x.is_meta or not (x.is_contiguous() or memory_format is torch.contiguous_format):
+    if not lacks_values(x) or not (x.is_contiguous() or memory_format is torch.contiguous_format):
         return NotImplemented
     kept = memory_format in (None, torch.contiguous_format, torch.preserve_format)
     return empty(x.shape, x) if kept else NotImplemented
@@ -256,13 +236,13 @@ def _clone(x: Tensor, memory_format: Optional[torch.memory_format] = None) -> An
 
 @_shape_rule("silu_", "sigmoid_", "relu_", "tanh_", "hardswish_", "hardsigmoid_", "leaky_relu_", "hardtanh_", "elu_")
 def _elementwise_in_place(x: Tensor, *rest: Any) -> Any:
-    return x if x.is_meta else NotImplemented
+    return x if lacks_values(x) else NotImplemented
 
 
 @_shape_rule("add.Tensor", "sub.Tensor", "mul.Tensor", "div.Tensor")
 def _arithmetic(x: Any, y: Any, **options: Any) -> Any:
     """Tensors of one floating dtype, broadcast; numbers, and tensors without axes, take part by value alone."""
-    if not isinstance(x, Tensor) or not x.is_meta or not x.is_floating_point() or options.get("rounding_mode"):
+    if not isinstance(x, Tensor) or not lacks_values(x) or not x.is_floating_point() or options.get("rounding_mode"):
         return NotImplemented
     if isinstance(y, (int, float)):
         return _elementwise_result(x.shape, (x,), x)
@@ -270,7 +250,7 @@ def _arithmetic(x: Any, y: Any, **options: Any) -> Any:
         return NotImplemented
     if y.dim() == 0:
         return _elementwise_result(x.shape, (x,), x)
-    if y.dtype is not x.dtype or not y.is_meta:
+    if y.dtype is not x.dtype:
         return NotImplemented
     shape = x.shape if x.shape == y.shape else _broadcast(x.shape, y.shape)
     return NotImplemented if shape is None else _elementwise_result(shape, (x, y), x)
@@ -285,26 +265,11 @@ def _broadcast(a: Sequence[int], b: Sequence[int]) -> Optional[Sequence[int]]:
     return torch.Size([n if m == 1 else m for m, n in zip(longer, shorter)])
 
 
-@_shape_rule("arange", "arange.start", "arange.start_step")
-def _arange(*bounds: Any, dtype: Optional[torch.dtype] = None, **options: Any) -> Any:
-    start, end, step = (0, *bounds, 1) if len(bounds) == 1 else (*bounds, 1)[:3]
-    if (
-        not all(isinstance(bound, (int, float)) for bound in (start, end, step))
-        or step == 0
-        or (end - start) / step < 0
-    ):
-        return NotImplemented
-    if dtype is None:
-        whole = all(isinstance(bound, int) for bound in (start, end, step))
-        dtype = torch.int64 if whole else torch.get_default_dtype()
-    return torch.empty(ceil((end - start) / step), dtype=dtype, device=META)
-
-
 @_shape_rule("cat")
 def _cat(tensors: Sequence[Tensor], dim: int = 0) -> Any:
     """Sizes add up along one axis and are equal along all others; channels_last is left to PyTorch."""
     first = tensors[0]
-    if first.dim() == 0 or not all(t.is_meta and not _is_channels_last(t) for t in tensors):
+    if first.dim() == 0 or not all(lacks_values(t) and not _is_channels_last(t) for t in tensors):
         return NotImplemented
     dim %= first.dim()
     sizes = [*first.shape[:dim], *first.shape[dim + 1 :]]
@@ -316,7 +281,7 @@ def _cat(tensors: Sequence[Tensor], dim: int = 0) -> Any:
 @_shape_rule("stack")
 def _stack(tensors: Sequence[Tensor], dim: int = 0) -> Any:
     first = tensors[0]
-    if not all(t.is_meta and t.dtype is first.dtype and t.shape == first.shape for t in tensors) or first.dim() > 2:
+    if not all(lacks_values(t) and t.dtype is first.dtype and t.shape == first.shape for t in tensors) or first.dim() > 2:
         return NotImplemented
     dim %= first.dim() + 1
     return empty((*first.shape[:dim], len(tensors), *first.shape[dim:]), first)
@@ -337,32 +302,3 @@ def _max_pool2d(x: Tensor, kernel: Any, stride: Any = (), padding: Any = 0, dila
 @_shape_rule("upsample_nearest2d")
 def _upsample_nearest2d(x: Tensor, size: Any, *scales: Any) -> Any:
     return empty((*x.shape[:2], *size), x) if x.dim() == 4 and _plain(x) else NotImplemented
-
-
-@_layer_rule(nn.Conv2d, "forward", "_conv_forward")
-def _conv2d(m: Any, x: Tensor) -> Any:
-    weight = m._parameters.get("weight")
-    if weight is None or x.dim() != 4 or m.padding_mode != "zeros" or isinstance(m.padding, str):
-        return None
-    bias = m._parameters["bias"]
-    rest = m.stride, m.padding, m.dilation, False, (0, 0), m.groups
-    return torch.ops.aten.convolution.default, (x, weight, bias, *rest)
-
-
-@_layer_rule(nn.BatchNorm2d, "forward", "_check_input_dim")
-def _batch_norm2d(m: Any, x: Tensor) -> Any:
-    mean, var = m._buffers["running_mean"], m._buffers["running_var"]
-    if mean is None or x.dim() != 4 or x.shape[1] != m.num_features:
-        return None
-    weight, bias = m._parameters["weight"], m._parameters["bias"]
-    return torch.ops.aten.native_batch_norm.default, (x, weight, bias, mean, var, False, m.momentum or 0.0, m.eps)
-
-
-@_layer_rule(nn.SiLU, "forward")
-def _silu(m: Any, x: Tensor) -> Any:
-    return torch.ops.aten.silu_.default if m.inplace else torch.ops.aten.silu.default, (x,)
-
-
-@_layer_rule(nn.ReLU, "forward")
-def _relu(m: Any, x: Tensor) -> Any:
-    return torch.ops.aten.relu_.default if m.inplace else torch.ops.aten.relu.default, (x,)

@@ -11,9 +11,10 @@ from typing import Any, Iterator, List, Optional
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from .shape_rules import META, SHAPE_RULES, empty
-from .shape_run import CAN_RUN_ON_SHAPES, TorchDispatchMode, tensors_in
+from .operator_rules import SHAPE_RULES, empty
+from .shape_tensor import META, tensors_in
 
 _MAKE_MEMORY = frozenset(
     f"aten::{name}" for name in ("empty", "empty_strided", "zeros", "ones", "full", "rand", "randn")
@@ -71,8 +72,6 @@ def blank() -> Iterator[None]:
 
     Raises BlankBuildFailed, or what the constructor raises, where that can't be done.
     """
-    if not CAN_RUN_ON_SHAPES:
-        raise BlankBuildFailed(f"torch {torch.__version__} has no dispatch modes")
     mode = _BlankMode()
     with torch.no_grad(), mode:
         yield

@@ -1,0 +1,177 @@
+"""The state of the thread and the process around a run: put aside before it, and back as it was after it.
+
+PyTorch keeps what is in force (dispatch modes, no-grad, autocast) in the thread. A run sets other people's modes
+aside, so that none of them hears what the copy of a model does; and whatever way it ends, an interrupt at any moment
+included, :meth:`Ambient.restore` compares what is with what was. It may be called twice: an interrupt that cuts the
+first call short finds the second.
+"""
+
+import gc
+import random
+import sys
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Callable, Iterator, List, Tuple
+
+import torch
+from torch import overrides
+from torch.utils import _python_dispatch
+
+_FLAGS = (
+    "_is_in_torch_dispatch_mode", "_is_in_non_infra_torch_dispatch_mode",
+    "_is_in_any_mode_without_ignore_compile_internals",
+)  # fmt: skip
+
+
+class _Stack:
+    """One of PyTorch's two stacks of modes in this thread, the innermost mode last."""
+
+    def __init__(self, owner: Any, length: Callable[[], int], at: Callable[[int], Any], kind: str) -> None:
+        self.push, self.pop, self.length, self.at = owner._push_mode, owner._pop_mode, length, at
+        self.set_leader = getattr(torch._C, f"_set_torch_{kind}_mode", None)  # torch 1.13: stands for the whole stack
+        self.leader = getattr(owner, f"_Torch{kind.capitalize()}StackMode", None)
+
+    def modes(self) -> List[Any]:
+        """Return the modes in force."""
+        return [self.at(i) for i in range(self.length())]
+
+    def replace(self, modes: List[Any]) -> None:
+        """Put these modes in force in place of those that are."""
+        now = self.modes()
+        common = 0
+        while common < min(len(now), len(modes)) and now[common] is modes[common]:
+            common += 1
+        for _ in range(len(now) - common):
+            self.pop()
+        for mode in modes[common:]:
+            self.push(mode)
+        if self.leader is not None and self.set_leader is not None:
+            self.set_leader(self.leader() if modes else None)
+
+
+_DISPATCH = _Stack(_python_dispatch, torch._C._len_torch_dispatch_stack, torch._C._get_dispatch_stack_at, "dispatch")
+_FUNCTION = _Stack(overrides, torch._C._len_torch_function_stack, torch._C._get_function_stack_at, "function")
+
+
+def _autocast_state() -> List[Tuple[Callable[..., Any], Tuple[Any, ...]]]:
+    """Return what autocast is set to, as calls that set it so."""
+    state: List[Tuple[Callable[..., Any], Tuple[Any, ...]]] = [
+        (torch.set_autocast_cache_enabled, (torch.is_autocast_cache_enabled(),))
+    ]
+    if hasattr(torch, "get_autocast_dtype"):
+        for device in ("cpu", "cuda"):
+            state.append((torch.set_autocast_enabled, (device, torch.is_autocast_enabled(device))))
+            state.append((torch.set_autocast_dtype, (device, torch.get_autocast_dtype(device))))
+        return state
+    state.append((torch.set_autocast_enabled, (torch.is_autocast_enabled(),)))
+    state.append((torch.set_autocast_cpu_enabled, (torch.is_autocast_cpu_enabled(),)))
+    state.append((torch.set_autocast_cpu_dtype, (torch.get_autocast_cpu_dtype(),)))
+    state.append((torch.set_autocast_gpu_dtype, (torch.get_autocast_gpu_dtype(),)))
+    return state
+
+
+if hasattr(torch._C, "_is_any_autocast_enabled"):
+    autocast_is_on: Callable[[], bool] = torch._C._is_any_autocast_enabled
+else:
+
+    def autocast_is_on() -> bool:
+        """Say whether autocast changes what operators are called with."""
+        return torch.is_autocast_enabled() or torch.is_autocast_cpu_enabled()
+
+
+def _autocast_nesting() -> int:
+    torch.autocast_increment_nesting()
+    return torch.autocast_decrement_nesting()
+
+
+def _restore_nesting(nesting: int) -> None:
+    while _autocast_nesting() > nesting:
+        torch.autocast_decrement_nesting()
+    while _autocast_nesting() < nesting:
+        torch.autocast_increment_nesting()
+
+
+@dataclass
+class Ambient:
+    """What was in force in the thread when it was made."""
+
+    grad: bool = field(default_factory=torch.is_grad_enabled)
+    collects: bool = field(default_factory=gc.isenabled)
+    dispatch: List[Any] = field(default_factory=_DISPATCH.modes)
+    function: List[Any] = field(default_factory=_FUNCTION.modes)
+    autocast: List[Tuple[Callable[..., Any], Tuple[Any, ...]]] = field(default_factory=_autocast_state)
+    nesting: int = field(default_factory=_autocast_nesting)
+    flags: List[Any] = field(default_factory=lambda: [getattr(_python_dispatch, name, None) for name in _FLAGS])
+
+    def set_aside(self) -> None:
+        """Leave no dispatch mode in force, and of function modes only PyTorch's own, that of the default device."""
+        _DISPATCH.replace([])
+        kept = [mode for mode in self.function if type(mode).__module__ == "torch.utils._device"]
+        if len(kept) != len(self.function):
+            _FUNCTION.replace(kept)
+
+    def restore(self) -> None:
+        """Put everything back that is not as it was."""
+        torch._C._set_grad_enabled(self.grad)
+        _DISPATCH.replace(self.dispatch)
+        _FUNCTION.replace(self.function)
+        if self.autocast[1][1][-1] or autocast_is_on() or _autocast_nesting() != self.nesting:
+            for setter, arguments in self.autocast:
+                setter(*arguments)
+            _restore_nesting(self.nesting)
+        if self.nesting or autocast_is_on():
+            torch.clear_autocast_cache()  # or what the copy's weights were cast to stays until the context ends
+        if not self.dispatch:
+            for name, value in zip(_FLAGS, self.flags):
+                if value is not None and getattr(_python_dispatch, name) != value:
+                    setattr(_python_dispatch, name, value)
+        if self.collects:
+            gc.enable()
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Spare a count of milliseconds the garbage collector, which would walk all of torch for a copy's many objects.
+
+    The copy should be gone again by the end: then there is nothing to collect.
+    """
+    collects = gc.isenabled()
+    try:
+        try:
+            gc.disable()
+            yield
+        finally:
+            if collects:
+                gc.enable()
+    finally:
+        if collects:
+            gc.enable()
+
+
+class PythonRandom:
+    """The generators of ``random`` and numpy, which a forward pass can draw from behind PyTorch's back.
+
+    PyTorch's own are left alone: a run without values draws nothing, and a real one from generators of its own.
+    """
+
+    def __init__(self) -> None:
+        numpy = sys.modules.get("numpy")
+        self.numpy = getattr(numpy, "random", None)
+        self.python_state = random.getstate()
+        self.numpy_state = self.numpy.get_state() if self.numpy else None
+
+    def restore(self, drawn_by_us: Callable[[], bool]) -> None:
+        """Take back what the run has drawn; where other threads may have drawn it, only if the model can."""
+        python = random.getstate() != self.python_state
+        numpy = self.numpy_state is not None and not _same_numpy_state(self.numpy.get_state(), self.numpy_state)
+        if not (python or numpy) or (threading.active_count() > 1 and not drawn_by_us()):
+            return
+        if python:
+            random.setstate(self.python_state)
+        if numpy:
+            self.numpy.set_state(self.numpy_state)
+
+
+def _same_numpy_state(a: Any, b: Any) -> bool:
+    return a[0] == b[0] and a[2:] == b[2:] and bool((a[1] == b[1]).all())

@@ -1,0 +1,456 @@
+"""A shadow of a model: a structural copy that can be run, hooked and written to in the model's place.
+
+Copied is what leads to a module or a tensor, and the containers that modules hold; everything else is shared and left
+alone. Bound methods and closures that reach into the model reach into the copy. No constructor runs: objects are made
+empty, and get their attributes from a queue, however deep they nest. What has a construction of its own is left to
+``copy.deepcopy``, which finds the parts that are copied already.
+"""
+
+import copy
+import types
+import weakref
+from collections import OrderedDict, defaultdict, deque
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Callable, Dict, List, Optional, Set, Tuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from .reach import Reach, attributes_of, bound_owner, is_shared, referent, slots_of
+
+_PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+
+
+class NotCountable(RuntimeError):
+    """The model can't be counted as it is, neither without values nor with them; the message says what to do."""
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """Take a model out of DataParallel, DistributedDataParallel and torch.compile."""
+    while True:
+        if isinstance(model, _PARALLEL):
+            model = model.module
+        elif "_orig_mod" in model._modules:
+            model = model._modules["_orig_mod"]  # type: ignore[assignment]
+        else:
+            return model
+
+
+@dataclass
+class Replica:
+    """A copy of a model: all modules in it, and those that no ``_modules`` holds (plain lists, helpers' attributes).
+
+    unregistered: (attribute, module) pairs by the id of the module that owns the attribute.
+    """
+
+    model: nn.Module
+    modules: List[nn.Module] = field(default_factory=list)
+    unregistered: Dict[int, List[Tuple[str, nn.Module]]] = field(default_factory=dict)
+
+
+class _Husk:
+    """What a copy whose class has ``__del__`` turns into before it dies, so that nothing of the original's is closed."""
+
+
+class _ModuleHusk(nn.Module):
+    """The same for a module."""
+
+
+Origin = Tuple[Optional[nn.Module], str]
+"""The copied module that something was reached from, and by which attribute; "" for what is registered in it."""
+
+
+class Copier:
+    """Copies a module tree; ``memo`` maps ids of originals to copies, in the form ``copy.deepcopy`` reads.
+
+    ``copy_tensor`` makes the copy of a tensor; ``training`` is the flag that copied modules get, None for their own.
+    """
+
+    def __init__(self, copy_tensor: Callable[[Tensor], Tensor]) -> None:
+        self.copy_tensor = copy_tensor
+        self.training: Optional[bool] = False
+        self.memo: Dict[int, Any] = {}
+        self.originals: List[Any] = []  # whose ids are in use for as long as the memo is
+        self.modules: List[nn.Module] = []
+        self.unregistered: Dict[int, List[Tuple[str, nn.Module]]] = {}
+        self.reach = Reach()
+        self.waiting: List[Tuple[Any, Any, Origin]] = []
+        self.husks: List[Any] = []
+        self.helpers: List[Any] = []
+        self.ordinary: Set[type] = set()
+        self.owner: Optional[nn.Module] = None
+        self.attribute = ""
+
+    def replica(self, model: nn.Module) -> Replica:
+        """Copy a whole model."""
+        return Replica(self.copy(model), self.modules, self.unregistered)
+
+    def copy(self, value: Any) -> Any:
+        """Return the copy of a value, with all that it leads to."""
+        duplicate = self.value(value)
+        while self.waiting:
+            original, unfinished, (self.owner, self.attribute) = self.waiting.pop()
+            if isinstance(original, nn.Module):
+                self._fill_module(original, unfinished)
+            else:
+                self._fill_object(original, unfinished)
+        self.owner, self.attribute = None, ""
+        return duplicate
+
+    def value(self, value: Any) -> Any:
+        """Return the copy of any value that a module's attributes can hold; objects may still have to be filled."""
+        kind = type(value)
+        if kind in _ATOMS:
+            return value
+        done = self.memo.get(id(value))
+        if done is not None:
+            return done
+        handler = _HANDLERS.get(kind)
+        if handler is not None:
+            return handler(self, value)
+        if isinstance(value, nn.Module):
+            return self.module(value)
+        if isinstance(value, Tensor):
+            return self.tensor(value)
+        if isinstance(value, type):
+            return value
+        return self.other(value)
+
+    def remember(self, original: Any, duplicate: Any) -> Any:
+        """Enter a copy, and keep the original alive as long as its id is in use."""
+        self.memo[id(original)] = duplicate
+        self.originals.append(original)
+        return duplicate
+
+    # ---- modules ----
+
+    def module(self, original: nn.Module) -> nn.Module:
+        """Make the copy of a module, which gets its attributes later."""
+        kind = type(original)
+        if kind not in self.ordinary:
+            wrapped = unwrap(original)
+            if wrapped is not original:
+                return self.remember(original, self.value(wrapped))
+            if any(base.__name__ == "FullyShardedDataParallel" for base in kind.__mro__):
+                raise NotCountable("the model is sharded (FullyShardedDataParallel): count it before it is wrapped")
+            if isinstance(original, torch.jit.ScriptModule):
+                duplicate = self.remember(original, copy.deepcopy(original, self.memo))
+                self.modules.append(duplicate)
+                return duplicate
+            self.ordinary.add(kind)
+        duplicate = self.memo[id(original)] = self._empty(kind, _ModuleHusk)
+        self.modules.append(duplicate)
+        if self.attribute:
+            self.unregistered.setdefault(id(self.owner), []).append((self.attribute, duplicate))
+        self.waiting.append((original, duplicate, (duplicate, "")))
+        return duplicate
+
+    def _empty(self, kind: type, husk: type) -> Any:
+        """Make an object of a class without its constructor; one with ``__del__`` will die as a husk."""
+        if not hasattr(kind, "__del__"):
+            return object.__new__(kind)
+        duplicate = object.__new__(husk)
+        self.husks.append((duplicate, husk))
+        object.__setattr__(duplicate, "__class__", kind)
+        return duplicate
+
+    def _fill_module(self, original: nn.Module, duplicate: nn.Module) -> None:
+        """Copy all attributes of a module; those that can't change are taken over."""
+        originals, copies = original.__dict__, duplicate.__dict__
+        copies.update(originals)
+        known = self.memo.get
+        for name, value in originals.items():
+            kind = type(value)
+            if kind in _ATOMS or (kind is tuple and _ATOMS.issuperset(map(type, value))):
+                continue
+            if kind in _CONTAINERS and not value:  # most of a module's attributes are empty tables of hooks
+                copies[name] = kind()
+                continue
+            done = known(id(value))
+            if done is None:
+                self.attribute = "" if name in _REGISTRIES else name
+                handler = _HANDLERS.get(kind)
+                done = self.value(value) if handler is None else handler(self, value)
+            copies[name] = done
+        for name in slots_of(type(original)):
+            if hasattr(original, name):
+                object.__setattr__(duplicate, name, self.value(getattr(original, name)))
+        watched = copies.get("forward")
+        if hasattr(watched, "unwatched_forward"):  # the copy of a copy: a run inside of a run
+            del copies["forward"]
+            if watched.unwatched_forward is not None:
+                copies["forward"] = self.value(watched.unwatched_forward)
+        if copies.get("_compiled_call_impl") is not None:
+            copies["_compiled_call_impl"] = None
+        if self.training is not None:
+            copies["training"] = self.training
+
+    # ---- containers and tensors ----
+
+    def mapping(self, original: Any) -> Any:
+        """Copy a dict or OrderedDict."""
+        memo = self.memo
+        duplicate = memo[id(original)] = type(original)()
+        for key, value in original.items():
+            kind = type(value)
+            if type(key) not in _ATOMS:
+                key = self.value(key)
+            if kind is nn.Parameter or kind is Tensor:
+                done = memo.get(id(value))
+                if done is None:
+                    done = memo[id(value)] = self.copy_tensor(value)
+                duplicate[key] = done
+            elif kind in _ATOMS:
+                duplicate[key] = value
+            else:
+                duplicate[key] = self.value(value)
+        return duplicate
+
+    def tensor(self, original: Tensor) -> Tensor:
+        """Copy a tensor, once."""
+        done = self.memo.get(id(original))
+        return self.remember(original, self.copy_tensor(original)) if done is None else done
+
+    def default_mapping(self, original: Any) -> Any:
+        """Copy a defaultdict, its factory included."""
+        duplicate = self.remember(original, defaultdict(None))
+        duplicate.default_factory = self.value(original.default_factory)
+        for key, value in original.items():
+            duplicate[self.value(key)] = self.value(value)
+        return duplicate
+
+    def sequence(self, original: Any) -> Any:
+        """Copy a list, deque or set; it is entered first, since it may hold itself."""
+        empty: Any = deque(maxlen=original.maxlen) if isinstance(original, deque) else type(original)()
+        duplicate = self.remember(original, empty)
+        add = duplicate.add if isinstance(duplicate, set) else duplicate.append
+        for value in self._numbered(original):
+            add(value)
+        return duplicate
+
+    def _numbered(self, values: Any) -> List[Any]:
+        """Copy the elements of something, each under its number for a name."""
+        outer, copies = self.attribute, []
+        for index, value in enumerate(values):
+            self.attribute = f"{outer}[{index}]" if outer else ""
+            copies.append(self.value(value))
+        self.attribute = outer
+        return copies
+
+    def tuple(self, original: Tuple[Any, ...]) -> Tuple[Any, ...]:
+        """Copy a tuple; the same object where nothing in it has changed."""
+        if _ATOMS.issuperset(map(type, original)):
+            return original
+        parts = self._numbered(original)
+        done = self.memo.get(id(original))  # it may be inside of one of its own parts
+        if done is not None or all(a is b for a, b in zip(parts, original)):
+            return original if done is None else done
+        return self.remember(original, tuple(parts))
+
+    # ---- what can be called ----
+
+    def method(self, original: types.MethodType) -> Any:
+        """Bind the method to the copy of its object; a saved forward goes on being watched."""
+        owner, function = self.value(original.__self__), original.__func__
+        if isinstance(owner, nn.Module) and self.attribute != "forward":
+            replaced = original.__self__.__dict__.get("forward")
+            if function is type(owner).forward or original == replaced:
+                function = SavedForward(function)
+        return types.MethodType(function, owner)
+
+    def builtin(self, original: Any) -> Any:
+        """Bind a method of a builtin type, such as a list's append, to the copy of its object."""
+        owner = bound_owner(original)
+        duplicate = owner if owner is None else self.value(owner)
+        return original if duplicate is owner else getattr(duplicate, original.__name__)
+
+    def function(self, original: types.FunctionType) -> Any:
+        """Copy a function whose closure, defaults or attributes lead into the model; any other one is shared."""
+        if not self.reach.leads(original):
+            return original
+        cells = tuple([self._cell(cell) for cell in original.__closure__ or ()])
+        duplicate = self.remember(
+            original,
+            types.FunctionType(original.__code__, original.__globals__, original.__name__, None, cells or None),
+        )
+        for old, new in zip(original.__closure__ or (), cells):
+            self._fill_cell(old, new)
+        duplicate.__defaults__ = self.value(original.__defaults__)
+        duplicate.__kwdefaults__ = self.value(original.__kwdefaults__)
+        for name, value in original.__dict__.items():
+            duplicate.__dict__[name] = self.value(value)
+        duplicate.__qualname__, duplicate.__module__ = original.__qualname__, original.__module__
+        return duplicate
+
+    def _cell(self, cell: Any) -> Any:
+        """Return the cell that a copied function has in a cell's place; functions that share one go on sharing it."""
+        if not self.reach.leads(cell):
+            return cell
+        done = self.memo.get(id(cell))
+        return self.remember(cell, types.CellType()) if done is None else done
+
+    def _fill_cell(self, old: Any, new: Any) -> None:
+        if old is new:
+            return
+        try:
+            new.cell_contents  # noqa: B018
+        except ValueError:
+            new.cell_contents = self.value(old.cell_contents)
+
+    def partial(self, original: Any) -> Any:
+        """Copy a functools.partial or an object of a class derived from it."""
+        if not self.reach.leads(original):
+            return original
+        keywords = {name: self.value(value) for name, value in original.keywords.items()}
+        arguments = (self.value(original.func), *map(self.value, original.args))
+        duplicate = self.remember(original, partial.__new__(type(original), *arguments, **keywords))
+        for name, value in original.__dict__.items():
+            duplicate.__dict__[name] = self.value(value)
+        return duplicate
+
+    def weak_reference(self, original: Any) -> Any:
+        """Refer to the copy of the object."""
+        target = referent(original)
+        duplicate = self.value(target) if target is not None else None
+        if duplicate is target:
+            return original
+        return weakref.ref(duplicate) if isinstance(original, weakref.ReferenceType) else weakref.proxy(duplicate)
+
+    # ---- any other object ----
+
+    def other(self, original: Any) -> Any:
+        """Copy an object that leads to a module or a tensor, if it can be; share it otherwise."""
+        if isinstance(original, partial):
+            return self.partial(original)
+        is_handle = isinstance(original, RemovableHandle)  # it takes a hook off, which must be the copy's
+        if is_shared(type(original)) or not (is_handle or self.reach.leads(original)):
+            return original
+        remembered = len(self.originals)
+        try:
+            return self._make(original)
+        except (NotCountable, RecursionError):
+            raise
+        except Exception:
+            for value in self.originals[remembered:]:  # nothing of a half-made copy stays
+                if not isinstance(value, (nn.Module, Tensor)):
+                    self.memo.pop(id(value), None)
+            return original
+
+    def _make(self, original: Any) -> Any:
+        kind = type(original)
+        base = next((base for base in kind.__mro__ if base in _BASES), None)
+        if base is not None:
+            return self._make_container(original, base)
+        if kind.__module__ == "numpy":  # an array of objects
+            duplicate = self.remember(original, original.copy())
+            for index in range(duplicate.size):
+                duplicate.flat[index] = self.value(original.flat[index])
+            return duplicate
+        if _has_own_construction(kind) and kind is not RemovableHandle:
+            if hasattr(kind, "__del__"):
+                return original
+            for part in attributes_of(original):
+                self.value(part)
+            return self.remember(original, copy.deepcopy(original, self.memo))
+        duplicate = self.remember(original, self._empty(kind, _Husk))
+        self.helpers.append(duplicate)
+        self.waiting.append((original, duplicate, (self.owner, self.attribute)))
+        return duplicate
+
+    def _make_container(self, original: Any, base: type) -> Any:
+        """Copy an object of a class derived from a builtin container, by the methods of that container."""
+        kind: Any = type(original)
+        if base in (tuple, frozenset):
+            duplicate = self.remember(original, base.__new__(kind, self._numbered(original)))
+        elif base is deque:
+            duplicate = self.remember(original, deque.__new__(kind))
+            deque.__init__(duplicate, (), original.maxlen)
+        else:
+            duplicate = self.remember(original, base.__new__(kind))
+        if base in (dict, OrderedDict, defaultdict):
+            if base is defaultdict:
+                duplicate.default_factory = self.value(original.default_factory)
+            for key, value in base.items(original):  # type: ignore[attr-defined]
+                base.__setitem__(duplicate, self.value(key), self.value(value))  # type: ignore[attr-defined]
+        elif base is set:
+            set.update(duplicate, self._numbered(original))
+        elif base in (list, deque):
+            base.extend(duplicate, self._numbered(original))  # type: ignore[attr-defined]
+        self._fill_object(original, duplicate)
+        return duplicate
+
+    def _fill_object(self, original: Any, duplicate: Any) -> None:
+        """Copy the attributes of an object, whatever its class does when one is set."""
+        outer = self.attribute
+        for name, value in list(getattr(original, "__dict__", {}).items()):
+            duplicate.__dict__[name] = self.value(value)
+        for name in slots_of(type(original)):
+            if hasattr(original, name):
+                object.__setattr__(duplicate, name, self.value(getattr(original, name)))
+        self.attribute = outer
+
+    def let_go(self) -> None:
+        """Empty all copies, so that none keeps another alive, and what dies closes nothing of the original's."""
+        for duplicate, husk in self.husks:
+            duplicate.__dict__.clear()
+            object.__setattr__(duplicate, "__class__", husk)
+        for copied in (self.modules, self.helpers):
+            for duplicate in copied:
+                if not isinstance(duplicate, torch.jit.ScriptModule):
+                    getattr(duplicate, "__dict__", {}).clear()
+        self.husks, self.helpers, self.waiting = [], [], []
+        self.memo, self.originals, self.reach = {}, [], Reach()
+
+
+class SavedForward:
+    """A forward that somebody has kept: it is watched like a call of its module, unless it is part of one.
+
+    ``m._old_forward = m.forward; m.forward = wrapped``, where ``wrapped`` comes back to it, is the latter.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def __call__(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        from .shape_tensor import THREAD
+
+        if THREAD.run is None:
+            return self.function(module, *args, **kwargs)
+        return THREAD.run.calls.saved_forward(module, self.function, args, kwargs)
+
+
+def _has_own_construction(kind: type) -> bool:
+    """Say whether a class says how its objects are to be copied."""
+    return (
+        kind.__reduce_ex__ is not object.__reduce_ex__
+        or kind.__reduce__ is not object.__reduce__
+        or getattr(kind, "__getstate__", None) is not getattr(object, "__getstate__", None)
+        or hasattr(kind, "__deepcopy__")
+        or not kind.__flags__ & 0x200  # not made by a class statement
+    )
+
+
+_CONTAINERS = frozenset((dict, OrderedDict, set, list))
+_BASES = (tuple, frozenset, defaultdict, OrderedDict, dict, set, list, deque)
+_REGISTRIES = frozenset(("_parameters", "_buffers", "_modules"))
+_ATOMS = frozenset(
+    (int, float, str, bool, bytes, complex, type(None), type, torch.dtype, torch.device, torch.Size, types.ModuleType)
+)
+_HANDLERS: Dict[type, Callable[[Copier, Any], Any]] = {
+    dict: Copier.mapping,
+    OrderedDict: Copier.mapping,
+    defaultdict: Copier.default_mapping,
+    list: Copier.sequence,
+    set: Copier.sequence,
+    deque: Copier.sequence,
+    tuple: Copier.tuple,
+    types.MethodType: Copier.method,
+    types.BuiltinFunctionType: Copier.builtin,
+    types.FunctionType: Copier.function,
+    partial: Copier.partial,
+    weakref.ReferenceType: Copier.weak_reference,
+    weakref.ProxyType: Copier.weak_reference,
+    weakref.CallableProxyType: Copier.weak_reference,
+}

@@ -1,0 +1,95 @@
+"""How a run copies tensors: as shapes, or for real."""
+
+import copy
+import weakref
+from typing import Any, Callable, Optional
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedTensorMixin
+
+from .copier import NotCountable
+from .modes import OperatorMode
+from .shape_tensor import META, NeedsValues, ShapeTensor, shape_tensor, without_values
+
+_SMALL_BUFFER = 4096
+"""Elements up to which a buffer, or a tensor that is a plain attribute, keeps its values."""
+_SMALL_PARAMETER = 16
+"""The same for parameters, whose values hardly ever decide anything."""
+
+_Buffer = getattr(nn, "Buffer", None)
+CopyTensor = Callable[[Tensor], Tensor]
+
+
+def shape_copies(mode: OperatorMode, keep_values: bool = True) -> CopyTensor:
+    """Return what copies a tensor without its values, or with them if it is small and ``keep_values`` is set."""
+    references, reference = mode.references, weakref.ref
+    largest_parameter = _SMALL_PARAMETER if keep_values else -1
+    largest_buffer = _SMALL_BUFFER if keep_values else -1
+
+    def copy_tensor(tensor: Tensor) -> Tensor:
+        kind = type(tensor)
+        if kind is nn.Parameter:
+            if tensor.numel() <= largest_parameter and _is_ordinary(tensor):
+                duplicate = Tensor._make_subclass(nn.Parameter, tensor.detach().clone(), tensor.requires_grad)
+            else:
+                duplicate = without_values(tensor)
+                duplicate._is_param = True
+        elif kind is Tensor or kind is ShapeTensor or kind is _Buffer:
+            if kind is not ShapeTensor and tensor.numel() <= largest_buffer and _is_ordinary(tensor):
+                duplicate = tensor.detach().clone()
+            else:
+                duplicate = without_values(tensor)
+            if kind is _Buffer:
+                duplicate._is_buffer = True
+        else:
+            return _other_copy(tensor)
+        references.append(reference(duplicate))
+        if tensor.__dict__:
+            duplicate.__dict__.update(tensor.__dict__)
+        return duplicate
+
+    return copy_tensor
+
+
+def _is_ordinary(tensor: Tensor) -> bool:
+    return tensor.layout is torch.strided and not (tensor.is_meta or tensor.is_quantized or tensor.is_nested)
+
+
+def _other_copy(tensor: Any) -> Tensor:
+    """Copy a tensor of a class of its own, if there is a way."""
+    if isinstance(tensor, UninitializedTensorMixin):
+        return _uninitialized_copy(tensor, META)
+    refuse_distributed(tensor)
+    kind = type(tensor)
+    if kind.__name__ == "FakeTensor":
+        return shape_tensor(tensor.shape, tensor.stride(), tensor.dtype, tensor.device, tensor.requires_grad)
+    raise NeedsValues(f"a {kind.__name__} of layout {tensor.layout} and dtype {tensor.dtype}")
+
+
+def refuse_distributed(tensor: Tensor) -> None:
+    """Raise NotCountable for a tensor that lies on several ranks, whose operators would wait for the others."""
+    if any(base.__name__ == "DTensor" for base in type(tensor).__mro__):
+        raise NotCountable("the model's tensors are spread over a device mesh (DTensor): count it before it is sharded")
+
+
+def real_copies(mode: OperatorMode) -> CopyTensor:
+    """Return what copies a tensor with its values."""
+
+    def copy_tensor(tensor: Tensor) -> Tensor:
+        refuse_distributed(tensor)
+        if type(tensor) is ShapeTensor:
+            raise NeedsValues("a real run of what is itself run without values")
+        if isinstance(tensor, UninitializedTensorMixin):
+            return _uninitialized_copy(tensor, None)
+        duplicate = copy.deepcopy(tensor) if tensor.is_leaf else tensor.detach().clone()
+        mode.own(duplicate)
+        return duplicate
+
+    return copy_tensor
+
+
+def _uninitialized_copy(tensor: Any, device: Optional[torch.device]) -> Tensor:
+    """Copy a lazy layer's parameter or buffer, which ``copy.deepcopy`` can't do for buffers."""
+    storage = tensor.data
+    return type(tensor)(requires_grad=tensor.requires_grad, device=device or storage.device, dtype=storage.dtype)

@@ -1,0 +1,504 @@
+"""The dispatch modes of a run: every ATen operator passes through one, on shapes alone or for real.
+
+On shapes, an operand without values makes a result without values: by a shape rule where there is one, by PyTorch's
+own meta kernel otherwise, and where only another view of the same memory is made, by PyTorch's own view. What depends
+on no input, such as ``torch.arange(n)`` or a small buffer, is a *constant*: it is computed as it stands, so that its
+value can be asked for, and means the same in whatever cache it lands. A constant that is written to with what has no
+value has none from then on.
+"""
+
+import random
+import sys
+import weakref
+from contextlib import contextmanager
+from math import prod
+from pathlib import Path
+from types import FunctionType
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set, Tuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from .observer import Observer
+from .operator_rules import SHAPE_RULES, strided, contiguous_strides
+from .schema import Effects, effects_of
+from .shape_tensor import (
+    META,
+    NeedsValues,
+    ShapeTensor,
+    alias,
+    device_of,
+    in_few_words,
+    lacks_values,
+    on_meta,
+    shape_tensor,
+    tensors_in,
+    without_values,
+)
+
+SMALL = 2**16
+"""Elements that a constant may have; a larger one is not worth its arithmetic."""
+
+no_torch_function = torch._C.DisableTorchFunction
+
+if hasattr(torch._C._DisableTorchDispatch, "__enter__"):
+    no_torch_dispatch: Any = torch._C._DisableTorchDispatch
+else:
+
+    @contextmanager
+    def no_torch_dispatch() -> Iterator[None]:
+        """Let tensors without memory be handled as if they had one (torch before 2.0 has only the guard)."""
+        guard = torch._C._DisableTorchDispatch()
+        try:
+            yield
+        finally:
+            del guard
+
+
+def storage_of(tensor: Tensor) -> Any:
+    """Return the storage that a tensor shares with its views."""
+    return tensor.untyped_storage() if hasattr(tensor, "untyped_storage") else tensor._storage()  # torch before 2.0
+
+
+class OperatorMode(TorchDispatchMode):
+    """Runs every ATen operator for real and tells the observer.
+
+    What is not the copy's own is never written to: a write to a tensor of the user's goes to a stand-in, which takes
+    its place for the rest of the run. Random numbers come from generators that belong to the run.
+    """
+
+    on_shapes = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.report: Callable[..., None] = _unobserved
+        self.failure = ""
+        self.storages: Set[int] = set()  # of the run's own tensors
+        self.references: List[Any] = []  # weak ones, to all tensors that the run has made
+        self.stand_ins: Dict[int, Tuple[Tensor, Tensor]] = {}
+        self.generators: Dict[torch.device, Any] = {}
+
+    # ---- dispatch ----
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        effects = effects_of(func)
+        if effects.composite:  # they come whole where inference mode keeps autograd from taking them apart
+            with self:
+                return func.decompose(*args, **(kwargs or {}))
+        with no_torch_function():
+            args, kwargs = args, kwargs or {}
+            if self.stand_ins:
+                args, kwargs = self._substituted(args), self._substituted(kwargs)
+            try:
+                out = self.compute(func, effects, args, kwargs)
+            except Exception as error:
+                if _is_of_a_kernel(error):
+                    self.fail(error)
+                raise
+            self.report(func, args, kwargs, out)
+        return out
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Keep torch from importing its compiler for the first operator, which takes a second."""
+        return False
+
+    def fail(self, error: BaseException) -> None:
+        """Note what the run has stumbled over: whatever the model makes of it, it would not have met it for real."""
+        self.failure = self.failure or in_few_words(error)
+
+    def compute(self, func: Any, effects: Effects, args: Any, kwargs: Dict[str, Any]) -> Any:
+        """Return the operator's result."""
+        if any(type(tensor) is ShapeTensor for tensor in tensors_in((*args, *kwargs.values()))):
+            raise NeedsValues(f"{func._schema.name} meets a tensor without values in a real run")
+        if effects.written:
+            args, kwargs = self._protected(effects, args, kwargs)
+        if effects.random:
+            out = self._drawn(func, effects, args, kwargs)
+        else:
+            out = func(*args, **kwargs)
+        if not effects.is_view:
+            self.own(out)
+        return out
+
+    # ---- what is the run's own ----
+
+    def own(self, made: Any) -> None:
+        """Note tensors that belong to the run."""
+        for tensor in (made,) if isinstance(made, Tensor) else tensors_in((made,)):
+            self.references.append(weakref.ref(tensor))
+            if tensor.layout is torch.strided:
+                self.storages.add(storage_of(tensor)._cdata)
+
+    def is_own(self, tensor: Tensor) -> bool:
+        """Say whether a tensor belongs to the run, so that it may be written to."""
+        return lacks_values(tensor) or storage_of(tensor)._cdata in self.storages
+
+    def made(self, module: nn.Module) -> bool:
+        """Say whether a module was made in the run, by its tensors."""
+        return any(self.is_own(tensor) for tensor in (*module.parameters(), *module.buffers()))
+
+    def alive(self) -> List[Tensor]:
+        """Return the tensors of the run that somebody still holds."""
+        return [tensor for tensor in [reference() for reference in self.references] if tensor is not None]
+
+    def leftovers(self) -> List[Tensor]:
+        """Return those of them that nobody may hold after the run."""
+        return self.alive()
+
+    def _protected(self, effects: Effects, args: Any, kwargs: Dict[str, Any]) -> Tuple[Any, Dict[str, Any]]:
+        """Make stand-ins for the user's own tensors that an operator is about to write to, and pass these instead."""
+        for index, name in effects.written:
+            target = args[index] if index < len(args) else kwargs.get(name)
+            for tensor in tensors_in((target,)):
+                if tensor.layout is torch.strided and not self.is_own(tensor):
+                    self._stand_in_for(tensor)
+        return self._substituted(args), self._substituted(kwargs)
+
+    def _stand_in_for(self, tensor: Tensor) -> None:
+        storage = storage_of(tensor)
+        size = storage.nbytes() // tensor.element_size()
+        whole = torch.as_strided(tensor.detach(), (size,), (1,), 0).clone()
+        self.stand_ins[storage._cdata] = tensor, whole
+        self.own(whole)
+
+    def _substituted(self, value: Any) -> Any:
+        if not self.stand_ins:
+            return value
+        if isinstance(value, Tensor):
+            if lacks_values(value) or value.layout is not torch.strided:
+                return value
+            _, whole = self.stand_ins.get(storage_of(value)._cdata, (None, None))
+            if whole is None or whole.dtype is not value.dtype:
+                return value
+            view = torch.as_strided(whole, value.shape, value.stride(), value.storage_offset())
+            return self._like_stand_in(view, whole)
+        if isinstance(value, dict):
+            return {name: self._substituted(part) for name, part in value.items()}
+        if isinstance(value, (list, tuple)):
+            return type(value)([self._substituted(part) for part in value])
+        return value
+
+    def _like_stand_in(self, view: Tensor, whole: Tensor) -> Tensor:
+        return view
+
+    # ---- random numbers ----
+
+    def _drawn(self, func: Any, effects: Effects, args: Any, kwargs: Dict[str, Any]) -> Any:
+        """Run a random operator with a generator of the run, which goes on where the process's own stands."""
+        if kwargs.get("generator") is not None:
+            return func(*args, **kwargs)
+        device = torch.device(kwargs.get("device") or device_of(tensors_in(args)) or "cpu")
+        generator = self._generator(device)
+        if effects.has_generator:
+            return func(*args, **{**kwargs, "generator": generator})
+        overload = getattr(func._overloadpacket, "generator", None)
+        if overload is not None and not tensors_in(args):
+            return overload(*args, **{**kwargs, "generator": generator})
+        return self._with_process_generator(device, generator, lambda: func(*args, **kwargs))
+
+    def _generator(self, device: torch.device) -> Any:
+        if device not in self.generators:
+            process = torch.default_generator
+            if device.type == "cuda":
+                process = torch.cuda.default_generators[device.index or 0]
+            generator = torch.Generator(device=device)
+            generator.set_state(process.get_state())
+            self.generators[device] = generator
+        return self.generators[device]
+
+    def _with_process_generator(self, device: torch.device, generator: Any, draw: Callable[[], Any]) -> Any:
+        """Run an operator that takes no generator: for as long as it draws, the process's own is the run's."""
+        process = torch.default_generator
+        if device.type == "cuda":
+            process = torch.cuda.default_generators[device.index or 0]
+        kept = process.get_state()
+        try:
+            process.set_state(generator.get_state())
+            return draw()
+        finally:
+            generator.set_state(process.get_state())
+            process.set_state(kept)
+
+    # ---- attention ----
+
+    def attention(self, *args: Any, **kwargs: Any) -> Any:
+        """Run attention, and report it as the one operator that it is on every real device."""
+        report, self.report = self.report, _unobserved
+        try:
+            out = self.attend(*args, **kwargs)
+        finally:
+            self.report = report
+        self.report(torch.ops.aten.scaled_dot_product_attention.default, args, kwargs, out)
+        return out
+
+    def attend(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the result of attention."""
+        return functional.scaled_dot_product_attention(*args, **kwargs)
+
+
+def _unobserved(*args: Any) -> None:
+    """Take the observer's place while the inside of an operator runs."""
+
+
+class ShapeMode(OperatorMode):
+    """Runs operators on shapes, and for real where all operands are constants."""
+
+    on_shapes = True
+
+    def own(self, made: Any) -> None:
+        if isinstance(made, Tensor):
+            self.references.append(weakref.ref(made))
+        else:
+            self.references.extend(map(weakref.ref, tensors_in((made,))))
+
+    def is_own(self, tensor: Tensor) -> bool:
+        if lacks_values(tensor):
+            return True
+        storage = storage_of(tensor)._cdata
+        return any(storage_of(own)._cdata == storage for own in self.alive() if own.layout is torch.strided)
+
+    def compute(self, func: Any, effects: Effects, args: Any, kwargs: Dict[str, Any]) -> Any:
+        rule = SHAPE_RULES.get(func)
+        out = NotImplemented if rule is None else rule(*args, **kwargs)
+        if out is NotImplemented:
+            tensors = tensors_in((*args, *kwargs.values()))
+            if any(map(lacks_values, tensors)):
+                if effects.is_view:
+                    return self._view(func, args, kwargs)
+                out = self._by_meta_kernel(func, effects, args, kwargs)
+            else:
+                return self._of_constants(func, effects, args, kwargs, tensors)
+        self.own(out)
+        return out
+
+    def leftovers(self) -> List[Tensor]:
+        """Return those that nobody may hold after the run: constants mean the same in whatever cache they are."""
+        return [tensor for tensor in self.alive() if lacks_values(tensor)]
+
+    # ---- operands without values ----
+
+    def _view(self, func: Any, args: Any, kwargs: Dict[str, Any]) -> Any:
+        """Let PyTorch make the view; it shares the storage that is not there."""
+        with no_torch_dispatch():
+            out = func(*args, **kwargs)
+        made = _map_tensors(out, lambda t: t if type(t) is ShapeTensor or t.is_meta else alias(t))
+        self.own(made)
+        return made
+
+    def _by_meta_kernel(self, func: Any, effects: Effects, args: Any, kwargs: Dict[str, Any]) -> Any:
+        """Call the operator with all of its tensors on the meta device, and take the result's shape from there."""
+        tensors = tensors_in((*args, *kwargs.values()))
+        device = kwargs.get("device") or device_of(tensors)
+        self._refuse_absent(device, tensors)
+        originals: Dict[int, Tuple[Tensor, Tensor]] = {}
+
+        def to_meta(tensor: Tensor) -> Tensor:
+            meta = on_meta(tensor)
+            originals[id(meta)] = meta, tensor
+            return meta
+
+        if func is torch.ops.aten.index.Tensor:
+            args = (args[0], _without_masks(args[1]))
+        meta_args, meta_kwargs = _map_tensors(args, to_meta), _map_tensors(kwargs, to_meta)
+        if effects.has_device and ("device" in kwargs or not tensors):
+            meta_kwargs = {**{k: v for k, v in meta_kwargs.items() if k != "pin_memory"}, "device": META}
+        out = func(*meta_args, **meta_kwargs)
+        if effects.written:
+            self._written(func, effects, args, kwargs, originals)
+
+        def from_meta(tensor: Tensor) -> Tensor:
+            _, original = originals.get(id(tensor), (None, None))
+            if original is not None:
+                return original
+            if device is None or torch.device(device).type == "meta" or not tensor.is_meta:
+                return tensor
+            if tensor.layout is not torch.strided:
+                raise NeedsValues(f"{func._schema.name} makes a tensor of layout {tensor.layout}")
+            return shape_tensor(tensor.shape, tensor.stride(), tensor.dtype, torch.device(device))
+
+        return _map_tensors(out, from_meta)
+
+    @staticmethod
+    def _refuse_absent(device: Any, tensors: Sequence[Tensor]) -> None:
+        """Leave a move to a device that is not there to a real run, which says what PyTorch says."""
+        if device is None or torch.device(device).type != "cuda" or torch.cuda.is_available():
+            return
+        if not any(tensor.is_cuda for tensor in tensors):
+            raise NeedsValues("no CUDA device is available")
+
+    def _written(self, func: Any, effects: Effects, args: Any, kwargs: Any, originals: Dict[int, Any]) -> None:
+        """Follow what was written to: shapes that have changed, and constants that have lost their values."""
+        resized = any(meta.shape != t.shape or meta.stride() != t.stride() for meta, t in originals.values())
+        if resized:
+            if torch.Tag.inplace_view not in getattr(func, "tags", ()):
+                raise NeedsValues(f"{func._schema.name} resizes a tensor")
+            with no_torch_dispatch():
+                func(*args, **kwargs)
+        for index, name in effects.written:
+            for tensor in tensors_in((args[index] if index < len(args) else kwargs.get(name),)):
+                if not lacks_values(tensor):
+                    self._forget_values(tensor)
+
+    def _forget_values(self, constant: Tensor) -> None:
+        """Make a constant, and all that share its memory, tensors without values from here on."""
+        storage = storage_of(constant)._cdata
+        if not self.is_own(constant):
+            self._stand_in_for(constant)
+            owner, whole = self.stand_ins[storage]
+            self.stand_ins[storage] = owner, without_values(whole)
+            return
+        for tensor in self.alive():
+            if type(tensor) is not ShapeTensor and not tensor.is_meta and storage_of(tensor)._cdata == storage:
+                tensor.__class__ = ShapeTensor
+        constant.__class__ = ShapeTensor
+
+    def _like_stand_in(self, view: Tensor, whole: Tensor) -> Tensor:
+        return alias(view) if type(whole) is ShapeTensor and type(view) is not ShapeTensor else view
+
+    # ---- constants ----
+
+    def _of_constants(
+        self, func: Any, effects: Effects, args: Any, kwargs: Dict[str, Any], tensors: List[Tensor]
+    ) -> Any:
+        """Compute what depends on no input, if it is small; random numbers are not computed at all."""
+        if effects.random or not (effects.is_view or self._stays_small(func, effects, args, kwargs, tensors)):
+            out = self._by_meta_kernel(func, effects, args, self._somewhere(effects, kwargs, tensors))
+            self.own(out)
+            return out
+        if effects.written:
+            args, kwargs = self._protected(effects, args, kwargs)
+        out = func(*args, **kwargs)
+        if out is not None:
+            self.own(out)
+        return out
+
+    @staticmethod
+    def _somewhere(effects: Effects, kwargs: Dict[str, Any], tensors: Sequence[Tensor]) -> Dict[str, Any]:
+        """Name the device of a result that is made from nothing."""
+        if effects.has_device and not tensors and kwargs.get("device") is None:
+            return {**kwargs, "device": torch.device("cpu")}
+        return kwargs
+
+    def _stays_small(
+        self, func: Any, effects: Effects, args: Any, kwargs: Dict[str, Any], tensors: Sequence[Tensor]
+    ) -> bool:
+        """Say whether neither the operands nor the result are too large to be computed."""
+        bound = _size_bound(func, effects, args, tensors)
+        if bound is not None:
+            return bound <= SMALL
+        try:
+            out = self._by_meta_kernel(func, effects._replace(written=()), args, self._somewhere(effects, kwargs, tensors))
+        except Exception:
+            return True  # how large it gets depends on values, which are known
+        return sum(tensor.numel() for tensor in tensors_in((out,))) <= SMALL
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Give the result the layout that the fused kernel gives it, which is that of the queries."""
+        like = next((t for t in (query, key, value) if type(t) is ShapeTensor), None)
+        if like is None:
+            return super().attend(query, key, value, *args, **kwargs)
+        shape = (*query.shape[:-1], value.shape[-1])
+        if query.dim() == 4 and query.shape[-1] == key.shape[-1] == value.shape[-1]:
+            return torch.empty_like(query) if type(query) is ShapeTensor else torch.empty_like(like)
+        out = strided(shape, contiguous_strides(shape), like)
+        self.own(out)
+        return out
+
+
+def _size_bound(func: Any, effects: Effects, args: Any, tensors: Sequence[Tensor]) -> Optional[int]:
+    """Return how many elements operands and result have at most, or None where only PyTorch's kernel can tell."""
+    if not tensors:
+        if args and isinstance(args[0], (list, tuple)):
+            return prod(args[0])
+        if func._schema.name == "aten::arange" and all(isinstance(bound, (int, float)) for bound in args):
+            start, end, step = (0, *args, 1) if len(args) == 1 else (*args, 1)[:3]
+            return abs(int((end - start) / (step or 1))) + 1
+        return None
+    sizes = [tensor.numel() for tensor in tensors]
+    if sum(sizes) > SMALL:
+        return sum(sizes)
+    if effects.has_sizes:
+        return prod(args[1]) if func._schema.name.startswith("aten::new_") else None
+    of_one_shape = len({tensor.shape for tensor in tensors if tensor.dim()}) <= 1
+    if of_one_shape or func._schema.name in ("aten::cat", "aten::stack"):
+        return sum(sizes)
+    return prod(sizes) if prod(sizes) <= SMALL else None
+
+
+def _without_masks(indices: Sequence[Any]) -> List[Any]:
+    """Replace masks whose values are known by the indices that they stand for."""
+    found: List[Any] = []
+    for index in indices:
+        is_mask = isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8) and not lacks_values(index)
+        found.extend(index.nonzero().unbind(1) if is_mask else (index,))
+    return found
+
+
+def _map_tensors(value: Any, function: Callable[[Tensor], Any]) -> Any:
+    """Apply a function to the tensors of an operator's arguments or results."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, (list, tuple)):
+        return type(value)([_map_tensors(part, function) for part in value])
+    if isinstance(value, dict):
+        return {name: _map_tensors(part, function) for name, part in value.items()}
+    return value
+
+
+_OWN_CODE = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
+_KERNEL_ERRORS = (RuntimeError, TypeError, ValueError, IndexError, AttributeError, KeyError, AssertionError)
+
+
+def _is_of_a_kernel(error: BaseException) -> bool:
+    """Say whether an exception comes from PyTorch or from here, and not from a signal's handler in between."""
+    if not isinstance(error, _KERNEL_ERRORS):
+        return False
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is None or trace.tb_frame.f_code.co_filename.startswith(_OWN_CODE)
+
+
+def is_for_lack_of_values(error: BaseException) -> bool:
+    """Say whether a tensor without values may be to blame for an exception that no operator has raised.
+
+    Python code of PyTorch that is handed one, or a function in C that is, may complain of it; what the model's own
+    code raises by itself, or a signal's handler, has nothing to do with it.
+    """
+    if isinstance(error, NeedsValues) or "ShapeTensor" in str(error):
+        return True
+    if not isinstance(error, (RuntimeError, TypeError)) or (isinstance(error, TypeError) and "ensor" not in str(error)):
+        return False
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return False
+    code = trace.tb_frame.f_code
+    return code.co_filename.startswith(_OWN_CODE[1]) or not _raises(code, trace.tb_lasti)
+
+
+def _raises(code: Any, offset: int) -> bool:
+    """Say whether the instruction at an offset is a ``raise``."""
+    import dis
+
+    return any(i.offset == offset and i.opname in ("RAISE_VARARGS", "RERAISE") for i in dis.get_instructions(code))
+
+
+class AttentionMode(TorchFunctionMode):
+    """Leads every call of ``scaled_dot_product_attention`` through the operator mode, as one operator."""
+
+    def __init__(self, operators: OperatorMode) -> None:
+        super().__init__()
+        self.replaced = {getattr(functional, "scaled_dot_product_attention", None): operators.attention}
+        heads = functional.multi_head_attention_forward
+        namespace = {**heads.__globals__, "scaled_dot_product_attention": operators.attention}
+        namespace["has_torch_function"] = lambda tensors: False  # or it would come back here and never run
+        self.replaced[heads] = FunctionType(heads.__code__, namespace, heads.__name__, heads.__defaults__)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return self.replaced.get(func, func)(*args, **(kwargs or {}))

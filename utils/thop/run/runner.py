@@ -1,0 +1,185 @@
+"""Run a copy of a model once, under the eyes of an observer, and leave the model and the process as they were.
+
+The copy is run on shapes alone, or for real where shapes are not enough.
+"""
+
+import gc
+import traceback
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from .ambient import Ambient, PythonRandom
+from .calls import CALLS_OF_MODULES, Calls
+from .copier import Copier, NotCountable, Replica
+from .copies import CopyTensor, real_copies, shape_copies
+from .modes import AttentionMode, OperatorMode, ShapeMode, is_for_lack_of_values
+from .observer import Observer
+from .shape_tensor import THREAD, NeedsValues, in_few_words
+from .surroundings import Surroundings, evict
+
+Observe = Callable[[Replica], Observer]
+
+
+class Facts(NamedTuple):
+    """What is known of a tensor that a run returned."""
+
+    shape: Tuple[int, ...]
+    dtype: torch.dtype
+    strides: Tuple[int, ...]
+    device: torch.device
+
+
+@dataclass
+class Run:
+    """How a run went: what the model returned, each tensor replaced by its Facts, and in which mode it ran.
+
+    mode: "shape" without values, "real" for a forward pass with arithmetic; why: what the shape run stumbled over.
+    leftovers: what of the run somebody still holds, and where; empty unless a tensor could not be taken back.
+    """
+
+    output: Any
+    mode: str
+    why: str = ""
+    leftovers: List[str] = field(default_factory=list)
+
+
+def run(
+    model: nn.Module,
+    inputs: Sequence[Any],
+    observe: Observe,
+    on_shapes: bool = True,
+    kwargs: Optional[Dict[str, Any]] = None,
+) -> Run:
+    """Run a copy of ``model`` on copies of ``inputs``, in evaluation mode and without gradients.
+
+    It is run on shapes alone where that is possible, and for real where the lack of values is in the way or where
+    ``on_shapes`` is False. ``observe`` is called with each copy and returns the observer of its run. Any other
+    exception passes through: it is the model's own, or somebody's signal. The model, the inputs, what the model's code
+    keeps elsewhere, and the state of the thread and of the random generators are as before in any case.
+
+    Raises:
+        NotCountable: the model is spread over several processes.
+    """
+    why = "a real run was asked for"
+    if on_shapes:
+        attempt = _Attempt(model, inputs, kwargs or {}, observe, ShapeMode())
+        try:
+            return attempt.go()
+        except Exception as error:
+            why = attempt.mode.failure or (in_few_words(error) if is_for_lack_of_values(error) else "")
+            if not why or any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
+                raise
+            traceback.clear_frames(error.__traceback__)  # they hold tensors of the run
+        attempt.take_back(thoroughly=True)
+    result = _Attempt(model, inputs, kwargs or {}, observe, OperatorMode()).go()
+    result.why = why
+    return result
+
+
+class _Attempt:
+    """One run of one copy."""
+
+    def __init__(
+        self, model: nn.Module, inputs: Sequence[Any], kwargs: Dict[str, Any], observe: Observe, mode: OperatorMode
+    ) -> None:
+        self.model, self.inputs, self.kwargs, self.observe, self.mode = model, inputs, kwargs, observe, mode
+        self.copier = Copier(self._copies(True))
+        self.calls: Optional[Calls] = None
+        self.surroundings: Optional[Surroundings] = None
+        self.outer = THREAD.run
+
+    def fail(self, error: BaseException) -> None:
+        """Note that a value was asked for."""
+        self.mode.fail(error)
+
+    def _copies(self, keep_values: bool) -> CopyTensor:
+        return shape_copies(self.mode, keep_values) if self.mode.on_shapes else real_copies(self.mode)
+
+    def go(self) -> Run:
+        """Run the copy; whatever happens, put things back, twice: an interrupt may cut the first time short."""
+        ambient, python_random = Ambient(), PythonRandom()
+        try:
+            try:
+                output = self._run(ambient)
+            finally:
+                self._put_back(ambient, python_random)
+        finally:
+            self._put_back(ambient, python_random)
+        leftovers = self.take_back(thoroughly=True)
+        return Run(output, "shape" if self.mode.on_shapes else "real", leftovers=leftovers)
+
+    def _run(self, ambient: Ambient) -> Any:
+        ambient.set_aside()
+        THREAD.run = None
+        torch._C._set_grad_enabled(False)
+        replica = self.copier.replica(self.model)
+        self.copier.copy_tensor = self._copies(False)
+        arguments = self.copier.copy(tuple(self.inputs))
+        keywords = self.copier.copy(dict(self.kwargs))
+        self.copier.copy_tensor = self._copies(True)
+        _settle(replica)
+        observer = self.observe(replica)
+        self.surroundings = Surroundings(replica.modules)
+        self.calls = Calls(self.copier, replica, observer, self.mode)
+        observer.begin(arguments)
+        self.mode.report = observer.operator
+        CALLS_OF_MODULES.put_on(self)
+        attention: Any = AttentionMode(self.mode) if observer.attention_is_one_operator else nullcontext()
+        with self.mode, attention:
+            THREAD.run = self
+            output = replica.model(*arguments, **keywords)
+            THREAD.run = None
+        if self.mode.failure:  # the model has caught it and taken another way than with real values
+            raise NeedsValues(self.mode.failure)
+        observer.end()
+        return _described(output)
+
+    def _put_back(self, ambient: Ambient, python_random: PythonRandom) -> None:
+        THREAD.run = self.outer
+        ambient.restore()
+        CALLS_OF_MODULES.take_off(self)
+        python_random.restore(lambda: self.surroundings is None or self.surroundings.mentions_random)
+        if self.calls is not None:
+            self.calls.let_go()
+        self.copier.let_go()
+        self.take_back(thoroughly=False)
+
+    def take_back(self, thoroughly: bool) -> List[str]:
+        """Take the run's tensors out of wherever the model has put them, and say what is left.
+
+        ``thoroughly`` asks the garbage collector too; it would find what an exception on its way holds.
+        """
+        if self.surroundings is not None and self.mode.leftovers():
+            self.surroundings.give_back(self.mode.leftovers())
+        if thoroughly and self.mode.leftovers():
+            gc.collect()
+            if self.mode.leftovers():
+                evict(self.mode.leftovers())
+        return [f"a tensor of shape {tuple(tensor.shape)}" for tensor in self.mode.leftovers()] if thoroughly else []
+
+
+def _described(output: Any) -> Any:
+    """Replace every tensor of what a model returned by what is known of it."""
+    if isinstance(output, Tensor):
+        return Facts(tuple(output.shape), output.dtype, tuple(output.stride()), output.device)
+    if isinstance(output, dict):
+        return {key: _described(value) for key, value in output.items()}
+    if isinstance(output, (list, tuple)):
+        return [_described(value) for value in output]
+    return type(output)
+
+
+def _settle(replica: Replica) -> None:
+    """Put a copy into evaluation mode, and keep its transformer layers from the fused path that skips their parts."""
+    if any(type(module).train is not nn.Module.train for module in replica.modules):
+        replica.model.eval()
+    for module in replica.modules:
+        if isinstance(module, nn.TransformerEncoderLayer):
+            module.activation_relu_or_gelu = 0
+
+
+__all__ = ["Facts", "NotCountable", "Run", "in_few_words", "run"]
