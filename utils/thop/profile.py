@@ -1,53 +1,16 @@
 """The layer ledger: what every layer of a model computes, reads and writes in one forward pass."""
 
 import inspect
-from dataclasses import dataclass, field
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Set, Tuple, Type
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Type
 
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedParameter
 
 from .hooks import Cost, ForwardHook, Hook, add_buffers, add_to_buffers, count_nothing, find_hook, read_buffers
+from .places import Layer, Places, own_parameters
 from .run import Observer, Replica, Run, collector_paused, run, unwrap
 
 CustomOps = Mapping[Type[nn.Module], ForwardHook]
 Tree = Dict[str, Tuple[float, float, float, float, Any]]
-
-
-@dataclass
-class Layer:
-    """One place in the module tree, and what the calls made there cost; its parts' costs are theirs.
-
-    path: name from the root, as in ``named_modules()``; kind: the module's class; parameters: elements of its own
-    parameters, by an identity that tells shared ones; output_shape: of the last call's first tensor.
-    """
-
-    name: str
-    path: str
-    kind: Type[nn.Module]
-    parameters: Dict[int, int] = field(default_factory=dict)
-    children: Dict[int, "Layer"] = field(default_factory=dict)
-    ops: float = 0
-    kernel: float = 0
-    output: float = 0
-    calls: int = 0
-    output_shape: Tuple[int, ...] = ()
-    hook: Optional[ForwardHook] = None
-
-    def walk(self) -> Iterator["Layer"]:
-        """Yield this layer and all below it, depth first."""
-        yield self
-        for child in self.children.values():
-            yield from child.walk()
-
-
-def own_parameters(module: nn.Module) -> Dict[int, int]:
-    """Return the elements of a module's own parameters by identity; lazy ones have none before they are run."""
-    return {
-        id(p): p.numel()
-        for p in module._parameters.values()
-        if type(p) is nn.Parameter or (p is not None and not isinstance(p, UninitializedParameter))
-    }
 
 
 def count_parameters(module: nn.Module, recurse: bool = True) -> int:
@@ -121,56 +84,20 @@ class LayerLedger(Observer):
         self.custom_ops = custom_ops or {}
         self.missing: Dict[str, int] = {}
         self.hooks: Dict[Type[nn.Module], Optional[ForwardHook]] = {}
-        self.modules = replica.modules
-        self.places: Dict[int, List[Layer]] = {}
-        self.root = self._plant("", "", replica.model, replica.unregistered, set())
+        self.places = Places(replica)
+        self.root = self.places.root
         self.current = self.root
         self.counted_layers_running = 0
         self.calls = 0
         self.asking_a_rule = False
         if self.custom_ops:
-            for module in self.modules:
+            for module in replica.modules:
                 self._prepare_buffers(module)
-
-    def _plant(
-        self,
-        name: str,
-        path: str,
-        module: nn.Module,
-        unregistered: Dict[int, List[Tuple[str, nn.Module]]],
-        above: Set[int],
-    ) -> Layer:
-        """Build the tree of places; a module inside itself is not followed again."""
-        layer = Layer(name, path, type(module))
-        self.places.setdefault(id(module), []).append(layer)
-        parts: Iterable[Tuple[str, Optional[nn.Module]]] = module._modules.items()
-        if id(module) in unregistered:
-            parts = [*parts, *unregistered[id(module)]]
-        if parts:
-            above.add(id(module))
-            for child_name, child in parts:
-                if child is None or id(child) in above or id(child) in layer.children:
-                    continue
-                child_path = f"{path}.{child_name}" if path else child_name
-                layer.children[id(child)] = self._plant(child_name, child_path, child, unregistered, above)
-            above.discard(id(module))
-        return layer
 
     @staticmethod
     def _prepare_buffers(module: nn.Module) -> None:
         add_buffers(module)
         module.total_params += count_parameters(module)
-
-    def _place(self, module: nn.Module) -> Layer:
-        """Find the place of a call: the caller's own part, or else the one that shares most of its path."""
-        own = self.current.children.get(id(module))
-        if own is not None:
-            return own
-        places = self.places[id(module)]
-        if len(places) == 1:
-            return places[0]
-        caller = self.current.path.split(".")
-        return max(places, key=lambda place: _shared_start(place.path.split("."), caller))
 
     def _hook(self, kind: Type[nn.Module]) -> Optional[ForwardHook]:
         """Find the rule of a class, once."""
@@ -184,7 +111,7 @@ class LayerLedger(Observer):
             return module, caller, caller, 0, 0
         self.calls = calls = self.calls + 1
         running = self.counted_layers_running
-        self.current = layer = self._place(module)
+        self.current = layer = self.places.of_call(module, caller)
         if not layer.calls:
             layer.hook = self._hook(type(module))
         if layer.hook is not None and layer.hook is not count_nothing:
@@ -226,10 +153,12 @@ class LayerLedger(Observer):
     def _ask(self, module: nn.Module, hook: Optional[ForwardHook], inputs: Tuple[Any, ...], out: Any) -> Cost:
         if isinstance(hook, Hook):
             cost = hook.cost(module, inputs, out)
-            if self.custom_ops:
+            if self.custom_ops and "total_ops" in module._buffers:
                 add_to_buffers(module, cost)
             return cost
         assert hook is not None
+        if "total_ops" not in module._buffers:  # it has joined in the run
+            self._prepare_buffers(module)
         before = read_buffers(module)
         hook(module, inputs, out)
         after = read_buffers(module)
@@ -239,12 +168,7 @@ class LayerLedger(Observer):
         return cost
 
     def end(self) -> None:
-        """Note every place's parameters, which lazy layers have only now, and let go of the modules."""
-        for module in self.modules:
-            if module._parameters:
-                for place in self.places.get(id(module), ()):
-                    place.parameters = own_parameters(module)
-        self.modules, self.places = [], {}
+        self.places.note_parameters()
 
     def _miss(self, name: str) -> None:
         self.missing[name] = self.missing.get(name, 0) + 1
@@ -255,11 +179,6 @@ class LayerLedger(Observer):
             operands = _PRODUCTS.get(func._schema.name)
             if operands is not None:
                 self.current.ops += operands(args, out)
-
-
-def _shared_start(a: Sequence[str], b: Sequence[str]) -> int:
-    """Count the leading parts that two paths have in common."""
-    return next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
 
 
 def _product_of_first(args: Tuple[Any, ...], out: Tensor) -> int:

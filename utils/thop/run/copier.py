@@ -80,6 +80,7 @@ class Copier:
         self.husks: List[Any] = []
         self.helpers: List[Any] = []
         self.ordinary: Set[type] = set()
+        self.functions: List[types.FunctionType] = []  # that the model holds
         self.owner: Optional[nn.Module] = None
         self.attribute = ""
 
@@ -268,6 +269,7 @@ class Copier:
 
     def function(self, original: types.FunctionType) -> Any:
         """Copy a function whose closure, defaults or attributes lead into the model; any other one is shared."""
+        self.functions.append(original)
         if not self.reach.leads(original):
             return original
         cells = tuple([self._cell(cell) for cell in original.__closure__ or ()])

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedTensorMixin
 
 from .copier import NotCountable
-from .modes import OperatorMode
+from .modes import OperatorMode, storage_of
 from .shape_tensor import META, NeedsValues, ShapeTensor, shape_tensor, without_values
 
 _SMALL_BUFFER = 4096
@@ -23,7 +23,7 @@ CopyTensor = Callable[[Tensor], Tensor]
 
 def shape_copies(mode: OperatorMode, keep_values: bool = True) -> CopyTensor:
     """Return what copies a tensor without its values, or with them if it is small and ``keep_values`` is set."""
-    references, reference = mode.references, weakref.ref
+    references, storages, reference = mode.references, mode.storages, weakref.ref
     largest_parameter = _SMALL_PARAMETER if keep_values else -1
     largest_buffer = _SMALL_BUFFER if keep_values else -1
 
@@ -32,12 +32,14 @@ def shape_copies(mode: OperatorMode, keep_values: bool = True) -> CopyTensor:
         if kind is nn.Parameter:
             if tensor.numel() <= largest_parameter and _is_ordinary(tensor):
                 duplicate = Tensor._make_subclass(nn.Parameter, tensor.detach().clone(), tensor.requires_grad)
+                storages.add(storage_of(duplicate)._cdata)
             else:
                 duplicate = without_values(tensor)
                 duplicate._is_param = True
         elif kind is Tensor or kind is ShapeTensor or kind is _Buffer:
             if kind is not ShapeTensor and tensor.numel() <= largest_buffer and _is_ordinary(tensor):
                 duplicate = tensor.detach().clone()
+                storages.add(storage_of(duplicate)._cdata)
             else:
                 duplicate = without_values(tensor)
             if kind is _Buffer:

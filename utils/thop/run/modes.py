@@ -120,17 +120,16 @@ class OperatorMode(TorchDispatchMode):
             out = self._drawn(func, effects, args, kwargs)
         else:
             out = func(*args, **kwargs)
-        if not effects.is_view:
-            self.own(out)
+        self.own(out, effects.is_view)
         return out
 
     # ---- what is the run's own ----
 
-    def own(self, made: Any) -> None:
-        """Note tensors that belong to the run."""
+    def own(self, made: Any, is_view: bool = False) -> None:
+        """Note tensors that the run has made; a view is the run's own if what it is a view of is."""
         for tensor in (made,) if isinstance(made, Tensor) else tensors_in((made,)):
             self.references.append(weakref.ref(tensor))
-            if tensor.layout is torch.strided:
+            if not is_view and type(tensor) is not ShapeTensor and tensor.layout is torch.strided:
                 self.storages.add(storage_of(tensor)._cdata)
 
     def is_own(self, tensor: Tensor) -> bool:
@@ -174,7 +173,8 @@ class OperatorMode(TorchDispatchMode):
             _, whole = self.stand_ins.get(storage_of(value)._cdata, (None, None))
             if whole is None or whole.dtype is not value.dtype:
                 return value
-            view = torch.as_strided(whole, value.shape, value.stride(), value.storage_offset())
+            with no_torch_dispatch():
+                view = torch.as_strided(whole, value.shape, value.stride(), value.storage_offset())
             return self._like_stand_in(view, whole)
         if isinstance(value, dict):
             return {name: self._substituted(part) for name, part in value.items()}
@@ -248,18 +248,6 @@ class ShapeMode(OperatorMode):
     """Runs operators on shapes, and for real where all operands are constants."""
 
     on_shapes = True
-
-    def own(self, made: Any) -> None:
-        if isinstance(made, Tensor):
-            self.references.append(weakref.ref(made))
-        else:
-            self.references.extend(map(weakref.ref, tensors_in((made,))))
-
-    def is_own(self, tensor: Tensor) -> bool:
-        if lacks_values(tensor):
-            return True
-        storage = storage_of(tensor)._cdata
-        return any(storage_of(own)._cdata == storage for own in self.alive() if own.layout is torch.strided)
 
     def compute(self, func: Any, effects: Effects, args: Any, kwargs: Dict[str, Any]) -> Any:
         rule = SHAPE_RULES.get(func)
@@ -372,8 +360,7 @@ class ShapeMode(OperatorMode):
         if effects.written:
             args, kwargs = self._protected(effects, args, kwargs)
         out = func(*args, **kwargs)
-        if out is not None:
-            self.own(out)
+        self.own(out, effects.is_view)
         return out
 
     @staticmethod

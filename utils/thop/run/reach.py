@@ -3,8 +3,8 @@
 import types
 import weakref
 from collections import deque
-from functools import lru_cache, partial
-from typing import Any, Dict, Iterable, List, Optional, Tuple
+from functools import partial
+from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple, TypeVar
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -18,7 +18,22 @@ _SHARED_PACKAGES = frozenset(
 """Objects of these packages stand for something of the process: a thread, a lock, a file, a graph of PyTorch."""
 
 
-@lru_cache(maxsize=None)
+Answer = TypeVar("Answer")
+
+
+def per_class(function: Callable[[type], Answer]) -> Callable[[type], Answer]:
+    """Remember what a function says of each class for as long as the class lives."""
+    known: "weakref.WeakKeyDictionary[type, Answer]" = weakref.WeakKeyDictionary()
+
+    def answer(kind: type) -> Answer:
+        if kind not in known:
+            known[kind] = function(kind)
+        return known[kind]
+
+    return answer
+
+
+@per_class
 def is_shared(kind: type) -> bool:
     """Say whether objects of a class are never copied, nor looked into."""
     if issubclass(kind, (dict, list, tuple, set, frozenset, deque, RemovableHandle)):
@@ -26,7 +41,7 @@ def is_shared(kind: type) -> bool:
     return any(base.__module__.partition(".")[0] in _SHARED_PACKAGES for base in kind.__mro__)
 
 
-@lru_cache(maxsize=None)
+@per_class
 def slots_of(kind: type) -> Tuple[str, ...]:
     """Return the names of a class's slots, under which their values are found."""
     if not any("__slots__" in vars(base) for base in kind.__mro__):

@@ -123,7 +123,7 @@ class _Attempt:
         self.copier.copy_tensor = self._copies(True)
         _settle(replica)
         observer = self.observe(replica)
-        self.surroundings = Surroundings(replica.modules)
+        self.surroundings = Surroundings(replica.modules, self.copier.functions)
         self.calls = Calls(self.copier, replica, observer, self.mode)
         observer.begin(arguments)
         self.mode.report = observer.operator

@@ -13,7 +13,7 @@ import gc
 import types
 import weakref
 from collections import OrderedDict, defaultdict, deque
-from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Set, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from torch import Tensor, nn
 
@@ -150,7 +150,7 @@ _KNOWN: "OrderedDict[Tuple[int, ...], Tuple[List[Any], _Places]]" = OrderedDict(
 def _places_of(kinds: Iterable[type]) -> _Places:
     """Return the places that classes can write to, worked out once as long as these have the same forwards."""
     kinds = list(kinds)
-    key = tuple(id(part) for kind in kinds for part in (kind, kind.forward))  # type: ignore[attr-defined]
+    key = tuple(id(part) for kind in kinds for part in (kind, getattr(kind, "forward", None)))
     references, places = _KNOWN.get(key, ([], None))
     if places is None or any(reference() is not kind for reference, kind in zip(references, kinds)):
         places = _Places(kinds)
@@ -163,15 +163,10 @@ def _places_of(kinds: Iterable[type]) -> _Places:
 class Surroundings:
     """The mutable places that the code of some modules names, each with what it holds when this is made."""
 
-    def __init__(self, modules: Iterable[nn.Module]) -> None:
-        modules = list(modules)
+    def __init__(self, modules: Iterable[nn.Module], functions: Sequence[types.FunctionType] = ()) -> None:
         found = [_places_of({type(module): None for module in modules})]
-        own = [module.__dict__["forward"] for module in modules if "forward" in module.__dict__]
-        for module in modules:
-            if module._forward_hooks or module._forward_pre_hooks:
-                own += [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
-        if own:
-            found.append(_Places(own))
+        if functions:
+            found.append(_Places(functions))
         self.mentions_random = any(places.mentions_random for places in found)
         self.containers: List[Tuple[Any, Any]] = []
         self.caches: List[Any] = []
@@ -235,20 +230,36 @@ _CONTAINERS = frozenset((dict, OrderedDict, defaultdict, list, set, deque))
 
 
 def evict(values: List[Any]) -> None:
-    """Take objects out of every container that the garbage collector knows to hold one of them."""
+    """Take objects out of everything that the garbage collector knows to hold one of them.
+
+    What was there before is not known: an element goes, a name is left with None.
+    """
     wanted = {id(value) for value in values}
     for holder in gc.get_referrers(*values):
         if holder is values:
             continue
         if isinstance(holder, dict):
-            for key in [key for key, held in list(holder.items()) if id(held) in wanted]:
-                del holder[key]
+            _evict_from_dict(holder, wanted)
         elif isinstance(holder, list):
             holder[:] = [held for held in holder if id(held) not in wanted]
         elif isinstance(holder, set):
             holder.difference_update([held for held in holder if id(held) in wanted])
-        elif isinstance(holder, types.CellType) and id(_content(holder)) in wanted:
-            holder.cell_contents = None
+        elif isinstance(holder, types.CellType):
+            if id(_content(holder)) in wanted:
+                holder.cell_contents = None
+        elif isinstance(getattr(holder, "__dict__", None), dict):
+            _evict_from_dict(holder.__dict__, wanted, None)
+
+
+def _evict_from_dict(holder: Dict[Any, Any], wanted: Set[int], instead: Any = _MISSING) -> None:
+    if instead is _MISSING and "__name__" in holder and "__spec__" in holder:
+        instead = None  # the names of a Python module
+    owner = next((kind for kind in gc.get_referrers(holder) if isinstance(kind, type)), None)
+    for key in [key for key, held in list(holder.items()) if id(held) in wanted]:
+        if owner is not None and vars(owner).get(key) is holder[key]:
+            setattr(owner, key, None)
+        else:
+            _put(holder, key, instead)
 
 
 def _content(cell: Any) -> Optional[Any]:

@@ -1,0 +1,169 @@
+"""The places of a model's module tree, to which calls are charged.
+
+A module that is held in several places has a row in each; what is inside of it is planted at the first one, and at
+another one only once it is called there. So the tree is no larger than the model and its calls.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Dict, Iterator, List, Optional, Set, Tuple, Type
+
+from torch import nn
+from torch.nn.parameter import UninitializedParameter
+
+from .hooks import ForwardHook
+from .run import Replica
+
+
+@dataclass
+class Layer:
+    """One place in the module tree, and what the calls made there cost; its parts' costs are theirs.
+
+    path: name from the root, as in ``named_modules()``; kind: the module's class; parameters: elements of its own
+    parameters, by an identity that tells shared ones (of all below it, where its parts are shown at ``first`` alone);
+    output_shape: of the last call's first tensor.
+    """
+
+    name: str
+    path: str
+    kind: Type[nn.Module]
+    parameters: Dict[int, int] = field(default_factory=dict)
+    children: Dict[int, "Layer"] = field(default_factory=dict)
+    ops: float = 0
+    kernel: float = 0
+    output: float = 0
+    calls: int = 0
+    output_shape: Tuple[int, ...] = ()
+    hook: Optional[ForwardHook] = None
+    parent: Optional["Layer"] = field(default=None, repr=False, compare=False)
+    first: Optional["Layer"] = field(default=None, repr=False, compare=False)
+
+    def walk(self) -> Iterator["Layer"]:
+        """Yield this layer and all below it, depth first."""
+        waiting = [self]
+        while waiting:
+            layer = waiting.pop()
+            yield layer
+            waiting.extend(reversed(list(layer.children.values())))
+
+
+def own_parameters(module: nn.Module) -> Dict[int, int]:
+    """Return the elements of a module's own parameters by identity; lazy ones have none before they are run."""
+    return {
+        id(p): p.numel()
+        for p in module._parameters.values()
+        if type(p) is nn.Parameter or (p is not None and not isinstance(p, UninitializedParameter))
+    }
+
+
+class Places:
+    """The tree, and the way from a call to its place."""
+
+    def __init__(self, replica: Replica) -> None:
+        self.unregistered = replica.unregistered
+        self.modules: List[nn.Module] = replica.modules
+        self.joined: List[nn.Module] = []
+        self.first: Dict[int, Layer] = {}
+        self.below: Dict[int, Dict[int, Layer]] = {}
+        self.root_key = id(replica.model)
+        self.root = self._plant("", "", replica.model, None, set())
+
+    def _plant(self, name: str, path: str, module: nn.Module, parent: Optional[Layer], above: Set[int]) -> Layer:
+        """Make the place of a module and, if it is its first, those inside; a module inside itself is left out."""
+        key = id(module)
+        first = self.first.get(key)
+        layer = Layer(name, path, type(module), parent=parent, first=first)
+        if first is not None:
+            return layer
+        self.first[key] = layer
+        parts = module._modules.items()
+        if key in self.unregistered:
+            parts = [*parts, *self.unregistered[key]]  # type: ignore[assignment]
+        if parts:
+            above.add(key)
+            children = layer.children
+            for child_name, child in parts:
+                if child is None or id(child) in above or id(child) in children:
+                    continue
+                child_path = f"{path}.{child_name}" if path else child_name
+                children[id(child)] = self._plant(child_name, child_path, child, layer, above)
+            above.discard(key)
+        return layer
+
+    def of_call(self, module: nn.Module, caller: Layer) -> Layer:
+        """Find the place of a call: the caller's own part, or the nearest one below it, or below those above it."""
+        key = id(module)
+        place = caller.children.get(key)
+        if place is None:
+            place = self._parts_below(caller).get(key)
+            above = caller.parent
+            while place is None and above is not None:
+                place, above = self._parts_below(above).get(key), above.parent
+            if place is None:
+                place = self.root if key == self.root_key else self._join(module, caller)
+            self.below[id(caller)][key] = place
+        if place.first is not None and not place.children:
+            self._unfold(place)
+        return place
+
+    def _unfold(self, place: Layer) -> None:
+        """Plant what is inside of a module at another of its places too."""
+        assert place.first is not None
+        for key, child in place.first.children.items():
+            path = f"{place.path}.{child.name}" if place.path else child.name
+            place.children[key] = Layer(child.name, path, child.kind, parent=place, first=self.first[key])
+
+    def _parts_below(self, place: Layer) -> Dict[int, Layer]:
+        """Return for each module below a place the nearest of its places there."""
+        known = self.below.get(id(place))
+        if known is not None:
+            return known
+        found: Dict[int, Layer] = {}
+        waiting = deque([place])
+        while waiting:
+            layer = waiting.popleft()
+            if layer.first is not None and not layer.children:
+                self._unfold(layer)
+            for key, child in layer.children.items():
+                if key not in found:
+                    found[key] = child
+                    waiting.append(child)
+        self.below[id(place)] = found
+        return found
+
+    def _join(self, module: nn.Module, caller: Layer) -> Layer:
+        """Make a place for a module that the model does not hold, with its caller."""
+        taken = {child.name for child in caller.children.values()}
+        name, number = f"({type(module).__name__})", 1
+        while name in taken:
+            number += 1
+            name = f"({type(module).__name__} {number})"
+        path = f"{caller.path}.{name}" if caller.path else name
+        self.joined.append(module)
+        place = caller.children[id(module)] = self._plant(name, path, module, caller, set())
+        return place
+
+    def note_parameters(self) -> None:
+        """Note every place's parameters, which lazy layers have only after the run, and let go of the modules."""
+        own = {id(module): own_parameters(module) for module in (*self.modules, *self.joined) if module._parameters}
+        for module in self.joined:
+            for inner in module.modules():
+                own[id(inner)] = own_parameters(inner)
+        folded: List[Layer] = []
+        for key, layer in [(self.root_key, self.root), *_keyed(self.root)]:
+            layer.parameters = own.get(key, {})
+            if layer.first is not None and not layer.children and layer.first.children:
+                folded.append(layer)
+        for layer in folded:
+            assert layer.first is not None
+            for place in layer.first.walk():
+                layer.parameters = {**layer.parameters, **place.parameters}
+        self.modules, self.joined, self.below, self.first = [], [], {}, {}
+
+
+def _keyed(layer: Layer) -> Iterator[Tuple[int, Layer]]:
+    waiting = list(layer.children.items())
+    while waiting:
+        key, child = waiting.pop()
+        yield key, child
+        waiting.extend(child.children.items())
