@@ -80,9 +80,12 @@ else:
         return torch.is_autocast_enabled() or torch.is_autocast_cpu_enabled()
 
 
+_IN_AND_OUT = torch.autocast_increment_nesting, torch.autocast_decrement_nesting
+
+
 def _autocast_nesting() -> int:
-    torch.autocast_increment_nesting()
-    return torch.autocast_decrement_nesting()
+    """Count the autocast contexts in force; both calls are made from C, where no interrupt comes between them."""
+    return tuple(map(type(_IN_AND_OUT[0]).__call__, _IN_AND_OUT))[1]
 
 
 def _restore_nesting(nesting: int) -> None:

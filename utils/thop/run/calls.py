@@ -5,7 +5,6 @@ that the global hooks of somebody else do not hear of the copy, and so that a mo
 made in the forward, or found in a global or a class) is copied when it is called.
 """
 
-import threading
 import weakref
 from types import FunctionType
 from typing import Any, Callable, Dict, List, Set, Tuple
@@ -143,7 +142,6 @@ class _Patch:
     """``nn.Module`` while any thread has a run: other threads are let through to what was there before."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
         self.runs: Set[int] = set()
         self.original: Any = None
 
@@ -177,21 +175,22 @@ class _Patch:
         self.function: Any = call
 
     def put_on(self, run: Any) -> None:
-        """Lead calls here for as long as this run goes on."""
-        with self.lock:
-            self.runs.add(id(run))
-            if vars(nn.Module)[_CALL] is not self.function:
-                self.original = vars(nn.Module)[_CALL]
-                setattr(nn.Module, _CALL, self.function)
+        """Lead calls here for as long as this run goes on.
+
+        There is no lock, which an interrupt could leave locked: each step can be done again, by any thread.
+        """
+        self.runs.add(id(run))
+        if vars(nn.Module)[_CALL] is not self.function:
+            self.original = vars(nn.Module)[_CALL]
+            setattr(nn.Module, _CALL, self.function)
 
     def take_off(self, run: Any) -> None:
         """The run is over; once none goes on any more, calls are as before."""
-        if id(run) not in self.runs:
-            return
-        with self.lock:
-            self.runs.discard(id(run))
-            if not self.runs and vars(nn.Module)[_CALL] is self.function:
-                setattr(nn.Module, _CALL, self.original)
+        self.runs.discard(id(run))
+        if not self.runs and vars(nn.Module)[_CALL] is self.function:
+            setattr(nn.Module, _CALL, self.original)
+            if self.runs:  # another thread has begun one in between
+                setattr(nn.Module, _CALL, self.function)
 
 
 CALLS_OF_MODULES = _Patch()

@@ -80,7 +80,7 @@ class Copier:
         self.husks: List[Any] = []
         self.helpers: List[Any] = []
         self.ordinary: Set[type] = set()
-        self.functions: List[types.FunctionType] = []  # that the model holds
+        self.functions: List[Any] = []  # that the model holds
         self.owner: Optional[nn.Module] = None
         self.attribute = ""
 
@@ -326,6 +326,8 @@ class Copier:
         """Copy an object that leads to a module or a tensor, if it can be; share it otherwise."""
         if isinstance(original, partial):
             return self.partial(original)
+        if hasattr(original, "cache_clear"):
+            self.functions.append(original)
         is_handle = isinstance(original, RemovableHandle)  # it takes a hook off, which must be the copy's
         if is_shared(type(original)) or not (is_handle or self.reach.leads(original)):
             return original

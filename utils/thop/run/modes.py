@@ -42,6 +42,9 @@ from .shape_tensor import (
 SMALL = 2**16
 """Elements that a constant may have; a larger one is not worth its arithmetic."""
 
+_COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd  # type: ignore[attr-defined]
+_DRAWN_LIKE = {"aten::rand_like": Tensor.uniform_, "aten::randn_like": Tensor.normal_}
+
 no_torch_function = torch._C.DisableTorchFunction
 
 if hasattr(torch._C._DisableTorchDispatch, "__enter__"):
@@ -87,7 +90,7 @@ class OperatorMode(TorchDispatchMode):
         effects = effects_of(func)
         if effects.composite:  # they come whole where inference mode keeps autograd from taking them apart
             with self:
-                return func.decompose(*args, **(kwargs or {}))
+                return func._op_dk(_COMPOSITE, *args, **(kwargs or {}))
         with no_torch_function():
             args, kwargs = args, kwargs or {}
             if self.stand_ins:
@@ -196,8 +199,10 @@ class OperatorMode(TorchDispatchMode):
         if effects.has_generator:
             return func(*args, **{**kwargs, "generator": generator})
         overload = getattr(func._overloadpacket, "generator", None)
-        if overload is not None and not tensors_in(args):
+        if overload is not None:
             return overload(*args, **{**kwargs, "generator": generator})
+        if func._schema.name in _DRAWN_LIKE:  # torch before 2.10 has no overload for these
+            return _DRAWN_LIKE[func._schema.name](torch.empty_like(*args, **kwargs), generator=generator)
         return self._with_process_generator(device, generator, lambda: func(*args, **kwargs))
 
     def _generator(self, device: torch.device) -> Any:

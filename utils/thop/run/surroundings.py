@@ -74,8 +74,7 @@ class _Places:
         self.seen: Set[int] = set()
         self.waiting: List[Tuple[types.FunctionType, Any]] = []  # a function, and the class whose method it is
         followed = 0
-        for root in roots:
-            self._visit(root, forward=True)
+        self.roots = [root for root in roots if self._visit(root, forward=True)]
         while self.waiting and followed < _MANY:
             followed += 1
             self._follow(*self.waiting.pop())
@@ -163,7 +162,7 @@ def _places_of(kinds: Iterable[type]) -> _Places:
 class Surroundings:
     """The mutable places that the code of some modules names, each with what it holds when this is made."""
 
-    def __init__(self, modules: Iterable[nn.Module], functions: Sequence[types.FunctionType] = ()) -> None:
+    def __init__(self, modules: Iterable[nn.Module], functions: Sequence[Any] = ()) -> None:
         found = [_places_of({type(module): None for module in modules})]
         if functions:
             found.append(_Places(functions))
@@ -177,6 +176,8 @@ class Surroundings:
             self._take_down(places)
 
     def _take_down(self, places: _Places) -> None:
+        for root in places.roots:
+            self._remember(root)
         for namespace, name in places.holders:
             self._remember(namespace.get(name))
             self.names.append((namespace, name, namespace.get(name, _MISSING)))
@@ -232,11 +233,16 @@ _CONTAINERS = frozenset((dict, OrderedDict, defaultdict, list, set, deque))
 def evict(values: List[Any]) -> None:
     """Take objects out of everything that the garbage collector knows to hold one of them.
 
-    What was there before is not known: an element goes, a name is left with None.
+    What was there before is not known: an element goes, a name is left with None. A module whose tensors are all among
+    them was made in the run, and goes as a whole.
     """
-    wanted = {id(value) for value in values}
-    for holder in gc.get_referrers(*values):
-        if holder is values:
+    tensors = {id(value) for value in values}
+    modules = [kept for kept in gc.get_objects() if issubclass(type(kept), nn.Module) and _is_made_of(kept, tensors)]
+    targets = [*values, *modules]
+    own = {id(part) for m in modules for part in (m, m.__dict__, m._parameters, m._buffers, m._modules)}
+    wanted = {id(target) for target in targets}
+    for holder in gc.get_referrers(*targets):
+        if any(holder is ours for ours in (values, targets, modules)) or id(holder) in own:
             continue
         if isinstance(holder, dict):
             _evict_from_dict(holder, wanted)
@@ -244,11 +250,20 @@ def evict(values: List[Any]) -> None:
             holder[:] = [held for held in holder if id(held) not in wanted]
         elif isinstance(holder, set):
             holder.difference_update([held for held in holder if id(held) in wanted])
+        elif isinstance(holder, _LRU):
+            holder.cache_clear()
         elif isinstance(holder, types.CellType):
             if id(_content(holder)) in wanted:
                 holder.cell_contents = None
         elif isinstance(getattr(holder, "__dict__", None), dict):
             _evict_from_dict(holder.__dict__, wanted, None)
+
+
+def _is_made_of(module: nn.Module, tensors: Set[int]) -> bool:
+    if "_parameters" not in module.__dict__:
+        return False
+    held = [id(tensor) for tensor in (*module.parameters(), *module.buffers())]
+    return bool(held) and tensors.issuperset(held)
 
 
 def _evict_from_dict(holder: Dict[Any, Any], wanted: Set[int], instead: Any = _MISSING) -> None:
