@@ -118,7 +118,8 @@ def by_feature_extractor() -> nn.Module:
     [Singleton, lambda: NeedsArguments(4), Slotted, Guarded, by_feature_extractor,
      lambda: torch.fx.symbolic_trace(nn.Sequential(conv(), nn.ReLU())),
      lambda: nn.Sequential(torch.fx.symbolic_trace(conv()), nn.ReLU()),
-     lambda: torch.export.export(nn.Sequential(conv(), nn.ReLU()), (X,)).module()],
+     pytest.param(lambda: torch.export.export(nn.Sequential(conv(), nn.ReLU()), (X,)).module(),
+                  marks=pytest.mark.skipif(not hasattr(torch, "export"), reason="torch before 2.1"))],
 )  # fmt: skip
 def test_what_constructs_itself(build: Callable[[], nn.Module]) -> None:
     model = build()
@@ -391,6 +392,7 @@ def test_the_death_of_a_copy_closes_nothing(tmp_path: Any) -> None:
         Helped(Closes(conv(), str(tmp_path / "b"))),
         ClosesToo(str(tmp_path / "c")),
     ]
+    model: Any
     for model, expected in zip(models, (0, CONV, CONV)):
         assert kernel(model) == expected
         file = model.file if isinstance(model, ClosesToo) else model.helper.file
@@ -455,14 +457,16 @@ class CanNotBeCopied:
 
 
 def test_a_helper_that_can_not_be_copied_is_shared_and_its_layers_are_counted() -> None:
-    model = Helped(CanNotBeCopied(conv()))
+    model: Any = Helped(CanNotBeCopied(conv()))
     assert kernel(model) == CONV
     parameters = list(model.helper.layer.parameters())
     assert all(type(p) is nn.Parameter and not p.is_meta for p in parameters)
 
 
 def test_a_lazy_layer_stays_lazy() -> None:
-    model = nn.Sequential(nn.LazyConv2d(4, 1), nn.LazyBatchNorm2d())
+    model: Any = nn.Sequential(nn.LazyConv2d(4, 1))
+    if hasattr(Tensor, "untyped_storage"):  # torch 1.13 can't materialize a buffer under a mode
+        model.append(nn.LazyBatchNorm2d())
     for _ in range(2):
         assert profile(model, (X,), verbose=False).total_kernel_macs == CONV
     assert model[0].has_uninitialized_params() and len(model[0]._forward_pre_hooks) == 1

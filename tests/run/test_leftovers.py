@@ -251,7 +251,7 @@ def test_what_can_not_be_taken_back_is_said() -> None:
 
 def test_a_tensor_of_a_run_refuses_in_words() -> None:
     lost = shape_tensor((2, 3), (3, 1), torch.float32)
-    for use in (lambda: lost + 1, lambda: lost.numpy(), lambda: float(lost.sum()), lambda: lost.tolist(), lost.data_ptr):
+    for use in (lambda: lost + 1, lost.numpy, lambda: float(lost.sum()), lost.tolist, lost.data_ptr):
         with pytest.raises(NeedsValues, match="count of shapes"):
             use()
 

@@ -23,6 +23,7 @@ from utils.thop.run.runner import Facts
 from utils.thop.run.shape_tensor import ShapeTensor, without_values
 from utils.thop.summary import fitting_size
 
+
 def facts(model: nn.Module, inputs: Tuple[Any, ...], on_shapes: bool) -> Tuple[Any, ...]:
     """Run one way and return the whole ledger, with the shapes and dtypes of all that came out."""
     ledgers: List[LayerLedger] = []

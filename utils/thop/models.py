@@ -13,11 +13,10 @@ from typing import Any, Callable, List, NamedTuple, Optional, Sequence, TypeVar
 
 from torch import Tensor, nn
 
-from .run import blank
 from .checkout import ModelError, alone, build_cfg, fuse, load_weights
 from .profile import profile
 from .report import ModelInfo
-from .run import in_few_words
+from .run import blank, in_few_words
 from .summary import Size, fitting_size, image_for
 from .traffic import Traffic, traffic
 from .units import dtype_name

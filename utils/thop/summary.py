@@ -19,8 +19,7 @@ from torch import Tensor, nn
 
 from .profile import Profile, profile
 from .report import ModelInfo, accesses
-from .run import unwrap
-from .run import in_few_words
+from .run import in_few_words, unwrap
 from .traffic import Traffic, traffic
 
 Size = Tuple[int, int]

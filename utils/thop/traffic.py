@@ -12,10 +12,9 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tu
 
 import torch
 from torch import Tensor, nn
-from torch.multiprocessing.reductions import StorageWeakRef
 
 from .profile import CustomOps, Layer, LayerLedger
-from .run import Effects, Replica, Run, collector_paused, effects_of, run, storage_of, tensors_in, unwrap
+from .run import Effects, Replica, Run, WeakStorage, collector_paused, effects_of, run, storage_of, tensors_in, unwrap
 
 
 class Moved(NamedTuple):
@@ -275,7 +274,7 @@ class _Alive:
     """Sums the storages that are alive, and keeps the largest sum."""
 
     def __init__(self) -> None:
-        self.storages: Dict[int, Tuple[StorageWeakRef, int]] = {}
+        self.storages: Dict[int, Tuple[WeakStorage, int]] = {}
         self.bound = 0  # what was alive at the last look, and all that came since
         self.peak = 0
 
@@ -284,14 +283,14 @@ class _Alive:
         if not tensor.numel():
             return
         storage = storage_of(tensor)
-        reference = StorageWeakRef(storage)
-        known = self.storages.get(reference.cdata)
+        reference = WeakStorage(storage)
+        known = self.storages.get(reference.key)
         if known is not None and not known[0].expired():
             return
         size = storage.nbytes()
         if known is not None:
             self.bound -= known[1]
-        self.storages[reference.cdata] = reference, size
+        self.storages[reference.key] = reference, size
         self.bound += size
         if self.bound > self.peak:
             self.storages = {key: value for key, value in self.storages.items() if not value[0].expired()}
@@ -318,7 +317,7 @@ class TrafficLedger(LayerLedger):
             self.uncounted["FLOPs"] = 0, "not counted: this torch has no flop_counter, which came with torch 2.1"
         self.alive = _Alive()
         self.plans: Dict[Any, _Plan] = {}
-        self.pool: Optional[Tuple[OperatorCall, StorageWeakRef, int]] = None
+        self.pool: Optional[Tuple[OperatorCall, WeakStorage, int]] = None
 
     def begin(self, arguments: Any) -> None:
         for tensor in tensors_in(arguments):
@@ -349,7 +348,7 @@ class TrafficLedger(LayerLedger):
             for tensor in (out,) if isinstance(out, Tensor) else tensors_in((out,)):
                 self.alive.add(tensor)
         if plan.makes_indices:
-            self.pool = call, StorageWeakRef(storage_of(out[1])), stored_bytes(out[1])
+            self.pool = call, WeakStorage(storage_of(out[1])), stored_bytes(out[1])
         if plan.assumption:
             self.uncounted[plan.name] = self.uncounted.get(plan.name, (0, ""))[0] + 1, plan.assumption
 

@@ -160,7 +160,7 @@ class PythonRandom:
 
     def __init__(self) -> None:
         numpy = sys.modules.get("numpy")
-        self.numpy = getattr(numpy, "random", None)
+        self.numpy: Any = getattr(numpy, "random", None)
         self.python_state = random.getstate()
         self.numpy_state = self.numpy.get_state() if self.numpy else None
 

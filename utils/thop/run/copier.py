@@ -51,7 +51,7 @@ class Replica:
 
 
 class _Husk:
-    """What a copy whose class has ``__del__`` turns into before it dies, so that nothing of the original's is closed."""
+    """What a copy whose class has ``__del__`` turns into before it dies: nothing of the original's gets closed."""
 
 
 class _ModuleHusk(nn.Module):
@@ -141,18 +141,19 @@ class Copier:
                 self.modules.append(duplicate)
                 return duplicate
             self.ordinary.add(kind)
-        duplicate = self.memo[id(original)] = self._empty(kind, _ModuleHusk)
-        self.modules.append(duplicate)
+        made: Any = self._empty(kind, _ModuleHusk)
+        self.memo[id(original)] = made
+        self.modules.append(made)
         if self.attribute:
-            self.unregistered.setdefault(id(self.owner), []).append((self.attribute, duplicate))
-        self.waiting.append((original, duplicate, (duplicate, "")))
-        return duplicate
+            self.unregistered.setdefault(id(self.owner), []).append((self.attribute, made))
+        self.waiting.append((original, made, (made, "")))
+        return made
 
     def _empty(self, kind: type, husk: type) -> Any:
         """Make an object of a class without its constructor; one with ``__del__`` will die as a husk."""
         if not hasattr(kind, "__del__"):
             return object.__new__(kind)
-        duplicate = object.__new__(husk)
+        duplicate: Any = object.__new__(husk)
         self.husks.append((duplicate, husk))
         object.__setattr__(duplicate, "__class__", kind)
         return duplicate
@@ -344,7 +345,7 @@ class Copier:
 
     def _make(self, original: Any) -> Any:
         kind = type(original)
-        base = next((base for base in kind.__mro__ if base in _BASES), None)
+        base: Any = next((base for base in kind.__mro__ if base in _BASES), None)
         if base is not None:
             return self._make_container(original, base)
         if kind.__module__ == "numpy":  # an array of objects
@@ -363,7 +364,7 @@ class Copier:
         self.waiting.append((original, duplicate, (self.owner, self.attribute)))
         return duplicate
 
-    def _make_container(self, original: Any, base: type) -> Any:
+    def _make_container(self, original: Any, base: Any) -> Any:
         """Copy an object of a class derived from a builtin container, by the methods of that container."""
         kind: Any = type(original)
         if base in (tuple, frozenset):

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedTensorMixin
 
 from .copier import NotCountable
-from .modes import OperatorMode, storage_of
-from .shape_tensor import META, NeedsValues, ShapeTensor, shape_tensor, without_values
+from .modes import OperatorMode
+from .shape_tensor import META, NeedsValues, ShapeTensor, shape_tensor, storage_of, without_values
 
 _SMALL_BUFFER = 4096
 """Elements up to which a buffer, or a tensor that is a plain attribute, keeps its values."""

@@ -33,8 +33,8 @@ LAYER_RULES = _LayerRules()
 def _layer_rule(kind: Type[nn.Module], *methods: str) -> Callable[[LayerRule], LayerRule]:
     """Register a rule for a class, in place of these methods of it.
 
-    A rule takes the layer, in evaluation mode, and a tensor without values, and returns the ATen operator that the forward
-    comes to, with its arguments; or None for a case, an error above all, that is better left to the forward.
+    A rule takes the layer and a tensor without values, and returns the ATen operator that the forward comes to, with
+    its arguments; or None for a case, an error above all, that is better left to the forward.
     """
 
     def register(rule: LayerRule) -> LayerRule:
@@ -57,7 +57,7 @@ def _conv2d(m: Any, x: Tensor) -> Any:
 @_layer_rule(nn.BatchNorm2d, "forward", "_check_input_dim")
 def _batch_norm2d(m: Any, x: Tensor) -> Any:
     mean, var = m._buffers["running_mean"], m._buffers["running_var"]
-    if mean is None or x.dim() != 4 or x.shape[1] != m.num_features:
+    if mean is None or m.training or x.dim() != 4 or x.shape[1] != m.num_features:
         return None
     weight, bias = m._parameters["weight"], m._parameters["bias"]
     return torch.ops.aten.native_batch_norm.default, (x, weight, bias, mean, var, False, m.momentum or 0.0, m.eps)

@@ -7,8 +7,6 @@ value can be asked for, and means the same in whatever cache it lands. A constan
 value has none from then on.
 """
 
-import random
-import sys
 import weakref
 from contextlib import contextmanager
 from math import prod
@@ -22,8 +20,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .observer import Observer
-from .operator_rules import SHAPE_RULES, strided, contiguous_strides
+from .operator_rules import SHAPE_RULES, contiguous_strides, strided
 from .schema import Effects, effects_of
 from .shape_tensor import (
     META,
@@ -35,6 +32,7 @@ from .shape_tensor import (
     lacks_values,
     on_meta,
     shape_tensor,
+    storage_of,
     tensors_in,
     without_values,
 )
@@ -59,11 +57,6 @@ else:
             yield
         finally:
             del guard
-
-
-def storage_of(tensor: Tensor) -> Any:
-    """Return the storage that a tensor shares with its views."""
-    return tensor.untyped_storage() if hasattr(tensor, "untyped_storage") else tensor._storage()  # torch before 2.0
 
 
 class OperatorMode(TorchDispatchMode):
@@ -119,10 +112,7 @@ class OperatorMode(TorchDispatchMode):
             raise NeedsValues(f"{func._schema.name} meets a tensor without values in a real run")
         if effects.written:
             args, kwargs = self._protected(effects, args, kwargs)
-        if effects.random:
-            out = self._drawn(func, effects, args, kwargs)
-        else:
-            out = func(*args, **kwargs)
+        out = self._drawn(func, effects, args, kwargs) if effects.random else func(*args, **kwargs)
         self.own(out, effects.is_view)
         return out
 
@@ -278,7 +268,7 @@ class ShapeMode(OperatorMode):
         """Let PyTorch make the view; it shares the storage that is not there."""
         with no_torch_dispatch():
             out = func(*args, **kwargs)
-        made = _map_tensors(out, lambda t: t if type(t) is ShapeTensor or t.is_meta else alias(t))
+        made = _map_tensors(out, lambda t: t if type(t) is ShapeTensor or t.is_meta else alias(t, args[0]))
         self.own(made)
         return made
 
@@ -350,7 +340,7 @@ class ShapeMode(OperatorMode):
         constant.__class__ = ShapeTensor
 
     def _like_stand_in(self, view: Tensor, whole: Tensor) -> Tensor:
-        return alias(view) if type(whole) is ShapeTensor and type(view) is not ShapeTensor else view
+        return alias(view, whole) if type(whole) is ShapeTensor and type(view) is not ShapeTensor else view
 
     # ---- constants ----
 
@@ -383,7 +373,8 @@ class ShapeMode(OperatorMode):
         if bound is not None:
             return bound <= SMALL
         try:
-            out = self._by_meta_kernel(func, effects._replace(written=()), args, self._somewhere(effects, kwargs, tensors))
+            kwargs = self._somewhere(effects, kwargs, tensors)
+            out = self._by_meta_kernel(func, effects._replace(written=()), args, kwargs)
         except Exception:
             return True  # how large it gets depends on values, which are known
         return sum(tensor.numel() for tensor in tensors_in((out,))) <= SMALL

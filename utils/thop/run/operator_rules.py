@@ -281,7 +281,8 @@ def _cat(tensors: Sequence[Tensor], dim: int = 0) -> Any:
 @_shape_rule("stack")
 def _stack(tensors: Sequence[Tensor], dim: int = 0) -> Any:
     first = tensors[0]
-    if not all(lacks_values(t) and t.dtype is first.dtype and t.shape == first.shape for t in tensors) or first.dim() > 2:
+    alike = all(lacks_values(t) and t.dtype is first.dtype and t.shape == first.shape for t in tensors)
+    if not alike or first.dim() > 2:
         return NotImplemented
     dim %= first.dim() + 1
     return empty((*first.shape[:dim], len(tensors), *first.shape[dim:]), first)

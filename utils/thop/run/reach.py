@@ -23,7 +23,7 @@ Answer = TypeVar("Answer")
 
 def per_class(function: Callable[[type], Answer]) -> Callable[[type], Answer]:
     """Remember what a function says of each class for as long as the class lives."""
-    known: "weakref.WeakKeyDictionary[type, Answer]" = weakref.WeakKeyDictionary()
+    known: weakref.WeakKeyDictionary[type, Answer] = weakref.WeakKeyDictionary()
 
     def answer(kind: type) -> Answer:
         if kind not in known:
@@ -132,5 +132,5 @@ def _parts(value: Any, kind: type) -> Iterable[Any]:
     if issubclass(kind, partial):
         return (value.func, *value.args, *value.keywords.values(), value.__dict__)
     if kind.__module__ == "numpy":
-        return tuple(value.flat) if getattr(value, "dtype", None) == object else ()
+        return tuple(value.flat) if getattr(getattr(value, "dtype", None), "hasobject", False) else ()
     return attributes_of(value)

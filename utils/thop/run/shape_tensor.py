@@ -6,10 +6,12 @@ raises NeedsValues. Aliases share a storage, as real ones do, only that nothing 
 """
 
 import threading
+import weakref
 from typing import Any, Iterable, List, NoReturn, Optional, Sequence
 
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 
 CPU = torch.device("cpu")
 META = torch.device("meta")
@@ -88,9 +90,59 @@ def shape_tensor(
     return made
 
 
-def alias(view: Tensor) -> Tensor:
+def alias(view: Tensor, base: Tensor) -> Tensor:
     """Turn a view that PyTorch has made of a tensor without memory into one of the same class, on the same storage."""
-    return _make_alias(ShapeTensor, view)
+    made = _make_alias(ShapeTensor, view)
+    if not HAS_STORAGE:
+        made._memory = storage_of(base)
+    return made
+
+
+# ---- storages ----
+
+HAS_STORAGE = hasattr(Tensor, "untyped_storage")
+"""Whether PyTorch shows the storage of a tensor without memory, which it does since 2.0."""
+
+
+class _Memory:
+    """What stands for the storage of a tensor without memory where PyTorch does not show it."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    @property
+    def _cdata(self) -> int:
+        return id(self)
+
+    def nbytes(self) -> int:
+        """Bytes of the storage."""
+        return self.size
+
+
+class WeakStorage:
+    """A reference to a storage that does not keep it alive; ``key`` is that of the storage."""
+
+    def __init__(self, storage: Any) -> None:
+        self.key = storage._cdata
+        own = isinstance(storage, _Memory)
+        self.reference: Any = weakref.ref(storage) if own else StorageWeakRef(storage)
+
+    def expired(self) -> bool:
+        """Say whether the storage is gone."""
+        return self.reference() is None if isinstance(self.reference, weakref.ref) else self.reference.expired()
+
+
+def storage_of(tensor: Tensor) -> Any:
+    """Return the storage that a tensor shares with its views; its ``_cdata`` tells it from others."""
+    if HAS_STORAGE:
+        return tensor.untyped_storage()
+    if type(tensor) is not ShapeTensor:
+        return tensor._storage()
+    memory = getattr(tensor, "_memory", None)
+    if memory is None:
+        extent = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride()))
+        memory = tensor._memory = _Memory(extent * tensor.element_size() if tensor.numel() else 0)
+    return memory
 
 
 def without_values(tensor: Tensor) -> Tensor:
