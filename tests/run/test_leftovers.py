@@ -249,6 +249,29 @@ def test_what_can_not_be_taken_back_is_said() -> None:
     HOLDER.__dict__.pop("frozen", None)
 
 
+class CachedMethod(nn.Module):
+    """Caches by itself, which is a key of the cache then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.l = nn.Linear(8, 8)
+
+    @functools.lru_cache(maxsize=None)  # noqa: B019
+    def mask(self, n: int) -> Tensor:
+        return torch.tril(torch.ones(n, n))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mask(x.shape[1]) @ self.l(x)
+
+
+def test_a_cached_method_does_not_keep_the_copy() -> None:
+    model = CachedMethod()
+    counted = profile(model, (X,), verbose=False)
+    assert counted.mode == "shape" and counted.leftovers == [] and traffic(model, (X,)).leftovers == []
+    gc.collect()
+    assert [o for o in gc.get_objects() if type(o) is CachedMethod] == [model]
+
+
 def test_a_tensor_of_a_run_refuses_in_words() -> None:
     lost = shape_tensor((2, 3), (3, 1), torch.float32)
     for use in (lambda: lost + 1, lost.numpy, lambda: float(lost.sum()), lost.tolist, lost.data_ptr):

@@ -53,13 +53,15 @@ class Profile(tuple):  # type: ignore[type-arg]
     """What ``profile`` returns: a tuple of four totals (five with the tree), with the details as attributes.
 
     root: the tree of :class:`Layer`; missing: what ran and has no rule, by name, with the number of calls;
-    mode, why: how the model was run; output_shape: of the model's first output tensor.
+    mode, why: how the model was run; leftovers: what of that run the model's code has kept where it could not be
+    taken back from, empty as a rule.
     """
 
     root: Layer
     missing: Dict[str, int]
     mode: str
     why: str
+    leftovers: List[str]
 
     total_ops = property(lambda self: self[0])
     total_params = property(lambda self: self[1])
@@ -272,7 +274,7 @@ def profile(
     *totals, tree = dfs_count(ledger.root)
     result = Profile((*totals, tree) if ret_layer_info else totals)
     result.root, result.missing = ledger.root, ledger.missing
-    result.mode, result.why = outcome.mode, outcome.why
+    result.mode, result.why, result.leftovers = outcome.mode, outcome.why, outcome.leftovers
     if verbose or report_missing:
         print("\n".join(_rules_used(ledger) + (_rules_missing(ledger) if report_missing else [])))
     return result

@@ -84,7 +84,7 @@ class Traffic:
     for each ATen operator; calls: one for each call, in the order in which they ran; each of the three sums to the
     totals. uncounted: operators that could not be charged exactly, each with the number of calls and what was assumed.
     peak_activation_bytes: the largest sum of tensors alive at once, the inputs among them, parameters and buffers not.
-    mode, why: how the model was run.
+    mode, why: how the model was run; leftovers: as in ``Profile``.
     """
 
     layers: List[LayerRow]
@@ -94,6 +94,7 @@ class Traffic:
     peak_activation_bytes: int
     mode: str
     why: str
+    leftovers: List[str] = field(default_factory=list)
 
     @property
     def read_bytes(self) -> int:
@@ -422,7 +423,8 @@ class TrafficLedger(LayerLedger):
                 _describe(row, layer)
                 layers.append(row)
         found = layers, list(operators.values()), self.calls_made
-        return Traffic(*found, self.uncounted, self.alive.peak, outcome.mode, outcome.why)
+        found_out = self.uncounted, self.alive.peak, outcome.mode, outcome.why, outcome.leftovers
+        return Traffic(*found, *found_out)
 
 
 def _describe(row: LayerRow, layer: Layer) -> None:

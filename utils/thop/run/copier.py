@@ -405,7 +405,7 @@ class Copier:
             for duplicate in copied:
                 if not isinstance(duplicate, torch.jit.ScriptModule):
                     getattr(duplicate, "__dict__", {}).clear()
-        self.husks, self.helpers, self.waiting = [], [], []
+        self.husks, self.helpers, self.waiting, self.modules = [], [], [], []
         self.memo, self.originals, self.reach = {}, [], Reach()
 
 

@@ -5,6 +5,7 @@ The copy is run on shapes alone, or for real where shapes are not enough.
 
 import gc
 import traceback
+import weakref
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
@@ -91,6 +92,7 @@ class _Attempt:
         self.calls: Optional[Calls] = None
         self.surroundings: Optional[Surroundings] = None
         self.outer = THREAD.run
+        self.modules: List[Any] = []  # weak references to the copy's, once it has been let go of
 
     def fail(self, error: BaseException) -> None:
         """Note that a value was asked for."""
@@ -144,7 +146,9 @@ class _Attempt:
         CALLS_OF_MODULES.take_off(self)
         python_random.restore(lambda: self.surroundings is None or self.surroundings.mentions_random)
         if self.calls is not None:
+            self.modules = [weakref.ref(module) for module in self.calls.replica.modules]
             self.calls.let_go()
+            self.calls = None
         self.copier.let_go()
         self.take_back(thoroughly=False)
 
@@ -153,13 +157,22 @@ class _Attempt:
 
         ``thoroughly`` asks the garbage collector too; it would find what an exception on its way holds.
         """
-        if self.surroundings is not None and self.mode.leftovers():
-            self.surroundings.give_back(self.mode.leftovers())
-        if thoroughly and self.mode.leftovers():
+        if self.surroundings is not None and self._left():
+            self.surroundings.give_back(self._left())
+        if thoroughly and self._left():
             gc.collect()
-            if self.mode.leftovers():
-                evict(self.mode.leftovers())
-        return [f"a tensor of shape {tuple(tensor.shape)}" for tensor in self.mode.leftovers()] if thoroughly else []
+            if self._left():
+                evict(self._left())
+            return [
+                f"a tensor of shape {tuple(left.shape)}" if isinstance(left, Tensor) else f"a {type(left).__name__}"
+                for left in self._left()
+            ]
+        return []
+
+    def _left(self) -> List[Any]:
+        """Return the tensors and modules of the run that are alive and should not be."""
+        modules = [module for module in [reference() for reference in self.modules] if module is not None]
+        return [*self.mode.leftovers(), *modules]
 
 
 def _described(output: Any) -> Any:

@@ -45,6 +45,9 @@ class ShapeTensor(Tensor):
             memo[id(self)] = self.detach().clone()
         return memo[id(self)]
 
+    def __copy__(self) -> Tensor:
+        return self.detach()
+
     def __repr__(self, *args: Any, **kwargs: Any) -> str:
         return f"tensor(..., size={tuple(self.shape)}, dtype={self.dtype}, device='{self.device}')"
 

@@ -70,6 +70,7 @@ class _Places:
         self.holders: List[Tuple[Dict[str, Any], str]] = []  # globals that hold something that can be written to
         self.classes: List[Any] = []
         self.closures: List[Any] = []
+        self.caches: List[Any] = []  # of methods
         self.mentions_random = False
         self.seen: Set[int] = set()
         self.waiting: List[Tuple[types.FunctionType, Any]] = []  # a function, and the class whose method it is
@@ -134,8 +135,8 @@ class _Places:
         if kind is not None:
             for name in code.attributes:
                 method = next((vars(base)[name] for base in kind.__mro__ if name in vars(base)), None)
-                if method is not None:
-                    self._visit(method, kind)
+                if method is not None and self._visit(method, kind) and isinstance(method, _LRU):
+                    self.caches.append(weakref.ref(method))
 
     def _look_up(self, namespace: Dict[str, Any], names: Iterable[str]) -> None:
         for name in names:
@@ -178,6 +179,7 @@ class Surroundings:
     def _take_down(self, places: _Places) -> None:
         for root in places.roots:
             self._remember(root)
+        self.caches.extend(filter(None, [reference() for reference in places.caches]))
         for namespace, name in places.holders:
             self._remember(namespace.get(name))
             self.names.append((namespace, name, namespace.get(name, _MISSING)))
