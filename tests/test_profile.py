@@ -75,7 +75,7 @@ def test_yolov5s_by_family(yolo: Any) -> None:
         "Conv2d": 25_796_400, "BatchNorm2d": 23_654_400, "SiLU": 23_654_400,
         "MaxPool2d": 307_200, "Upsample": 1_228_800,
     }  # fmt: skip
-    assert counted.missing == {"yolov5.models.common.Concat": 4}
+    assert counted.missing == {} and counted.only_moved == {"yolov5.models.common.Concat": 4}
 
 
 def test_a_shared_module_is_counted_once_a_call_and_in_the_parent_that_called(yolo: Any) -> None:
@@ -168,7 +168,7 @@ def test_custom_rules_go_first_and_thop_rules_go_on_working() -> None:
 def test_layers_without_a_rule_are_named(capsys: Any) -> None:
     class Doubled(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            return x + x
+            return nn.functional.max_pool2d(x, 2)
 
     counted = profile(nn.Sequential(Doubled(), nn.ReLU()), (IMAGE,), report_missing=True)
     printed = capsys.readouterr().out

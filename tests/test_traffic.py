@@ -11,9 +11,9 @@ from test_profile import assert_same_state, state
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
-from utils.thop.shape_run import run
 
 from utils.thop import profile, traffic
+from utils.thop.run import run
 from utils.thop.traffic import OperatorCall, Traffic, TrafficLedger
 
 # ---- an independent count ----

@@ -71,12 +71,36 @@ def counts(*names: str) -> Callable[[Rule], Hook]:
 def find_hook(
     layer: Type[nn.Module], custom_ops: Optional[Mapping[Type[nn.Module], ForwardHook]] = None
 ) -> Optional[ForwardHook]:
-    """Return the hook of the nearest ancestor of ``layer`` that has one, or None; ``custom_ops`` goes first."""
+    """Return the hook of the nearest ancestor of ``layer`` that has one, or None; ``custom_ops`` goes first.
+
+    A rule of the house speaks for the forward of its class: a subclass with one of its own has no rule.
+    """
     for ancestor in layer.__mro__:
-        for table in (custom_ops or {}, register_hooks):
-            if ancestor in table:
-                return table[ancestor]
+        if custom_ops and ancestor in custom_ops:
+            return custom_ops[ancestor]
+        if ancestor in register_hooks:
+            return register_hooks[ancestor] if _runs_forward_of(layer, ancestor) else None
     return None
+
+
+def inherited_hook(layer: Type[nn.Module]) -> Optional[ForwardHook]:
+    """Return the hook of the nearest ancestor that has one, though ``layer`` has a forward of its own.
+
+    It fits where that forward sums no products: a norm over channels that come last is still a norm.
+    """
+    found = next((register_hooks[ancestor] for ancestor in layer.__mro__ if ancestor in register_hooks), None)
+    return None if getattr(found, "__name__", "") in _SUM_PRODUCTS else found
+
+
+_SUM_PRODUCTS = frozenset(
+    ("count_convNd", "count_convtNd", "count_linear", "count_bilinear", "count_rnn", "count_gru", "count_lstm",
+     "count_rnn_cell", "count_gru_cell", "count_lstm_cell", "count_multihead_attention")
+)  # fmt: skip
+
+
+def _runs_forward_of(layer: Type[nn.Module], ancestor: Type[nn.Module]) -> bool:
+    methods = ("forward", "_conv_forward") if hasattr(ancestor, "_conv_forward") else ("forward",)
+    return all(getattr(layer, method) is getattr(ancestor, method) for method in methods)
 
 
 def add_buffers(module: nn.Module) -> None:
@@ -120,8 +144,9 @@ def _per_axis(value: Any, axes: int) -> Sequence[int]:
 
 
 def _weight_elements(module: nn.Module) -> int:
-    """Elements of a recurrent layer's weight matrices: every ``weight_*`` parameter, no bias."""
-    return sum(p.numel() for name, p in module.named_parameters(recurse=False) if name.startswith("weight"))
+    """Elements of a recurrent layer's weight matrices, whatever parameters they are made of; no bias."""
+    names = getattr(module, "_flat_weights_names", None) or ("weight_ih", "weight_hh")
+    return sum(getattr(module, name).numel() for name in names if name.startswith("weight"))
 
 
 @counts("Conv1d", "Conv2d", "Conv3d")
@@ -141,8 +166,8 @@ def count_convtNd(m: nn.Module, x: Tuple[Any, ...], y: Tensor) -> Cost:
 
 @counts("Linear")
 def count_linear(m: Any, x: Tuple[Any, ...], y: Tensor) -> Cost:
-    """Each output element sums ``in_features`` products."""
-    return Cost(m.in_features * y.numel(), m.weight.numel(), y.numel())
+    """Each output element sums ``in_features`` products; weights may be packed, but all are read."""
+    return Cost(m.in_features * y.numel(), m.in_features * m.out_features, y.numel())
 
 
 @counts("Bilinear")

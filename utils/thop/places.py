@@ -8,6 +8,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Dict, Iterator, List, Optional, Set, Tuple, Type
 
+import torch
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
@@ -49,6 +50,8 @@ class Layer:
 
 def own_parameters(module: nn.Module) -> Dict[int, int]:
     """Return the elements of a module's own parameters by identity; lazy ones have none before they are run."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return {id(p): p.numel() for _, p in module.named_parameters(recurse=False)}
     return {
         id(p): p.numel()
         for p in module._parameters.values()
@@ -65,6 +68,8 @@ class Places:
         self.joined: List[nn.Module] = []
         self.first: Dict[int, Layer] = {}
         self.below: Dict[int, Dict[int, Layer]] = {}
+        self.lazy: Set[int] = set()  # modules whose parameters have no shape before they are run
+        self.held_again = False  # whether any module has more than one place
         self.root_key = id(replica.model)
         self.root = self._plant("", "", replica.model, None, set())
 
@@ -73,7 +78,12 @@ class Places:
         key = id(module)
         first = self.first.get(key)
         layer = Layer(name, path, type(module), parent=parent, first=first)
+        if module._parameters or isinstance(module, torch.jit.ScriptModule):
+            layer.parameters = own_parameters(module)
+            if len(layer.parameters) < len(module._parameters):
+                self.lazy.add(key)
         if first is not None:
+            self.held_again = True
             return layer
         self.first[key] = layer
         parts = module._modules.items()
@@ -111,7 +121,8 @@ class Places:
         assert place.first is not None
         for key, child in place.first.children.items():
             path = f"{place.path}.{child.name}" if place.path else child.name
-            place.children[key] = Layer(child.name, path, child.kind, parent=place, first=self.first[key])
+            copied = Layer(child.name, path, child.kind, child.parameters, parent=place, first=self.first[key])
+            place.children[key] = copied
 
     def _parts_below(self, place: Layer) -> Dict[int, Layer]:
         """Return for each module below a place the nearest of its places there."""
@@ -145,25 +156,22 @@ class Places:
 
     def note_parameters(self) -> None:
         """Note every place's parameters, which lazy layers have only after the run, and let go of the modules."""
-        own = {id(module): own_parameters(module) for module in (*self.modules, *self.joined) if module._parameters}
-        for module in self.joined:
-            for inner in module.modules():
-                own[id(inner)] = own_parameters(inner)
+        changed = {
+            key: own_parameters(module)
+            for key, module in [(id(module), module) for module in (*self.modules, *self.joined)]
+            if key in self.lazy
+        }
         folded: List[Layer] = []
-        for key, layer in [(self.root_key, self.root), *_keyed(self.root)]:
-            layer.parameters = own.get(key, {})
-            if layer.first is not None and not layer.children and layer.first.children:
-                folded.append(layer)
+        for layer in self.root.walk() if changed or self.held_again else ():
+            for key, child in layer.children.items():
+                if key in changed:
+                    child.parameters = changed[key]
+                if child.first is not None and not child.children and child.first.children:
+                    folded.append(child)
+        if self.root_key in changed:
+            self.root.parameters = changed[self.root_key]
         for layer in folded:
             assert layer.first is not None
             for place in layer.first.walk():
                 layer.parameters = {**layer.parameters, **place.parameters}
         self.modules, self.joined, self.below, self.first = [], [], {}, {}
-
-
-def _keyed(layer: Layer) -> Iterator[Tuple[int, Layer]]:
-    waiting = list(layer.children.items())
-    while waiting:
-        key, child = waiting.pop()
-        yield key, child
-        waiting.extend(child.children.items())

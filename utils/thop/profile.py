@@ -1,13 +1,26 @@
 """The layer ledger: what every layer of a model computes, reads and writes in one forward pass."""
 
 import inspect
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Type
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple, Type
 
+import torch
 from torch import Tensor, nn
 
-from .hooks import Cost, ForwardHook, Hook, add_buffers, add_to_buffers, count_nothing, find_hook, read_buffers
+from .hooks import (
+    Cost,
+    ForwardHook,
+    Hook,
+    add_buffers,
+    add_to_buffers,
+    count_nothing,
+    elements,
+    find_hook,
+    inherited_hook,
+    read_buffers,
+)
 from .places import Layer, Places, own_parameters
-from .run import Observer, Replica, Run, collector_paused, run, unwrap
+from .products import ELEMENTWISE, MOVES, MULTIPLIES, OTHER, Product, kind_of, product_of, weights_of
+from .run import Observer, Replica, Run, collector_paused, in_few_words, is_weight, run, tensors_in, unwrap
 
 CustomOps = Mapping[Type[nn.Module], ForwardHook]
 Tree = Dict[str, Tuple[float, float, float, float, Any]]
@@ -52,13 +65,15 @@ def _sum(layer: Layer, held: List[int], any_shared: bool) -> Tuple[float, float,
 class Profile(tuple):  # type: ignore[type-arg]
     """What ``profile`` returns: a tuple of four totals (five with the tree), with the details as attributes.
 
-    root: the tree of :class:`Layer`; missing: what ran and has no rule, by name, with the number of calls;
+    root: the tree of :class:`Layer`; missing: what ran and has no number, by name, with the number of calls;
+    only_moved: modules that only move data, which is no access in this method, likewise;
     mode, why: how the model was run; leftovers: what of that run the model's code has kept where it could not be
     taken back from, empty as a rule.
     """
 
     root: Layer
     missing: Dict[str, int]
+    only_moved: Dict[str, int]
     mode: str
     why: str
     leftovers: List[str]
@@ -74,9 +89,10 @@ class Profile(tuple):  # type: ignore[type-arg]
         return [layer for layer in self.root.walk() if layer.ops or layer.kernel or layer.output]
 
 
-Token = Tuple[nn.Module, Layer, Layer, int, int]
-"""What the ledger has to know when a call ends: the module, who called it, its place, and how many counted layers were
-running and how many calls had been made when it began. A bare tuple, as there are hundreds."""
+Token = Tuple[nn.Module, Layer, Layer, int, int, Set[str]]
+"""What the ledger has to know when a call ends: the module, who called it, its place, how many counted layers were
+running and how many calls had been made when it began, and what the caller had run. A bare tuple, as there are
+hundreds."""
 
 
 class LayerLedger(Observer):
@@ -85,6 +101,9 @@ class LayerLedger(Observer):
     def __init__(self, replica: Replica, custom_ops: Optional[CustomOps] = None) -> None:
         self.custom_ops = custom_ops or {}
         self.missing: Dict[str, int] = {}
+        self.only_moved: Dict[str, int] = {}
+        self.kinds: Set[str] = set()  # of operators that the running module has run itself
+        self.products: Dict[int, Tuple[Optional[Product], str]] = {}
         self.hooks: Dict[Type[nn.Module], Optional[ForwardHook]] = {}
         self.places = Places(replica)
         self.root = self.places.root
@@ -108,57 +127,112 @@ class LayerLedger(Observer):
         return self.hooks[kind]
 
     def enter(self, module: nn.Module) -> Token:
-        caller = self.current
+        caller, kinds = self.current, self.kinds
         if self.asking_a_rule:
-            return module, caller, caller, 0, 0
+            return module, caller, caller, 0, 0, kinds
         self.calls = calls = self.calls + 1
         running = self.counted_layers_running
         self.current = layer = self.places.of_call(module, caller)
         if not layer.calls:
             layer.hook = self._hook(type(module))
+            if getattr(module.__dict__.get("forward"), "unwatched_forward", None) is not None:
+                layer.hook = find_custom(type(module), self.custom_ops)  # somebody has replaced it
+        self.kinds = set()
         if layer.hook is not None and layer.hook is not count_nothing:
             self.counted_layers_running = running + 1
-        return module, caller, layer, running, calls
+        return module, caller, layer, running, calls, kinds
 
     def abandon(self, token: Token) -> None:
         if not self.asking_a_rule:
-            _, self.current, _, self.counted_layers_running, _ = token
+            _, self.current, _, self.counted_layers_running, _, self.kinds = token
 
     def leave(self, token: Token, args: Tuple[Any, ...], kwargs: Dict[str, Any], out: Any) -> None:
         if self.asking_a_rule:
             return
-        module, caller, layer, running, calls = token
+        module, caller, layer, running, calls, kinds = token
         layer.calls += 1
         layer.output_shape = out.shape if type(out) is Tensor else first_shape(out)
         hook = layer.hook
         if hook is None:
-            if calls == self.calls or module._parameters:
-                self._miss(_class_name(module))
+            is_leaf = calls == self.calls
+            inherited = inherited_hook(type(module)) if is_leaf and MULTIPLIES not in self.kinds else None
+            if inherited is not None and inherited is not count_nothing:
+                self._charge(module, layer, args if not kwargs else _positional(module, args, kwargs), out, inherited)
+            elif not running:
+                self._charge_by_kinds(module, layer, out, is_leaf)
         elif hook is not count_nothing:
-            self._charge(module, layer, args if not kwargs else _positional(module, args, kwargs), out)
-        self.current, self.counted_layers_running = caller, running
+            self._charge(module, layer, args if not kwargs else _positional(module, args, kwargs), out, hook)
+        self.current, self.counted_layers_running, self.kinds = caller, running, kinds
 
-    def _charge(self, module: nn.Module, layer: Layer, inputs: Tuple[Any, ...], out: Any) -> None:
+    def layer_of_one_operator(self, module: nn.Module, x: Any, func: Any, arguments: Tuple[Any, ...], out: Any) -> None:
+        caller = self.current
+        layer = caller if self.asking_a_rule else self.places.of_call(module, caller)
+        if not layer.calls:
+            layer.hook = self._hook(type(module))
+        if self.asking_a_rule or self.custom_ops or not isinstance(layer.hook, Hook):
+            super().layer_of_one_operator(module, x, func, arguments, out)
+            return
+        result = out[0] if isinstance(out, tuple) else out
+        self.calls += 1
+        layer.calls += 1
+        layer.output_shape = result.shape
+        ops, kernel, output = layer.hook.cost(module, (x,), result)
+        layer.ops, layer.kernel, layer.output = layer.ops + ops, layer.kernel + kernel, layer.output + output
+        self.current = layer
+        self.operator_of_layer(func, arguments, out)
+        self.current = caller
+
+    def operator_of_layer(self, func: Any, arguments: Tuple[Any, ...], out: Any) -> None:
+        """Hear of the one operator of a layer that is charged by its rule."""
+
+    def _charge_by_kinds(self, module: nn.Module, layer: Layer, out: Any, is_leaf: bool) -> None:
+        """Charge a call of a module without a rule by what it has run itself.
+
+        Products are charged already. A leaf of element-wise operators and reductions is an activation or a norm, one
+        that moves data hands it on; what else there is has no number, and gets a name.
+        """
+        kinds = self.kinds
+        unknown = sorted(kind for kind in kinds if "::" in kind)
+        if unknown:
+            self._miss(f"{_class_name(module)} ({', '.join(unknown)})")
+        elif not is_leaf or MULTIPLIES in kinds:
+            return
+        elif OTHER in kinds:
+            self._miss(_class_name(module))
+        elif ELEMENTWISE in kinds:
+            layer.output += elements(out)
+        elif MOVES in kinds:
+            name = _class_name(module)
+            self.only_moved[name] = self.only_moved.get(name, 0) + 1
+
+    def _charge(
+        self, module: nn.Module, layer: Layer, inputs: Tuple[Any, ...], out: Any, hook: ForwardHook
+    ) -> None:
         """Add one call's cost to its layer, by the rule of the house or by the user's own."""
         self.asking_a_rule = True
         try:
-            ops, kernel, output = self._ask(module, layer.hook, inputs, out)
+            ops, kernel, output = self._ask(module, hook, inputs, out)
+            if type(out) is Tensor:
+                samples = _samples(out)
+                ops, output = ops * samples, output * samples
         except NotImplementedError as error:
             self._miss(f"{_class_name(module)} ({error})")
-            ops, kernel, output = 0, 0, out.numel()
+            ops, kernel, output = 0, 0, elements(out)
+        except Exception as error:  # what came in or out has another form than the rule was written for
+            self._miss(f"{_class_name(module)} (its rule does not fit: {in_few_words(error)})")
+            return
         finally:
             self.asking_a_rule = False
         layer.ops += ops
         layer.kernel += kernel
         layer.output += output
 
-    def _ask(self, module: nn.Module, hook: Optional[ForwardHook], inputs: Tuple[Any, ...], out: Any) -> Cost:
+    def _ask(self, module: nn.Module, hook: ForwardHook, inputs: Tuple[Any, ...], out: Any) -> Cost:
         if isinstance(hook, Hook):
             cost = hook.cost(module, inputs, out)
             if self.custom_ops and "total_ops" in module._buffers:
                 add_to_buffers(module, cost)
             return cost
-        assert hook is not None
         if "total_ops" not in module._buffers:  # it has joined in the run
             self._prepare_buffers(module)
         before = read_buffers(module)
@@ -176,44 +250,35 @@ class LayerLedger(Observer):
         self.missing[name] = self.missing.get(name, 0) + 1
 
     def operator(self, func: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any], out: Any) -> None:
-        """Count matrix products that run outside every layer with a rule, as the reference counts them."""
-        if not self.counted_layers_running and not self.asking_a_rule:
-            operands = _PRODUCTS.get(func._schema.name)
-            if operands is not None:
-                self.current.ops += operands(args, out)
+        """Count the products that run outside of every layer with a rule, and note what else there runs."""
+        if self.counted_layers_running or self.asking_a_rule:
+            return
+        known = self.products.get(id(func))
+        if known is None:
+            known = self.products[id(func)] = product_of(func), kind_of(func) or func._schema.name
+        product, kind = known
+        self.kinds.add(kind)
+        if product is not None:
+            try:
+                cost = Cost(product.formula(args, kwargs, out), weights_of(product, args, is_weight))
+            except Exception as error:
+                self._miss(f"{func._schema.name} (its formula does not fit: {in_few_words(error)})")
+                return
+            current = self.current
+            current.ops, current.kernel = current.ops + cost.ops, current.kernel + cost.kernel
+            if not all(map(is_weight, tensors_in((out,)))):
+                current.output += tensors_in((out,))[0].numel()
 
 
-def _product_of_first(args: Tuple[Any, ...], out: Tensor) -> int:
-    """a @ b: each output element sums one product for each element of a's last axis."""
-    return out.numel() * args[0].shape[-1]
-
-
-def _product_of_second(args: Tuple[Any, ...], out: Tensor) -> int:
-    """c + a @ b."""
-    return out.numel() * args[1].shape[-1]
-
-
-def _attention(args: Tuple[Any, ...], out: Any) -> int:
-    """Queries by keys, then the result by values: (..., L, E), (..., S, E) and (..., S, V) to (..., L, V)."""
-    query, key, value = args[:3]
-    result = out if isinstance(out, Tensor) else out[0]
-    return result.numel() // value.shape[-1] * key.shape[-2] * (query.shape[-1] + value.shape[-1])
-
-
-_PRODUCTS = {
-    "aten::mm": _product_of_first,
-    "aten::bmm": _product_of_first,
-    "aten::mv": _product_of_first,
-    "aten::dot": _product_of_first,
-    "aten::addmm": _product_of_second,
-    "aten::baddbmm": _product_of_second,
-    "aten::addmv": _product_of_second,
-    "aten::_scaled_dot_product_flash_attention": _attention,
-    "aten::_scaled_dot_product_flash_attention_for_cpu": _attention,
-    "aten::_scaled_dot_product_efficient_attention": _attention,
-    "aten::_scaled_dot_product_cudnn_attention": _attention,
-    "aten::_scaled_dot_product_fused_attention_overrideable": _attention,
-}
+def _samples(out: Any) -> int:
+    """Count the samples that one call stands for under ``torch.vmap``, where a tensor shows one of them."""
+    functorch = getattr(torch._C, "_functorch", None)
+    factor = 1
+    while isinstance(out, Tensor) and functorch is not None and functorch.is_batchedtensor(out):
+        whole = functorch.get_unwrapped(out)
+        factor *= whole.numel() // max(out.numel(), 1)
+        out = whole
+    return factor
 
 
 def first_shape(value: Any) -> Tuple[int, ...]:
@@ -232,6 +297,11 @@ def _class_name(module: nn.Module) -> str:
     return f"{type(module).__module__}.{type(module).__qualname__}"
 
 
+def find_custom(kind: Type[nn.Module], custom_ops: CustomOps) -> Optional[ForwardHook]:
+    """Return the user's own hook for a class, or None."""
+    return next((custom_ops[ancestor] for ancestor in kind.__mro__ if ancestor in custom_ops), None)
+
+
 def _positional(module: nn.Module, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Tuple[Any, ...]:
     """Put a call's arguments into the order that the class's forward declares, defaults included."""
     bound = inspect.signature(type(module).forward).bind(module, *args, **kwargs)
@@ -246,6 +316,7 @@ def profile(
     verbose: bool = True,
     ret_layer_info: bool = False,
     report_missing: bool = False,
+    kwargs: Optional[Dict[str, Any]] = None,
 ) -> Profile:
     """Count what one forward pass of ``model`` computes, reads and writes, in evaluation mode.
 
@@ -257,6 +328,7 @@ def profile(
         verbose: print which rule serves which class.
         ret_layer_info: return the tree of layers as a fifth item.
         report_missing: print what ran and has no rule (and, as thop does, what ``verbose`` prints).
+        kwargs: the keyword arguments of its forward.
 
     Returns:
         total_ops (multiply-accumulates), total_params, total_kernel_macs (weight elements read) and
@@ -270,10 +342,10 @@ def profile(
         raise TypeError(f"profile: the model must be a torch.nn.Module, not {type(model).__name__}")
     if not isinstance(inputs, (tuple, list)):
         raise TypeError(f"profile: inputs must be a tuple of arguments, as in (x,), not {type(inputs).__name__}")
-    ledger, outcome = _count(unwrap(model), inputs, custom_ops)
+    ledger, outcome = _count(unwrap(model), inputs, custom_ops, kwargs)
     *totals, tree = dfs_count(ledger.root)
     result = Profile((*totals, tree) if ret_layer_info else totals)
-    result.root, result.missing = ledger.root, ledger.missing
+    result.root, result.missing, result.only_moved = ledger.root, ledger.missing, ledger.only_moved
     result.mode, result.why, result.leftovers = outcome.mode, outcome.why, outcome.leftovers
     if verbose or report_missing:
         print("\n".join(_rules_used(ledger) + (_rules_missing(ledger) if report_missing else [])))
@@ -281,14 +353,16 @@ def profile(
 
 
 @collector_paused()
-def _count(model: nn.Module, inputs: Sequence[Any], custom_ops: Optional[CustomOps]) -> Tuple[LayerLedger, Run]:
+def _count(
+    model: nn.Module, inputs: Sequence[Any], custom_ops: Optional[CustomOps], kwargs: Optional[Dict[str, Any]]
+) -> Tuple[LayerLedger, Run]:
     ledgers: List[LayerLedger] = []
 
     def observe(replica: Replica) -> LayerLedger:
         ledgers.append(LayerLedger(replica, custom_ops))
         return ledgers[-1]
 
-    outcome = run(model, inputs, observe)
+    outcome = run(model, inputs, observe, kwargs=kwargs)
     return ledgers[-1], outcome
 
 

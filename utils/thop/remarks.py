@@ -104,8 +104,10 @@ def reservations(profile: Profile, traffic: Optional[Traffic], error: str) -> Li
     notes = []
     if traffic is None:
         notes.append(f"Bytes not counted: {error}.")
+    counted = "" if traffic is None else "; their bytes are counted"
+    if profile.only_moved:
+        notes.append(f"Not among the accesses, as they only move data: {_calls(profile.only_moved)}{counted}.")
     if profile.missing:
-        counted = "" if traffic is None else "; their bytes are counted"
         notes.append(f"Not among the accesses, for want of a rule: {_calls(profile.missing)}{counted}.")
     for assumption, operators in _by_assumption(traffic).items():
         notes.append(f"Not exact: {_calls(operators)}: {assumption}.")
@@ -113,6 +115,8 @@ def reservations(profile: Profile, traffic: Optional[Traffic], error: str) -> Li
     for what, ledger in ledgers:
         if ledger is not None and ledger.mode == "real":
             notes.append(f"{what} were counted in a real forward pass: {ledger.why}.")
+        if ledger is not None and ledger.leftovers:
+            notes.append(f"{what}: the model's code has kept {', '.join(ledger.leftovers)} of the count.")
     return notes
 
 

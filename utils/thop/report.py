@@ -206,6 +206,7 @@ class ModelInfo:
             {f"total_{name}": profile[i] for i, name in enumerate(("ops", "params", "kernel_macs", "output_macs"))}
         )
         result = {"imgsz": self.imgsz, "mode": profile.mode, "why": profile.why, "missing": profile.missing}
+        result["only_moved"] = profile.only_moved
         if traffic is None:
             return {**result, "totals": totals, "operators": None, "uncounted": {"bytes": error}}
         for name in ("flops", "read_bytes", "written_bytes", "arithmetic_intensity", "peak_activation_bytes"):

@@ -274,4 +274,6 @@ def _addition(count: Count, flops_shown: bool) -> str:
         rounded_up = count.size == fitting_size(count.model, wanted)
         reason = " ({}x{} is no multiple of the stride)".format(*wanted) if rounded_up else ""
         parts.append("at {}x{}".format(*count.size) + reason)
-    return "".join(f", {part}" for part in parts)
+    kinds = len(count.profile.missing)
+    not_counted = f" + {kinds} kind{'s' * (kinds != 1)} of layers not counted" if kinds else ""
+    return "".join(f", {part}" for part in parts) + not_counted

@@ -7,14 +7,26 @@ one short registry, an entry with its reasoning for each true exception. FLOPs a
 
 from dataclasses import dataclass, field
 from functools import partial
-from math import prod
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
 
+from .products import Product, kind_of, product_of
 from .profile import CustomOps, Layer, LayerLedger
-from .run import Effects, Replica, Run, WeakStorage, collector_paused, effects_of, run, storage_of, tensors_in, unwrap
+from .run import (
+    Effects,
+    Replica,
+    Run,
+    WeakStorage,
+    collector_paused,
+    effects_of,
+    in_few_words,
+    run,
+    storage_of,
+    tensors_in,
+    unwrap,
+)
 
 
 class Moved(NamedTuple):
@@ -122,19 +134,35 @@ class Traffic:
 
 
 def stored_bytes(tensor: Tensor) -> int:
-    """Bytes of a tensor's elements; a broadcast axis (stride 0) is stored, and moved, once."""
+    """Bytes of a tensor's elements; those in a broadcast axis (stride 0) or in overlapping windows are moved once."""
+    if tensor.layout is not torch.strided:
+        return sum(map(stored_bytes, _stored_parts(tensor)))
     count = tensor.numel()
     if count and not tensor.is_contiguous():
+        extent = 1
         for size, stride in zip(tensor.shape, tensor.stride()):
+            extent += (size - 1) * stride
             if stride == 0:
                 count //= size
+        count = min(count, extent)
     return count * tensor.element_size()
+
+
+def _stored_parts(tensor: Any) -> List[Tensor]:
+    """Return the tensors that a sparse one consists of."""
+    if tensor.layout is torch.sparse_coo:
+        return [tensor._indices(), tensor._values()]
+    if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
+        return [tensor.crow_indices(), tensor.col_indices(), tensor.values()]
+    if tensor.layout in (torch.sparse_csc, torch.sparse_bsc):
+        return [tensor.ccol_indices(), tensor.row_indices(), tensor.values()]
+    raise NotImplementedError(f"a tensor of layout {tensor.layout}")
 
 
 def read_once(tensors: Sequence[Tensor]) -> int:
     """Bytes of several inputs, where the same elements passed twice are read once."""
-    if len(tensors) == 1:
-        return stored_bytes(tensors[0])
+    if len(tensors) == 1 or any(t.layout is not torch.strided for t in tensors):
+        return sum(map(stored_bytes, tensors))
     distinct = {(storage_of(t)._cdata, t.storage_offset(), t.shape, t.stride(), t.dtype): t for t in tensors}
     return sum(map(stored_bytes, distinct.values()))
 
@@ -228,10 +256,17 @@ def _scattered(args: Any, kwargs: Any, out: Any) -> Moved:
     return Moved(sum(map(stored_bytes, given)), touched)
 
 
-@_exception("scaled_dot_product_attention")
-def _attended(args: Any, kwargs: Any, out: Tensor) -> Moved:
-    """The fused kernel keeps the attention matrix to itself: queries, keys, values and mask in, the result out."""
-    return Moved(read_once(tensors_in(args) + tensors_in(kwargs.values())), stored_bytes(out))
+@_exception(
+    "scaled_dot_product_attention", "_scaled_dot_product_flash_attention",
+    "_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_efficient_attention",
+    "_scaled_dot_product_cudnn_attention", "_scaled_dot_product_fused_attention_overrideable",
+)  # fmt: skip
+def _attended(args: Any, kwargs: Any, out: Any) -> Moved:
+    """The fused kernel keeps the attention matrix to itself: queries, keys, values and mask in, the result out.
+
+    What else it returns is for a backward pass.
+    """
+    return Moved(read_once(tensors_in(args) + tensors_in(kwargs.values())), stored_bytes(tensors_in((out,))[0]))
 
 
 _POOLS_WITH_INDICES = frozenset(
@@ -244,6 +279,7 @@ _DATA_DEPENDENT = {
     "aten::_native_multi_head_attention": "inputs are read and the result written; what lies between is not charged",
     "aten::_transformer_encoder_layer_fwd": "inputs are read and the result written; what lies between is not charged",
 }
+_NO_FORMULA = "its arithmetic has no formula, and counts as no FLOPs"
 _ASSUMED_ONCE = "every input is read once and every result written once"
 
 
@@ -257,18 +293,9 @@ class _Plan(NamedTuple):
     charge: Callable[..., Moved]
     is_view: bool
     makes_memory: bool
-    flops: Optional[Callable[..., int]]
+    product: Optional[Product]
     makes_indices: bool
     assumption: str
-
-
-def _registered_flops(formula: Any, args: Any, kwargs: Any, out: Any) -> int:
-    """Apply a formula of torch's registry; most take shapes in place of tensors, at the top level only."""
-    on_shapes = getattr(formula, "__wrapped__", None)
-    if on_shapes is None:
-        return int(formula(*args, **kwargs, out_val=out))
-    shapes = [value.shape if isinstance(value, Tensor) else value for value in args]
-    return int(on_shapes(*shapes, **kwargs, out_shape=out.shape if isinstance(out, Tensor) else None))
 
 
 class _Alive:
@@ -281,7 +308,7 @@ class _Alive:
 
     def add(self, tensor: Tensor) -> None:
         """A tensor has come to be; if its storage is known, it is a view."""
-        if not tensor.numel():
+        if tensor.layout is not torch.strided or not tensor.numel():
             return
         storage = storage_of(tensor)
         reference = WeakStorage(storage)
@@ -302,73 +329,73 @@ class _Alive:
 class TrafficLedger(LayerLedger):
     """The layer ledger, and in the same pass the bytes and FLOPs of every operator, by the module it ran in."""
 
-    attention_is_one_operator = True
-
     def __init__(self, replica: Replica, custom_ops: Optional[CustomOps] = None) -> None:
         super().__init__(replica, custom_ops)
         self.rows: Dict[int, LayerRow] = {}
         self.calls_made: List[OperatorCall] = []
         self.uncounted: Dict[str, Tuple[int, str]] = {}
-        self.flop_registry: Dict[Any, Any] = {}
-        try:
-            from torch.utils.flop_counter import flop_registry
-
-            self.flop_registry = flop_registry
-        except ImportError:
-            self.uncounted["FLOPs"] = 0, "not counted: this torch has no flop_counter, which came with torch 2.1"
         self.alive = _Alive()
-        self.plans: Dict[Any, _Plan] = {}
+        self.plans: Dict[int, _Plan] = {}
         self.pool: Optional[Tuple[OperatorCall, WeakStorage, int]] = None
 
     def begin(self, arguments: Any) -> None:
         for tensor in tensors_in(arguments):
             self.alive.add(tensor)
 
-    def leave(self, token: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any], out: Any) -> None:
-        with torch._C.DisableTorchFunction():  # or each look at a tensor is led through the mode that finds attention
-            super().leave(token, args, kwargs, out)
-
     def operator(self, func: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any], out: Any) -> None:
         if self.asking_a_rule:
             return
         super().operator(func, args, kwargs, out)
+        self._move(func, args, kwargs, out)
+
+    def operator_of_layer(self, func: Any, arguments: Tuple[Any, ...], out: Any) -> None:
+        self._move(func, arguments, {}, out)
+
+    def _move(self, func: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any], out: Any) -> None:
+        """Charge an operator to the module that is running."""
         if self.pool is not None:
             self._settle_pool()
-        plan = self.plans.get(func)
+        plan = self.plans.get(id(func))
         if plan is None:
-            plan = self.plans[func] = self._plan(func)
+            plan = self.plans[id(func)] = self._plan(func)
         call = OperatorCall(self._row(), plan.name)
         if plan.charge is not _reserved:
             self.calls_made.append(call)
         if plan.is_view:
             return
-        call.read_bytes, call.written_bytes = plan.charge(args, kwargs, out)
-        if plan.flops is not None:
-            call.flops, call.dtype = plan.flops(args, kwargs, out), args[0].dtype
+        try:
+            call.read_bytes, call.written_bytes = plan.charge(args, kwargs, out)
+            if plan.product is not None:
+                call.flops, call.dtype = 2 * plan.product.formula(args, kwargs, out), tensors_in(args)[0].dtype
+        except Exception as error:
+            where = self.current.path or "the model itself"
+            self._note(f"{plan.name} in {where}", f"not charged: {in_few_words(error)}")
+            return
         if plan.makes_memory:
             for tensor in (out,) if isinstance(out, Tensor) else tensors_in((out,)):
                 self.alive.add(tensor)
         if plan.makes_indices:
             self.pool = call, WeakStorage(storage_of(out[1])), stored_bytes(out[1])
         if plan.assumption:
-            self.uncounted[plan.name] = self.uncounted.get(plan.name, (0, ""))[0] + 1, plan.assumption
+            self._note(plan.name, plan.assumption)
+
+    def _note(self, name: str, what: str) -> None:
+        """Say in the result that something has no exact number."""
+        self.uncounted[name] = self.uncounted.get(name, (0, ""))[0] + 1, what
 
     def _plan(self, func: Any) -> _Plan:
         """Look up, once for each operator, how its calls are charged."""
         name, effects = func._schema.name, effects_of(func)
         charge = _EXCEPTIONS.get(name) or partial(_by_schema, effects)
         assumption = _DATA_DEPENDENT.get(name) or ("" if name.startswith(("aten::", "prim")) else _ASSUMED_ONCE)
-        flops: Optional[Callable[..., int]] = None
-        if func._overloadpacket in self.flop_registry:
-            flops = partial(_registered_flops, self.flop_registry[func._overloadpacket])
-        elif name == "aten::scaled_dot_product_attention" and self.flop_registry:
-            flops = self._attention_flops
+        if not kind_of(func):
+            assumption = f"{assumption}; {_NO_FORMULA}" if assumption else _NO_FORMULA
         return _Plan(
             name=name,
             charge=charge,
             is_view=effects.is_view,
             makes_memory=any(effects.new_results) and not effects.is_view,
-            flops=flops,
+            product=product_of(func),
             makes_indices=name in _POOLS_WITH_INDICES,
             assumption=assumption,
         )
@@ -391,13 +418,6 @@ class TrafficLedger(LayerLedger):
             if indices.expired():
                 call.written_bytes -= size
             self.pool = None
-
-    def _attention_flops(self, args: Any, kwargs: Any, out: Any) -> int:
-        """Two matrix products; the registry's formula takes shapes of four axes."""
-        shapes = [(1, 1, *tensor.shape) for tensor in args[:3]]
-        folded = [(prod(shape[:-3]), *shape[-3:]) for shape in shapes]
-        formula = self.flop_registry[torch.ops.aten._scaled_dot_product_flash_attention]
-        return int(formula(*folded, out_val=None))
 
     def end(self) -> None:
         self._settle_pool()
@@ -422,9 +442,16 @@ class TrafficLedger(LayerLedger):
                     _add(_row_of(operators, part.operator), part)
                 _describe(row, layer)
                 layers.append(row)
-        found = layers, list(operators.values()), self.calls_made
-        found_out = self.uncounted, self.alive.peak, outcome.mode, outcome.why, outcome.leftovers
-        return Traffic(*found, *found_out)
+        return Traffic(
+            layers,
+            list(operators.values()),
+            self.calls_made,
+            uncounted=self.uncounted,
+            peak_activation_bytes=self.alive.peak,
+            mode=outcome.mode,
+            why=outcome.why,
+            leftovers=outcome.leftovers,
+        )
 
 
 def _describe(row: LayerRow, layer: Layer) -> None:
@@ -450,13 +477,19 @@ def _row_of(rows: Dict[str, OperatorRow], operator: str) -> OperatorRow:
 
 
 @collector_paused()
-def traffic(model: nn.Module, inputs: Sequence[Any], custom_ops: Optional[CustomOps] = None) -> Traffic:
+def traffic(
+    model: nn.Module,
+    inputs: Sequence[Any],
+    custom_ops: Optional[CustomOps] = None,
+    kwargs: Optional[Dict[str, Any]] = None,
+) -> Traffic:
     """Count the bytes and FLOPs of one forward pass of ``model``, operator by operator, in evaluation mode.
 
     Args:
         model: any module; it is not touched, a copy of it is run.
         inputs: the positional arguments of its forward.
         custom_ops: as for ``profile``, for the layer columns.
+        kwargs: the keyword arguments of its forward.
 
     Raises:
         TypeError: ``model`` is not a module, or ``inputs`` not a tuple or list.
@@ -468,5 +501,5 @@ def traffic(model: nn.Module, inputs: Sequence[Any], custom_ops: Optional[Custom
         ledgers.append(TrafficLedger(replica, custom_ops))
         return ledgers[-1]
 
-    outcome = run(unwrap(model), inputs, observe)
+    outcome = run(unwrap(model), inputs, observe, kwargs=kwargs)
     return ledgers[-1].result(outcome)

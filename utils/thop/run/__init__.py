@@ -11,8 +11,9 @@ from .observer import Observer
 from .runner import Run, in_few_words, run
 from .schema import Effects, effects_of
 from .shape_tensor import WeakStorage, storage_of, tensors_in
+from .weights import is_weight
 
 __all__ = [
     "BlankBuildFailed", "Effects", "NotCountable", "Observer", "Replica", "Run", "WeakStorage", "blank",
-    "collector_paused", "effects_of", "in_few_words", "run", "storage_of", "tensors_in", "unwrap",
+    "collector_paused", "effects_of", "in_few_words", "is_weight", "run", "storage_of", "tensors_in", "unwrap",
 ]  # fmt: skip

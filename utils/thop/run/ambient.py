@@ -9,7 +9,6 @@ first call short finds the second.
 import gc
 import random
 import sys
-import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Callable, Iterator, List, Tuple
@@ -155,7 +154,8 @@ def collector_paused() -> Iterator[None]:
 class PythonRandom:
     """The generators of ``random`` and numpy, which a forward pass can draw from behind PyTorch's back.
 
-    PyTorch's own are left alone: a run without values draws nothing, and a real one from generators of its own.
+    They are put back after a run whose code speaks of chance; other threads may be drawing from them, too. PyTorch's
+    own are left alone: a run without values draws nothing, and a real one from generators of its own.
     """
 
     def __init__(self) -> None:
@@ -164,15 +164,11 @@ class PythonRandom:
         self.python_state = random.getstate()
         self.numpy_state = self.numpy.get_state() if self.numpy else None
 
-    def restore(self, drawn_by_us: Callable[[], bool]) -> None:
-        """Take back what the run has drawn; where other threads may have drawn it, only if the model can."""
-        python = random.getstate() != self.python_state
-        numpy = self.numpy_state is not None and not _same_numpy_state(self.numpy.get_state(), self.numpy_state)
-        if not (python or numpy) or (threading.active_count() > 1 and not drawn_by_us()):
-            return
-        if python:
+    def restore(self) -> None:
+        """Take back what the run has drawn."""
+        if random.getstate() != self.python_state:
             random.setstate(self.python_state)
-        if numpy:
+        if self.numpy_state is not None and not _same_numpy_state(self.numpy.get_state(), self.numpy_state):
             self.numpy.set_state(self.numpy_state)
 
 

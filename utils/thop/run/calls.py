@@ -7,31 +7,65 @@ made in the forward, or found in a global or a class) is copied when it is calle
 
 import weakref
 from types import FunctionType
-from typing import Any, Callable, Dict, List, Set, Tuple
+from typing import Any, Callable, Dict, List, Optional, Set
 
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
 from .ambient import autocast_is_on
 from .copier import Copier, Replica
-from .layer_rules import LAYER_RULES
+from .layer_rules import LAYER_RULES, LayerRule
 from .modes import OperatorMode, no_torch_function
 from .observer import Observer
-from .operator_rules import SHAPE_RULES
 from .shape_tensor import THREAD, ShapeTensor
 
 Forward = Callable[..., Any]
 
 
-class Calls:
-    """The calls of one run.
+class WatchedForward:
+    """The forward of a module of the copy, which the observer hears of.
 
-    forwards: of each module that is known, by its id, the watched forward and what that runs.
+    forward: what it runs; rule: the layer rule in its place, if there is one; unwatched_forward: what the module itself
+    had under this name, if anything.
     """
+
+    __slots__ = ("calls", "forward", "module", "rule", "unwatched_forward")
+
+    def __init__(self, calls: "Calls", module: nn.Module, forward: Forward, rule: Optional[LayerRule]) -> None:
+        self.calls, self.module, self.forward, self.rule = calls, module, forward, rule
+        self.unwatched_forward = module.__dict__.get("forward")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the forward between ``enter`` and ``leave``; ``_Patch`` spells the same out."""
+        if self.rule is not None and len(args) == 1 and not kwargs:
+            made = self.calls.by_layer_rule(self.rule, self.module, args[0])
+            if made is not None:
+                return made
+        observer, running = self.calls.observer, self.calls.running
+        token = observer.enter(self.module)
+        running.append(self.module)
+        try:
+            out = self.forward(*args, **kwargs)
+        except BaseException:
+            running.pop()
+            observer.abandon(token)
+            raise
+        running.pop()
+        observer.leave(token, args, kwargs, out)
+        return out
+
+    @property
+    def __wrapped__(self) -> Forward:
+        """What ``inspect.signature`` looks at."""
+        return self.forward
+
+
+class Calls:
+    """The calls of one run; forwards: the watched forward of each module that is known, by the module's id."""
 
     def __init__(self, copier: Copier, replica: Replica, observer: Observer, mode: OperatorMode) -> None:
         self.copier, self.replica, self.observer, self.mode = copier, replica, observer, mode
-        self.forwards: Dict[int, Tuple[Forward, Forward]] = {}
+        self.forwards: Dict[int, WatchedForward] = {}
         self.watched = 0
         self.made_by_model: List[nn.Module] = []
         self.running: List[nn.Module] = []
@@ -45,12 +79,9 @@ class Calls:
         self.watched = len(modules)
 
     def _watch(self, module: nn.Module) -> None:
-        own = module.__dict__.get("forward")
-        forward = self._by_rule(module)
-        watched: Any = self._watched(module, forward)
-        watched.unwatched_forward = own
+        rule = LAYER_RULES.find(module) if self.mode.on_shapes else None
+        self.forwards[id(module)] = watched = WatchedForward(self, module, module.forward, rule)
         module.__dict__["forward"] = watched
-        self.forwards[id(module)] = watched, forward
 
     def join(self, original: nn.Module) -> nn.Module:
         """Copy a module that the model calls and does not hold; it keeps its own training flag."""
@@ -71,60 +102,30 @@ class Calls:
         def forward(*args: Any, **kwargs: Any) -> Any:
             return function(module, *args, **kwargs)
 
-        return self._watched(module, forward)(*args, **kwargs)
+        return WatchedForward(self, module, forward, None)(*args, **kwargs)
 
-    def _watched(self, module: nn.Module, forward: Forward) -> Forward:
-        enter, leave, abandon = self.observer.enter, self.observer.leave, self.observer.abandon
-        running = self.running
-
-        def forward_watched(*args: Any, **kwargs: Any) -> Any:
-            token = enter(module)
-            running.append(module)
-            try:
-                out = forward(*args, **kwargs)
-            except BaseException:
-                running.pop()
-                abandon(token)
-                raise
-            running.pop()
-            leave(token, args, kwargs, out)
-            return out
-
-        return forward_watched
-
-    def _by_rule(self, module: nn.Module) -> Forward:
-        """Return what a module's forward is to be run by: its layer rule, where there is one, or itself."""
-        forward, mode = module.forward, self.mode
-        rule = LAYER_RULES.find(module) if mode.on_shapes else None
-        if rule is None:
-            return forward
-        references, reference = mode.references, weakref.ref
-
-        def one_operator(*args: Any, **kwargs: Any) -> Any:
-            x: Any = args[0] if len(args) == 1 and not kwargs else None
-            found = rule(module, x) if type(x) is ShapeTensor and not autocast_is_on() else None
-            if found is None:
-                return forward(*args, **kwargs)
-            func, arguments = found
-            with no_torch_function():
-                out = SHAPE_RULES[func](*arguments)
-                if out is not NotImplemented:
-                    mode.report(func, arguments, {}, out)
+    def by_layer_rule(self, rule: LayerRule, module: nn.Module, x: Any) -> Optional[Tensor]:
+        """Return what a layer returns that comes to one operator; None where its forward has to be run."""
+        found = rule(module, x) if type(x) is ShapeTensor and not autocast_is_on() else None
+        if found is None:
+            return None
+        func, arguments = found
+        with no_torch_function():
+            shape_rule = self.mode.rules.get(id(func))
+            out = NotImplemented if shape_rule is None else shape_rule(*arguments)
             if out is NotImplemented:
-                return forward(x)
-            out = out if isinstance(out, Tensor) else out[0]
-            references.append(reference(out))
-            return out
-
-        return one_operator
+                return None
+            self.observer.layer_of_one_operator(module, x, func, arguments, out)
+        made: Tensor = out[0] if isinstance(out, tuple) else out
+        self.mode.references.append(weakref.ref(made))
+        return made
 
     def let_go(self) -> None:
         """Take the watched forwards off again: one that its own module refers to waits for the garbage collector."""
-        for module in (*self.replica.modules, *self.made_by_model):
-            watched = module.__dict__.pop("forward", None)
-            own = getattr(watched, "unwatched_forward", None)
-            if own is not None:
-                module.__dict__["forward"] = own
+        for watched in self.forwards.values():
+            fields = watched.module.__dict__
+            if fields.pop("forward", None) is watched and watched.unwatched_forward is not None:
+                fields["forward"] = watched.unwatched_forward
         self.forwards = {}
 
 
@@ -150,15 +151,20 @@ class _Patch:
             if run is None:
                 return self.original(module, *args, **kwargs)
             calls = run.calls
-            known = calls.forwards.get(id(module))
-            if known is None:
+            watched = calls.forwards.get(id(module))
+            if watched is None:
                 module = calls.join(module)
-                known = calls.forwards[id(module)]
-            if module._forward_hooks or module._forward_pre_hooks:
+                watched = calls.forwards[id(module)]
+            attributes = module.__dict__
+            if attributes["_forward_hooks"] or attributes["_forward_pre_hooks"]:
                 return _call_with_hooks(module, *args, **kwargs)
-            watched, forward = known  # what ``watched`` does, spelt out: a run nests no deeper than a real call
-            if module.__dict__.get("forward") is not watched:
+            forward = watched.forward  # what follows is what it does: a run nests no deeper than a real call
+            if attributes.get("forward") is not watched:
                 forward = module.forward
+            elif watched.rule is not None and len(args) == 1 and not kwargs:
+                out = calls.by_layer_rule(watched.rule, module, args[0])
+                if out is not None:
+                    return out
             observer, running = calls.observer, calls.running
             token = observer.enter(module)
             running.append(module)

@@ -12,10 +12,12 @@ import weakref
 from collections import OrderedDict, defaultdict, deque
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Callable, Dict, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.lazy import LazyModuleMixin
 from torch.utils.hooks import RemovableHandle
 
 from .reach import Reach, attributes_of, bound_owner, is_shared, referent, slots_of
@@ -36,6 +38,13 @@ def unwrap(model: nn.Module) -> nn.Module:
             model = model._modules["_orig_mod"]  # type: ignore[assignment]
         else:
             return model
+
+
+def stock_attributes() -> Dict[type, Any]:
+    """Return the names of the attributes that the commonest layers have, if nobody has given them more."""
+    with_tensors = nn.Conv2d(1, 1, 1, device="meta"), nn.BatchNorm2d(1, device="meta")
+    layers: List[nn.Module] = [*with_tensors, nn.SiLU(), nn.ReLU()]
+    return {type(layer): frozenset(layer.__dict__) for layer in layers}
 
 
 @dataclass
@@ -71,6 +80,8 @@ class Copier:
     def __init__(self, copy_tensor: Callable[[Tensor], Tensor]) -> None:
         self.copy_tensor = copy_tensor
         self.training: Optional[bool] = False
+        self.share_statistics = False  # of batch norms, which a run on shapes does not even read
+        self.stock_attributes: Dict[type, Any] = {}
         self.memo: Dict[int, Any] = {}
         self.originals: List[Any] = []  # whose ids are in use for as long as the memo is
         self.modules: List[nn.Module] = []
@@ -79,7 +90,7 @@ class Copier:
         self.waiting: List[Tuple[Any, Any, Origin]] = []
         self.husks: List[Any] = []
         self.helpers: List[Any] = []
-        self.ordinary: Set[type] = set()
+        self.ordinary: Dict[type, Tuple[Tuple[str, ...], bool]] = {}  # slots, and whether there are statistics
         self.functions: List[Any] = []  # that the model holds
         self.owner: Optional[nn.Module] = None
         self.attribute = ""
@@ -140,7 +151,7 @@ class Copier:
                 duplicate = self.remember(original, copy.deepcopy(original, self.memo))
                 self.modules.append(duplicate)
                 return duplicate
-            self.ordinary.add(kind)
+            self.ordinary[kind] = slots_of(kind), issubclass(kind, _BatchNorm) and not issubclass(kind, LazyModuleMixin)
         made: Any = self._empty(kind, _ModuleHusk)
         self.memo[id(original)] = made
         self.modules.append(made)
@@ -162,13 +173,20 @@ class Copier:
         """Copy all attributes of a module; those that can't change are taken over."""
         originals, copies = original.__dict__, duplicate.__dict__
         copies.update(originals)
+        if originals.keys() == self.stock_attributes.get(type(original)) and self._fill_stock(originals, copies):
+            return
         known = self.memo.get
+        slots, has_statistics = self.ordinary[type(original)]
+        if has_statistics and self.share_statistics:
+            self.memo[id(originals["_buffers"])] = dict(originals["_buffers"])
         for name, value in originals.items():
             kind = type(value)
-            if kind in _ATOMS or (kind is tuple and _ATOMS.issuperset(map(type, value))):
+            if kind in _ATOMS or name in _UNUSED:
                 continue
             if kind in _CONTAINERS and not value:  # most of a module's attributes are empty tables of hooks
                 copies[name] = kind()
+                continue
+            if kind is tuple and _ATOMS.issuperset(map(type, value)):
                 continue
             done = known(id(value))
             if done is None:
@@ -176,11 +194,11 @@ class Copier:
                 handler = _HANDLERS.get(kind)
                 done = self.value(value) if handler is None else handler(self, value)
             copies[name] = done
-        for name in slots_of(type(original)):
+        for name in slots:
             if hasattr(original, name):
                 object.__setattr__(duplicate, name, self.value(getattr(original, name)))
         watched = copies.get("forward")
-        if hasattr(watched, "unwatched_forward"):  # the copy of a copy: a run inside of a run
+        if watched is not None and hasattr(watched, "unwatched_forward"):  # the copy of a copy: a run inside of a run
             del copies["forward"]
             if watched.unwatched_forward is not None:
                 copies["forward"] = self.value(watched.unwatched_forward)
@@ -188,6 +206,21 @@ class Copier:
             copies["_compiled_call_impl"] = None
         if self.training is not None:
             copies["training"] = self.training
+
+    def _fill_stock(self, originals: Dict[str, Any], copies: Dict[str, Any]) -> bool:
+        """Copy what can change of a layer of torch.nn that has no attributes but its own; False if it has hooks."""
+        if any(originals[name] for name in _FORWARD_HOOKS):
+            return False
+        for name in _FORWARD_HOOKS:
+            copies[name] = {}
+        if originals["_parameters"]:
+            known = self.memo.get(id(originals["_parameters"]))
+            copies["_parameters"] = self.mapping(originals["_parameters"]) if known is None else known
+        if originals["_buffers"]:
+            copies["_buffers"] = dict(originals["_buffers"])
+        if self.training is not None:
+            copies["training"] = self.training
+        return True
 
     # ---- containers and tensors ----
 
@@ -439,6 +472,14 @@ def _has_own_construction(kind: type) -> bool:
 
 _CONTAINERS = frozenset((dict, OrderedDict, set, list))
 _BASES = (tuple, frozenset, defaultdict, OrderedDict, dict, set, list, deque)
+_FORWARD_HOOKS = tuple(
+    name for name in nn.Identity().__dict__ if name.startswith("_forward") and name.find("hooks") > 0
+)
+_UNUSED = frozenset(
+    ("_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks",
+     "_backward_hooks", "_backward_pre_hooks")
+)  # fmt: skip
+"""What a forward pass has nothing to do with, and a copy can share."""
 _REGISTRIES = frozenset(("_parameters", "_buffers", "_modules"))
 _ATOMS = frozenset(
     (int, float, str, bool, bytes, complex, type(None), type, torch.dtype, torch.device, torch.Size, types.ModuleType)

@@ -11,6 +11,7 @@ from torch.nn.parameter import UninitializedTensorMixin
 from .copier import NotCountable
 from .modes import OperatorMode
 from .shape_tensor import META, NeedsValues, ShapeTensor, shape_tensor, storage_of, without_values
+from .weights import mark_weight
 
 _SMALL_BUFFER = 4096
 """Elements up to which a buffer, or a tensor that is a plain attribute, keeps its values."""
@@ -21,11 +22,11 @@ _Buffer = getattr(nn, "Buffer", None)
 CopyTensor = Callable[[Tensor], Tensor]
 
 
-def shape_copies(mode: OperatorMode, keep_values: bool = True) -> CopyTensor:
-    """Return what copies a tensor without its values, or with them if it is small and ``keep_values`` is set."""
+def shape_copies(mode: OperatorMode, of_model: bool = True) -> CopyTensor:
+    """Return what copies a tensor without its values, or with them if it is a small one of the model's."""
     references, storages, reference = mode.references, mode.storages, weakref.ref
-    largest_parameter = _SMALL_PARAMETER if keep_values else -1
-    largest_buffer = _SMALL_BUFFER if keep_values else -1
+    largest_parameter = _SMALL_PARAMETER if of_model else -1
+    largest_buffer = _SMALL_BUFFER if of_model else -1
 
     def copy_tensor(tensor: Tensor) -> Tensor:
         kind = type(tensor)
@@ -49,6 +50,8 @@ def shape_copies(mode: OperatorMode, keep_values: bool = True) -> CopyTensor:
         references.append(reference(duplicate))
         if tensor.__dict__:
             duplicate.__dict__.update(tensor.__dict__)
+        if of_model:
+            mark_weight(duplicate)
         return duplicate
 
     return copy_tensor
@@ -75,7 +78,7 @@ def refuse_distributed(tensor: Tensor) -> None:
         raise NotCountable("the model's tensors are spread over a device mesh (DTensor): count it before it is sharded")
 
 
-def real_copies(mode: OperatorMode) -> CopyTensor:
+def real_copies(mode: OperatorMode, of_model: bool = True) -> CopyTensor:
     """Return what copies a tensor with its values."""
 
     def copy_tensor(tensor: Tensor) -> Tensor:
@@ -86,6 +89,8 @@ def real_copies(mode: OperatorMode) -> CopyTensor:
             return _uninitialized_copy(tensor, None)
         duplicate = copy.deepcopy(tensor) if tensor.is_leaf else tensor.detach().clone()
         mode.own(duplicate)
+        if of_model:
+            mark_weight(duplicate)
         return duplicate
 
     return copy_tensor

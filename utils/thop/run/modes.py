@@ -9,6 +9,7 @@ value has none from then on.
 
 import weakref
 from contextlib import contextmanager
+from functools import partial
 from math import prod
 from pathlib import Path
 from types import FunctionType
@@ -20,7 +21,8 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .operator_rules import SHAPE_RULES, contiguous_strides, strided
+from .ambient import autocast_is_on
+from .operator_rules import SHAPE_RULES, attention_rule
 from .schema import Effects, effects_of
 from .shape_tensor import (
     META,
@@ -36,8 +38,9 @@ from .shape_tensor import (
     tensors_in,
     without_values,
 )
+from .weights import pass_on
 
-SMALL = 2**16
+SMALL = 2**14
 """Elements that a constant may have; a larger one is not worth its arithmetic."""
 
 _COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd  # type: ignore[attr-defined]
@@ -76,16 +79,17 @@ class OperatorMode(TorchDispatchMode):
         self.references: List[Any] = []  # weak ones, to all tensors that the run has made
         self.stand_ins: Dict[int, Tuple[Tensor, Tensor]] = {}
         self.generators: Dict[torch.device, Any] = {}
+        self.rules: Dict[int, Any] = {}  # of shapes, by the operator's identity: operators hash in Python
 
     # ---- dispatch ----
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
         effects = effects_of(func)
-        if effects.composite:  # they come whole where inference mode keeps autograd from taking them apart
+        if effects.composite and not _has_kernel(effects, args, kwargs):
             with self:
-                return func._op_dk(_COMPOSITE, *args, **(kwargs or {}))
+                return func._op_dk(_COMPOSITE, *args, **kwargs)
         with no_torch_function():
-            args, kwargs = args, kwargs or {}
             if self.stand_ins:
                 args, kwargs = self._substituted(args), self._substituted(kwargs)
             try:
@@ -94,6 +98,7 @@ class OperatorMode(TorchDispatchMode):
                 if _is_of_a_kernel(error):
                     self.fail(error)
                 raise
+            pass_on(args, out)
             self.report(func, args, kwargs, out)
         return out
 
@@ -120,6 +125,9 @@ class OperatorMode(TorchDispatchMode):
 
     def own(self, made: Any, is_view: bool = False) -> None:
         """Note tensors that the run has made; a view is the run's own if what it is a view of is."""
+        if type(made) is ShapeTensor:
+            self.references.append(weakref.ref(made))
+            return
         for tensor in (made,) if isinstance(made, Tensor) else tensors_in((made,)):
             self.references.append(weakref.ref(tensor))
             if not is_view and type(tensor) is not ShapeTensor and tensor.layout is torch.strided:
@@ -218,25 +226,70 @@ class OperatorMode(TorchDispatchMode):
             generator.set_state(process.get_state())
             process.set_state(kept)
 
-    # ---- attention ----
-
-    def attention(self, *args: Any, **kwargs: Any) -> Any:
-        """Run attention, and report it as the one operator that it is on every real device."""
+    def whole(self, func: Any, function: Any, args: Any, kwargs: Dict[str, Any]) -> Any:
+        """Call a function of PyTorch that comes to an operator, and report that alone."""
+        if autocast_is_on():  # which casts what goes in
+            return function(*args, **kwargs)
+        rule = self.rules.get(id(func))
         report, self.report = self.report, _unobserved
         try:
-            out = self.attend(*args, **kwargs)
+            with no_torch_function():
+                out = NotImplemented if rule is None else rule(*args, **kwargs)
+                out = function(*args, **kwargs) if out is NotImplemented else out
         finally:
             self.report = report
-        self.report(torch.ops.aten.scaled_dot_product_attention.default, args, kwargs, out)
+        with no_torch_function():
+            self.own(out)
+            self.report(func, args, kwargs, out)
         return out
-
-    def attend(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the result of attention."""
-        return functional.scaled_dot_product_attention(*args, **kwargs)
 
 
 def _unobserved(*args: Any) -> None:
-    """Take the observer's place while the inside of an operator runs."""
+    """Take the observer's place before the run has begun, and inside of what is reported as one operator."""
+
+
+# ---- operators that a device runs as one, though PyTorch takes them apart ----
+
+
+def _has_kernel(effects: Effects, args: Any, kwargs: Dict[str, Any]) -> bool:
+    """Say whether CUDA, if the tensors are there, has a kernel of its own for a composite operator."""
+    if not effects.on_cuda:
+        return False
+    device = device_of(tensors_in((*args, *kwargs.values())))
+    return device is not None and device.type == "cuda"
+
+
+def fuses_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Optional[Tensor] = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: Optional[float] = None,
+    enable_gqa: bool = False,
+) -> bool:
+    """Say whether attention is one kernel on the device of the queries, or the matrix is made that it attends by.
+
+    PyTorch itself is asked where it has that device. Where it has not, its conditions for CUDA stand here: four axes,
+    no dropout, adjacent elements along the last axis, and heads of at most 256 elements (flash attention, in half
+    precision and without a mask, and memory-efficient attention agree on these).
+    """
+    if query.device.type == "cpu" or torch.cuda.is_available():
+        choose = getattr(torch, "_fused_sdp_choice", None)
+        if choose is None:
+            return False
+        options: Dict[str, Any] = {"scale": scale} if scale is not None else {}
+        if enable_gqa:
+            options["enable_gqa"] = True
+        with no_torch_dispatch():
+            return bool(choose(query, key, value, attn_mask, dropout_p, is_causal, **options) > 0)
+    tensors = [query, key, value]
+    return (
+        dropout_p == 0
+        and all(t.dim() == 4 and t.stride(-1) == 1 and t.shape[-1] <= 256 for t in tensors)
+        and (attn_mask is None or attn_mask.dim() in (2, 4))
+    )
 
 
 class ShapeMode(OperatorMode):
@@ -244,19 +297,61 @@ class ShapeMode(OperatorMode):
 
     on_shapes = True
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.rules = {id(func): rule for func, rule in SHAPE_RULES.items()}
+        self.quick = {key: rule for key, rule in self.rules.items() if rule is not attention_rule}
+
     def compute(self, func: Any, effects: Effects, args: Any, kwargs: Dict[str, Any]) -> Any:
-        rule = SHAPE_RULES.get(func)
+        rule = self.rules.get(id(func))
         out = NotImplemented if rule is None else rule(*args, **kwargs)
         if out is NotImplemented:
-            tensors = tensors_in((*args, *kwargs.values()))
-            if any(map(lacks_values, tensors)):
+            tensors = tensors_in((*args, *kwargs.values()) if kwargs else args)
+            if tensors and any(map(lacks_values, tensors)):
                 if effects.is_view:
-                    return self._view(func, args, kwargs)
+                    out = self._view(func, args, kwargs)
+                    self.own(out, is_view=True)
+                    return out
                 out = self._by_meta_kernel(func, effects, args, kwargs)
             else:
                 return self._of_constants(func, effects, args, kwargs, tensors)
         self.own(out)
         return out
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Answer what is asked most, by a rule or with a view, in as few steps as can be; leave the rest."""
+        first: Any = args[0] if args else None
+        kind = type(first)
+        if kind is Tensor and not self.stand_ins and not first.is_meta and effects_of(func).is_plain_view:
+            with no_torch_function():  # of a constant
+                out = func(*args, **(kwargs or {}))
+                self.own(out, is_view=True)
+                pass_on(args, out)
+                self.report(func, args, kwargs or {}, out)
+            return out
+        if kind is not ShapeTensor and kind is not list:
+            return super().__torch_dispatch__(func, types, args, kwargs)
+        rule = self.quick.get(id(func))
+        if self.stand_ins or (rule is None and not effects_of(func).is_plain_view):
+            return super().__torch_dispatch__(func, types, args, kwargs)
+        kwargs = kwargs or {}
+        with no_torch_function():
+            try:
+                out = self._view(func, args, kwargs) if rule is None else rule(*args, **kwargs)
+            except Exception as error:
+                if _is_of_a_kernel(error):
+                    self.fail(error)
+                raise
+            if out is not NotImplemented:
+                if type(out) is ShapeTensor:
+                    self.references.append(weakref.ref(out))
+                elif rule is not None:
+                    self.own(out)
+                if type(first) is not ShapeTensor or first._of_weights:
+                    pass_on(args, out)
+                self.report(func, args, kwargs, out)
+                return out
+        return super().__torch_dispatch__(func, types, args, kwargs)
 
     def leftovers(self) -> List[Tensor]:
         """Return those that nobody may hold after the run: constants mean the same in whatever cache they are."""
@@ -268,8 +363,10 @@ class ShapeMode(OperatorMode):
         """Let PyTorch make the view; it shares the storage that is not there."""
         with no_torch_dispatch():
             out = func(*args, **kwargs)
+        if type(out) is Tensor and not out.is_meta:
+            return alias(out, args[0])
         made = _map_tensors(out, lambda t: t if type(t) is ShapeTensor or t.is_meta else alias(t, args[0]))
-        self.own(made)
+        self.own(made, is_view=True)
         return made
 
     def _by_meta_kernel(self, func: Any, effects: Effects, args: Any, kwargs: Dict[str, Any]) -> Any:
@@ -349,6 +446,12 @@ class ShapeMode(OperatorMode):
     ) -> Any:
         """Compute what depends on no input, if it is small; random numbers are not computed at all."""
         if effects.random or not (effects.is_view or self._stays_small(func, effects, args, kwargs, tensors)):
+            rule = self.rules.get(id(func))
+            if rule is not None and not effects.written:
+                out = rule(*_map_tensors(args, without_values), **kwargs)
+                if out is not NotImplemented:
+                    self.own(out)
+                    return out
             out = self._by_meta_kernel(func, effects, args, self._somewhere(effects, kwargs, tensors))
             self.own(out)
             return out
@@ -378,18 +481,6 @@ class ShapeMode(OperatorMode):
         except Exception:
             return True  # how large it gets depends on values, which are known
         return sum(tensor.numel() for tensor in tensors_in((out,))) <= SMALL
-
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Give the result the layout that the fused kernel gives it, which is that of the queries."""
-        like = next((t for t in (query, key, value) if type(t) is ShapeTensor), None)
-        if like is None:
-            return super().attend(query, key, value, *args, **kwargs)
-        shape = (*query.shape[:-1], value.shape[-1])
-        if query.dim() == 4 and query.shape[-1] == key.shape[-1] == value.shape[-1]:
-            return torch.empty_like(query) if type(query) is ShapeTensor else torch.empty_like(like)
-        out = strided(shape, contiguous_strides(shape), like)
-        self.own(out)
-        return out
 
 
 def _size_bound(func: Any, effects: Effects, args: Any, tensors: Sequence[Tensor]) -> Optional[int]:
@@ -472,16 +563,36 @@ def _raises(code: Any, offset: int) -> bool:
     return any(i.offset == offset and i.opname in ("RAISE_VARARGS", "RERAISE") for i in dis.get_instructions(code))
 
 
-class AttentionMode(TorchFunctionMode):
-    """Leads every call of ``scaled_dot_product_attention`` through the operator mode, as one operator."""
+class WholeOperators(TorchFunctionMode):
+    """Leads the calls of recurrent layers and of attention through the operator mode, as one operator each."""
 
     def __init__(self, operators: OperatorMode) -> None:
         super().__init__()
-        self.replaced = {getattr(functional, "scaled_dot_product_attention", None): operators.attention}
-        heads = functional.multi_head_attention_forward
-        namespace = {**heads.__globals__, "scaled_dot_product_attention": operators.attention}
-        namespace["has_torch_function"] = lambda tensors: False  # or it would come back here and never run
+        self.operators = operators
+        attend = getattr(functional, "scaled_dot_product_attention", None)
+        self.replaced: Dict[Any, Any] = {} if attend is None else {attend: partial(self.attend, attend)}
+        for name in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
+            function = getattr(torch._C._VariableFunctions, name)
+            self.replaced[function] = partial(self.recur, name, function)
+        heads: Any = functional.multi_head_attention_forward
+        namespace = {**heads.__globals__, "has_torch_function": lambda tensors: False}  # or it comes back here for ever
+        if attend is not None:
+            namespace["scaled_dot_product_attention"] = partial(self.attend, attend)
         self.replaced[heads] = FunctionType(heads.__code__, namespace, heads.__name__, heads.__defaults__)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return self.replaced.get(func, func)(*args, **(kwargs or {}))
+
+    def attend(self, function: Any, *args: Any, **kwargs: Any) -> Any:
+        """Attend in one operator, where PyTorch has a kernel for that."""
+        with no_torch_function():
+            fuses = fuses_attention(*args, **kwargs)
+        if not fuses:
+            return function(*args, **kwargs)
+        return self.operators.whole(torch.ops.aten.scaled_dot_product_attention.default, function, args, kwargs)
+
+    def recur(self, name: str, function: Any, *args: Any) -> Any:
+        """Run all steps of a recurrent network in one operator; what is packed comes with its batch sizes second."""
+        packet = getattr(torch.ops.aten, name)
+        overload = packet.input if isinstance(args[2], (list, tuple)) else packet.data
+        return self.operators.whole(overload, function, args, {})

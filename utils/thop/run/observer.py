@@ -12,9 +12,6 @@ class Observer:
     modules nor tensors.
     """
 
-    attention_is_one_operator = False
-    """Whether attention is reported as ``scaled_dot_product_attention``, not as the operators it falls apart into."""
-
     def begin(self, arguments: Tuple[Any, ...]) -> None:
         """The run starts, with these arguments."""
 
@@ -26,6 +23,15 @@ class Observer:
 
     def abandon(self, token: Any) -> None:
         """The forward that began with ``token`` has raised."""
+
+    def layer_of_one_operator(self, module: nn.Module, x: Any, func: Any, arguments: Tuple[Any, ...], out: Any) -> None:
+        """A layer has been called with ``x`` and has come to one operator, whose result (or first result) is its own.
+
+        It stands for ``enter``, ``operator`` and ``leave``, which a ledger may do in fewer steps.
+        """
+        token = self.enter(module)
+        self.operator(func, arguments, {}, out)
+        self.leave(token, (x,), {}, out[0] if isinstance(out, tuple) else out)
 
     def operator(self, func: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any], out: Any) -> None:
         """An ATen operator has run."""

@@ -300,6 +300,49 @@ def _max_pool2d(x: Tensor, kernel: Any, stride: Any = (), padding: Any = 0, dila
     return empty(shape, x), empty(shape, x, torch.int64)
 
 
+@_shape_rule("scaled_dot_product_attention")
+def attention_rule(query: Tensor, key: Tensor, value: Tensor, *rest: Any, **options: Any) -> Any:
+    """The result has the layout that the fused kernel gives it, which is that of the queries."""
+    if not any(map(lacks_values, (query, key, value))):
+        return NotImplemented
+    shape = (*query.shape[:-1], value.shape[-1])
+    if query.shape == shape and _is_dense(query):
+        return strided(shape, query.stride(), query if lacks_values(query) else value)
+    return empty(shape, query if lacks_values(query) else value)
+
+
+@_shape_rule("lstm.input", "gru.input", "rnn_tanh.input", "rnn_relu.input")
+def _recurrent(x: Tensor, states: Any, weights: Any, biases: bool, layers: int, *rest: Any) -> Any:
+    """Outputs of all steps, and the last states; ``rest`` is dropout, train, bidirectional, batch_first."""
+    if not any(map(lacks_values, (x, *weights))):
+        return NotImplemented
+    *_, bidirectional, batch_first = rest
+    batch, steps = (x.shape[0], x.shape[1]) if batch_first else (x.shape[1], x.shape[0])
+    width, last = _recurrent_results(x, states, batch, layers, bidirectional)
+    if batch_first:  # it is computed with the steps first
+        return (strided((batch, steps, width), (width, batch * width, 1), x), *last)
+    return (empty((steps, batch, width), x), *last)
+
+
+@_shape_rule("lstm.data", "gru.data", "rnn_tanh.data", "rnn_relu.data")
+def _recurrent_packed(data: Tensor, sizes: Tensor, states: Any, weights: Any, biases: bool, *rest: Any) -> Any:
+    """The same for sequences that are packed: one row of data for each step of each."""
+    if not any(map(lacks_values, (data, *weights))):
+        return NotImplemented
+    layers, _, _, bidirectional = rest
+    batch = (states[0] if isinstance(states, (list, tuple)) else states).shape[1]
+    width, last = _recurrent_results(data, states, batch, layers, bidirectional)
+    return (empty((data.shape[0], width), data), *last)
+
+
+def _recurrent_results(x: Tensor, states: Any, batch: int, layers: int, bidirectional: bool) -> Any:
+    """Return the width of an output, all directions together, and the last states, sized like the first ones."""
+    given = states if isinstance(states, (list, tuple)) else [states]
+    directions = 2 if bidirectional else 1
+    last = [empty((layers * directions, batch, state.shape[-1]), x) for state in given]
+    return given[0].shape[-1] * directions, last
+
+
 @_shape_rule("upsample_nearest2d")
 def _upsample_nearest2d(x: Tensor, size: Any, *scales: Any) -> Any:
     return empty((*x.shape[:2], *size), x) if x.dim() == 4 and _plain(x) else NotImplemented

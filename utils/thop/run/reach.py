@@ -38,7 +38,10 @@ def is_shared(kind: type) -> bool:
     """Say whether objects of a class are never copied, nor looked into."""
     if issubclass(kind, (dict, list, tuple, set, frozenset, deque, RemovableHandle)):
         return False
-    return any(base.__module__.partition(".")[0] in _SHARED_PACKAGES for base in kind.__mro__)
+    modules = [base.__module__ for base in kind.__mro__]
+    return __package__ in [name.rpartition(".")[0] for name in modules] or not _SHARED_PACKAGES.isdisjoint(
+        name.partition(".")[0] for name in modules
+    )
 
 
 @per_class

@@ -3,6 +3,7 @@
 The copy is run on shapes alone, or for real where shapes are not enough.
 """
 
+import functools
 import gc
 import traceback
 import weakref
@@ -15,9 +16,9 @@ from torch import Tensor, nn
 
 from .ambient import Ambient, PythonRandom
 from .calls import CALLS_OF_MODULES, Calls
-from .copier import Copier, NotCountable, Replica
+from .copier import Copier, NotCountable, Replica, stock_attributes
 from .copies import CopyTensor, real_copies, shape_copies
-from .modes import AttentionMode, OperatorMode, ShapeMode, is_for_lack_of_values
+from .modes import OperatorMode, ShapeMode, WholeOperators, is_for_lack_of_values
 from .observer import Observer
 from .shape_tensor import THREAD, NeedsValues, in_few_words
 from .surroundings import Surroundings, evict
@@ -81,6 +82,9 @@ def run(
     return result
 
 
+_stock_attributes = functools.lru_cache(maxsize=None)(stock_attributes)
+
+
 class _Attempt:
     """One run of one copy."""
 
@@ -89,28 +93,33 @@ class _Attempt:
     ) -> None:
         self.model, self.inputs, self.kwargs, self.observe, self.mode = model, inputs, kwargs, observe, mode
         self.copier = Copier(self._copies(True))
+        if mode.on_shapes:
+            self.copier.share_statistics = True
+            self.copier.stock_attributes = _stock_attributes()
         self.calls: Optional[Calls] = None
         self.surroundings: Optional[Surroundings] = None
         self.outer = THREAD.run
+        self.over = False
+        self.python_random: Optional[PythonRandom] = None
         self.modules: List[Any] = []  # weak references to the copy's, once it has been let go of
 
     def fail(self, error: BaseException) -> None:
         """Note that a value was asked for."""
         self.mode.fail(error)
 
-    def _copies(self, keep_values: bool) -> CopyTensor:
-        return shape_copies(self.mode, keep_values) if self.mode.on_shapes else real_copies(self.mode)
+    def _copies(self, of_model: bool) -> CopyTensor:
+        return (shape_copies if self.mode.on_shapes else real_copies)(self.mode, of_model)
 
     def go(self) -> Run:
         """Run the copy; whatever happens, put things back, twice: an interrupt may cut the first time short."""
-        ambient, python_random = Ambient(), PythonRandom()
+        ambient = Ambient()
         try:
             try:
                 output = self._run(ambient)
             finally:
-                self._put_back(ambient, python_random)
+                self._put_back(ambient)
         finally:
-            self._put_back(ambient, python_random)
+            self._put_back(ambient)
         leftovers = self.take_back(thoroughly=True)
         return Run(output, "shape" if self.mode.on_shapes else "real", leftovers=leftovers)
 
@@ -126,12 +135,14 @@ class _Attempt:
         _settle(replica)
         observer = self.observe(replica)
         self.surroundings = Surroundings(replica.modules, self.copier.functions)
+        if self.surroundings.mentions_random:
+            self.python_random = PythonRandom()
         self.calls = Calls(self.copier, replica, observer, self.mode)
         observer.begin(arguments)
         self.mode.report = observer.operator
         CALLS_OF_MODULES.put_on(self)
-        attention: Any = AttentionMode(self.mode) if observer.attention_is_one_operator else nullcontext()
-        with self.mode, attention:
+        whole: Any = WholeOperators(self.mode) if self.surroundings.runs_whole else nullcontext()
+        with self.mode, whole:
             THREAD.run = self
             output = replica.model(*arguments, **keywords)
             THREAD.run = None
@@ -140,17 +151,21 @@ class _Attempt:
         observer.end()
         return _described(output)
 
-    def _put_back(self, ambient: Ambient, python_random: PythonRandom) -> None:
+    def _put_back(self, ambient: Ambient) -> None:
+        if self.over:
+            return
         THREAD.run = self.outer
         ambient.restore()
         CALLS_OF_MODULES.take_off(self)
-        python_random.restore(lambda: self.surroundings is None or self.surroundings.mentions_random)
+        if self.python_random is not None:
+            self.python_random.restore()
         if self.calls is not None:
             self.modules = [weakref.ref(module) for module in self.calls.replica.modules]
             self.calls.let_go()
             self.calls = None
         self.copier.let_go()
         self.take_back(thoroughly=False)
+        self.over = True
 
     def take_back(self, thoroughly: bool) -> List[str]:
         """Take the run's tensors out of wherever the model has put them, and say what is left.
@@ -193,6 +208,8 @@ def _settle(replica: Replica) -> None:
     for module in replica.modules:
         if isinstance(module, nn.TransformerEncoderLayer):
             module.activation_relu_or_gelu = 0
+        elif isinstance(module, nn.TransformerEncoder):  # padding would make nested tensors for that path
+            module.enable_nested_tensor = module.use_nested_tensor = False
 
 
 __all__ = ["Facts", "NotCountable", "Run", "in_few_words", "run"]

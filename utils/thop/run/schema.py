@@ -11,7 +11,8 @@ class Effects(NamedTuple):
     is_view: it only returns aliases of its inputs; written: position and name of the arguments that are written to;
     write_only: names of those among them that are not read; new_results: for each result whether it is new; composite:
     PyTorch takes it apart into other operators; random: it draws numbers; has_generator: a generator can be handed to
-    it; has_device: it can be told where to make its result; has_sizes: how large that gets is among its arguments.
+    it; has_device: it can be told where to make its result; has_sizes: how large that gets is among its arguments;
+    on_cuda: CUDA has a kernel for it; is_plain_view: a view is made in all cases, not in some as by ``reshape``.
     """
 
     is_view: bool
@@ -23,9 +24,12 @@ class Effects(NamedTuple):
     has_generator: bool
     has_device: bool
     has_sizes: bool
+    on_cuda: bool
+    is_plain_view: bool
 
 
-_KNOWN: Dict[Any, Effects] = {}
+_KNOWN: Dict[int, Effects] = {}  # by identity: operators are made once, and hash in Python
+_VIEWS_ALL_THE_SAME = frozenset(("aten::_unsafe_view",))  # whatever their schemas say
 _DRAWS = frozenset(
     f"aten::{name}" for name in ("rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like",
                                  "native_dropout", "_fused_dropout", "rrelu_with_noise", "rrelu_with_noise_")
@@ -34,9 +38,9 @@ _DRAWS = frozenset(
 
 def effects_of(func: Any) -> Effects:
     """Return what an operator does by its schema, which is read once."""
-    known = _KNOWN.get(func)
+    known = _KNOWN.get(id(func))
     if known is None:
-        known = _KNOWN[func] = _read(func)
+        known = _KNOWN[id(func)] = _read(func)
     return known
 
 
@@ -47,16 +51,21 @@ def _read(func: Any) -> Effects:
     aliased = [r.alias_info is not None for r in schema.returns]
     kinds = [str(a.type) for a in arguments]
     has_generator = any("Generator" in kind for kind in kinds)
+    name = schema.name + _overload(func)
+    is_view = any(aliased) and not written
+    composite = torch._C._dispatch_has_kernel_for_dispatch_key(name, _COMPOSITE)
     return Effects(
-        is_view=any(aliased) and not written,
+        is_view=is_view,
         written=tuple((i, a.name) for i, a in written),
         write_only=tuple(a.name for _, a in written if a.kwarg_only),
         new_results=tuple(not alias for alias in aliased),
-        composite=torch._C._dispatch_has_kernel_for_dispatch_key(schema.name + _overload(func), _COMPOSITE),
+        composite=composite,
         random=has_generator or schema.name in _DRAWS,
         has_generator=has_generator,
         has_device=any(a.name == "device" for a in arguments),
         has_sizes=not any("Tensor" in kind for kind in kinds) or any("int[" in kind.lower() for kind in kinds),
+        on_cuda=torch._C._dispatch_has_kernel_for_dispatch_key(name, "CUDA"),
+        is_plain_view=(is_view and not composite) or schema.name in _VIEWS_ALL_THE_SAME,
     )
 
 

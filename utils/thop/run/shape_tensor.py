@@ -10,7 +10,7 @@ import weakref
 from typing import Any, Iterable, List, NoReturn, Optional, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 CPU = torch.device("cpu")
@@ -34,6 +34,8 @@ class ShapeTensor(Tensor):
     """A tensor of which only the shape, strides, dtype and device are known."""
 
     __torch_function__ = torch._C._disabled_torch_function_impl
+    _of_weights = False
+    """Whether it is a weight, or made of nothing but weights."""
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -150,7 +152,7 @@ def storage_of(tensor: Tensor) -> Any:
 
 def without_values(tensor: Tensor) -> Tensor:
     """Make a tensor without memory that is like a real (or meta) one; raises NeedsValues for sparse ones and such."""
-    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_nested:
+    if tensor.layout is not torch.strided or (type(tensor) is not nn.Parameter and _is_odd(tensor)):
         raise NeedsValues(f"a {type(tensor).__name__} of layout {tensor.layout} and dtype {tensor.dtype}")
     made = _make_wrapper(
         ShapeTensor, tensor.shape, strides=tensor.stride(), dtype=tensor.dtype,
@@ -158,6 +160,10 @@ def without_values(tensor: Tensor) -> Tensor:
     )  # fmt: skip
     _guard_pointer(made)
     return made
+
+
+def _is_odd(tensor: Tensor) -> bool:
+    return tensor.is_quantized or tensor.is_nested
 
 
 def on_meta(tensor: Tensor) -> Tensor:

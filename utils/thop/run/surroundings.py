@@ -16,6 +16,7 @@ from collections import OrderedDict, defaultdict, deque
 from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 _MANY = 400
 """Functions that are followed at most; code that reaches more is somebody's whole program."""
@@ -33,6 +34,24 @@ _MISSING: Any = object()
 
 def _is_foreign(module_name: Any) -> bool:
     return str(module_name).partition(".")[0] in _FOREIGN
+
+
+def _is_of_chance(name: str) -> bool:
+    return "rand" in name or name in ("choice", "choices", "shuffle", "sample", "uniform", "gauss", "normal", "beta")
+
+
+_WHOLE = frozenset(("scaled_dot_product_attention", "multi_head_attention_forward", "lstm", "gru", "rnn_tanh",
+                    "rnn_relu", "_VF"))  # fmt: skip
+_ATTEND = getattr(functional, "scaled_dot_product_attention", nn)
+_LAYERS_OF_ONE = (nn.RNNBase, nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
+
+
+def _may_run_whole(root: Any) -> bool:
+    """Say whether a class or function may call what a device runs as one operator, from code that is not read here."""
+    if isinstance(root, type) and issubclass(root, nn.Module):
+        package = str(root.__module__).partition(".")[0]
+        return issubclass(root, _LAYERS_OF_ONE) or (_is_foreign(package) and package != "torch")
+    return not isinstance(root, types.FunctionType)
 
 
 class _Code(NamedTuple):
@@ -65,13 +84,14 @@ def _read_code(code: types.CodeType) -> _Code:
 class _Places:
     """Where the code of some classes and functions can write to, by name: what is there is looked up for each run."""
 
-    def __init__(self, roots: Iterable[Any]) -> None:
+    def __init__(self, roots: Sequence[Any]) -> None:
         self.names: List[Tuple[Dict[str, Any], str]] = []  # globals that code assigns to
         self.holders: List[Tuple[Dict[str, Any], str]] = []  # globals that hold something that can be written to
         self.classes: List[Any] = []
         self.closures: List[Any] = []
         self.caches: List[Any] = []  # of methods
         self.mentions_random = False
+        self.runs_whole = any(map(_may_run_whole, roots))
         self.seen: Set[int] = set()
         self.waiting: List[Tuple[types.FunctionType, Any]] = []  # a function, and the class whose method it is
         followed = 0
@@ -79,6 +99,8 @@ class _Places:
         while self.waiting and followed < _MANY:
             followed += 1
             self._follow(*self.waiting.pop())
+        self.mentions_random = self.mentions_random or bool(self.waiting)
+        self.runs_whole = self.runs_whole or bool(self.waiting)
         self.seen = set()
 
     def _visit(self, value: Any, kind: Any = None, forward: bool = False) -> bool:
@@ -90,6 +112,9 @@ class _Places:
             if id(value) not in self.seen and not _is_foreign(value.__module__):
                 self.seen.add(id(value))
                 self.waiting.append((value, kind))
+            return False
+        if value is _ATTEND:
+            self.runs_whole = True
             return False
         if isinstance(value, _LRU):
             self._visit(value.__wrapped__)
@@ -123,11 +148,12 @@ class _Places:
             for cell in function.__closure__:
                 with contextlib.suppress(ValueError):  # a name that is not bound yet
                     self._visit(cell.cell_contents)
+        if not self.mentions_random:
+            self.mentions_random = any(map(_is_of_chance, (*code.reads, *code.attributes)))
+        self.runs_whole = self.runs_whole or not _WHOLE.isdisjoint((*code.reads, *code.attributes))
         for name in code.reads:
             value = namespace.get(name, _MISSING)
             if isinstance(value, types.ModuleType):
-                if "random" in (name, *code.attributes):
-                    self.mentions_random = True
                 if not _is_foreign(value.__name__):
                     self._look_up(vars(value), code.attributes)
             elif value is not _MISSING and self._visit(value):
@@ -167,6 +193,7 @@ class Surroundings:
         found = [_places_of({type(module): None for module in modules})]
         if functions:
             found.append(_Places(functions))
+        self.runs_whole = any(places.runs_whole for places in found)
         self.mentions_random = any(places.mentions_random for places in found)
         self.containers: List[Tuple[Any, Any]] = []
         self.caches: List[Any] = []

@@ -1,0 +1,324 @@
+"""What operators multiply: one formula for each operator that sums products, for both ledgers.
+
+A formula takes an operator's ``args``, ``kwargs`` and result, and returns its multiply-accumulates; FLOPs are two for
+each. PyTorch's own registry, ``torch.utils.flop_counter``, goes first, with what users have entered there by
+``register_flop_formula``; what it lacks stands here. Adding an operator touches one place.
+
+An operator that has neither must be known to sum no products: element-wise ones, reductions and what moves data do
+not. Any other has its name in the result, never a silent zero.
+"""
+
+from math import prod
+from typing import Any, Callable, Dict, FrozenSet, NamedTuple, Optional, Tuple
+
+import torch
+from torch import Tensor
+
+from .run import effects_of, tensors_in
+
+Formula = Callable[[Any, Any, Any], int]
+
+
+class Product(NamedTuple):
+    """How an operator's products are counted.
+
+    formula: multiply-accumulates; operands: positions of the two that are multiplied; weight: positions of those that
+    are weights whatever they come from, such as a convolution's filters.
+    """
+
+    formula: Formula
+    operands: Tuple[int, ...] = ()
+    weight: Tuple[int, ...] = ()
+
+
+PRODUCTS: Dict[str, Product] = {}
+
+
+def sums_products(
+    *operators: str, operands: Tuple[int, ...] = (0, 1), weight: Tuple[int, ...] = ()
+) -> Callable[[Formula], Formula]:
+    """Register a formula for operators, by their names in schemas, without a namespace for ATen's."""
+
+    def register(count: Formula) -> Formula:
+        for operator in operators:
+            name = operator if "::" in operator else f"aten::{operator}"
+            PRODUCTS[name] = Product(count, operands, weight)
+        return count
+
+    return register
+
+
+def _elements(out: Any) -> int:
+    """Elements of the first result."""
+    return tensors_in((out,))[0].numel()
+
+
+@sums_products("mm", "bmm", "mv", "dot", "vdot", "linalg_vecdot", "_int_mm", "_sparse_mm", "linear", "mkldnn_linear")
+def _matrix_product(args: Any, kwargs: Any, out: Any) -> int:
+    """a @ b: each element of the result sums one product for each element of a's last axis."""
+    return _elements(out) * args[0].shape[-1]
+
+
+@sums_products("addmm", "baddbmm", "addmv", "_addmm_activation", "_sparse_addmm", operands=(1, 2))
+def _sum_and_matrix_product(args: Any, kwargs: Any, out: Any) -> int:
+    """c + a @ b."""
+    return _elements(out) * args[1].shape[-1]
+
+
+@sums_products("addbmm", operands=(1, 2))
+def _sum_of_matrix_products(args: Any, kwargs: Any, out: Any) -> int:
+    """c + the sum over a batch of a @ b: (B, N, M) by (B, M, P) to (N, P)."""
+    return _elements(out) * args[1].shape[0] * args[1].shape[-1]
+
+
+@sums_products("_scaled_mm", operands=(0, 1))
+def _scaled_matrix_product(args: Any, kwargs: Any, out: Any) -> int:
+    """A product of float8 matrices, whose scales are one number for a row at most."""
+    return _elements(out) * args[0].shape[-1]
+
+
+@sums_products("_grouped_mm", "_scaled_grouped_mm", weight=(1,))
+def _grouped_matrix_product(args: Any, kwargs: Any, out: Any) -> int:
+    """Rows are multiplied by the matrix of their group, one for each row: (S, K) by (G, K, N) to (S, N).
+
+    Where both are 2-d, the groups cut the summed axis, and each product is summed in one of them: (M, K) by (K, N) to
+    (G, M, N) has M x K x N products. All other forms have as many as the result's elements times K.
+    """
+    first, second = args[0], args[1]
+    if first.dim() == 2 and second.dim() == 2:
+        return first.shape[0] * first.shape[1] * second.shape[-1]
+    return _elements(out) * first.shape[-1]
+
+
+@sums_products("_weight_int4pack_mm", "_weight_int8pack_mm", "_weight_int4pack_mm_for_cpu", weight=(1,))
+def _packed_matrix_product(args: Any, kwargs: Any, out: Any) -> int:
+    """The second matrix is packed; the first one's last axis is still what is summed over."""
+    return _elements(out) * args[0].shape[-1]
+
+
+@sums_products("convolution", "_convolution", "mkldnn_convolution", "cudnn_convolution", "thnn_conv2d",
+               "_slow_conv2d_forward", "slow_conv3d_forward", "slow_conv_dilated2d", "slow_conv_dilated3d",
+               "_conv_depthwise2d", "conv_depthwise3d", "_nnpack_spatial_convolution", weight=(1,))  # fmt: skip
+def _convolution(args: Any, kwargs: Any, out: Any) -> int:
+    """Each output sums one filter's elements; transposed, each input is scattered into one filter's elements."""
+    transposed = len(args) > 6 and args[6] is True
+    filters = args[1]
+    return (args[0].numel() if transposed else _elements(out)) * prod(filters.shape[1:])
+
+
+@sums_products("conv_tbc", weight=(1,))
+def _convolution_in_time(args: Any, kwargs: Any, out: Any) -> int:
+    """Filters are (kernel, Cin, Cout), and each output sums kernel x Cin products."""
+    return _elements(out) * prod(args[1].shape[:2])
+
+
+@sums_products("torchvision::deform_conv2d", weight=(1,))
+def _deformable_convolution(args: Any, kwargs: Any, out: Any) -> int:
+    """As a convolution; that the samples are interpolated is not counted, as in ``grid_sample``."""
+    return _elements(out) * prod(args[1].shape[1:])
+
+
+@sums_products("_trilinear", operands=(0, 2), weight=(1,))
+def _bilinear(args: Any, kwargs: Any, out: Any) -> int:
+    """x1 A x2: each output contracts in1 x in2 with the first operand, then in2 with the other."""
+    weight = args[1]
+    return _elements(out) * (weight.shape[-2] + 1) * weight.shape[-1]
+
+
+@sums_products("_cdist_forward", "_pdist_forward", "_euclidean_dist")
+def _distances(args: Any, kwargs: Any, out: Any) -> int:
+    """Each distance sums a power of a difference for each of the vectors' elements."""
+    return _elements(out) * args[0].shape[-1]
+
+
+@sums_products(
+    "scaled_dot_product_attention", "_scaled_dot_product_flash_attention",
+    "_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_efficient_attention",
+    "_scaled_dot_product_cudnn_attention", "_scaled_dot_product_fused_attention_overrideable",
+)  # fmt: skip
+def _attention(args: Any, kwargs: Any, out: Any) -> int:
+    """Queries by keys, then the result by values: (..., L, E), (..., S, E) and (..., S, V) to (..., L, V)."""
+    query, key, value = args[:3]
+    return _elements(out) // value.shape[-1] * key.shape[-2] * (query.shape[-1] + value.shape[-1])
+
+
+def _positions(args: Any) -> Tuple[int, Any]:
+    """Return the steps times the samples of a recurrent operator's input, and its weights, by its two forms."""
+    if isinstance(args[2], (list, tuple)):  # input, states, weights ...
+        return args[0].numel() // max(args[0].shape[-1], 1), args[2]
+    return args[0].shape[0], args[3]  # data, batch_sizes, states, weights ...
+
+
+@sums_products("lstm", "gru", "rnn_tanh", "rnn_relu")
+def _recurrent(args: Any, kwargs: Any, out: Any) -> int:
+    """Every weight matrix multiplies one vector at each step of each sample."""
+    positions, weights = _positions(args)
+    return positions * sum(weight.numel() for weight in weights if weight.dim() == 2)
+
+
+@sums_products("mkldnn_rnn_layer", weight=(1, 2))
+def _recurrent_layer(args: Any, kwargs: Any, out: Any) -> int:
+    """One layer, one direction: (T, N, I) by the matrices of input and state."""
+    return args[0].shape[0] * args[0].shape[1] * (args[1].numel() + args[2].numel())
+
+
+@sums_products("_cudnn_rnn", "miopen_rnn")
+def _recurrent_on_cuda(args: Any, kwargs: Any, out: Any) -> int:
+    """As the recurrent operators."""
+    positions = args[0].numel() // max(args[0].shape[-1], 1)
+    return positions * sum(weight.numel() for weight in args[1] if weight.dim() == 2)
+
+
+def weights_of(product: Product, args: Any, is_weight: Callable[[Tensor], bool]) -> int:
+    """Return the elements of a product's weights: those that it always has, or operands that are some."""
+    if product.formula is _recurrent:
+        return sum(weight.numel() for weight in _positions(args)[1] if weight.dim() == 2)
+    tensors = [args[i] for i in product.operands if i < len(args)]
+    if tensors and all(isinstance(t, Tensor) and is_weight(t) for t in tensors):
+        return 0  # weights are made of weights: that is not a layer's reading of its kernel
+    always = [args[i] for i in product.weight if i < len(args)]
+    maybe = [args[i] for i in product.operands if i not in product.weight and i < len(args)]
+    return sum(t.numel() for t in always if isinstance(t, Tensor)) + sum(
+        t.numel() for t in maybe if isinstance(t, Tensor) and is_weight(t)
+    )
+
+
+# ---- PyTorch's registry ----
+
+
+def product_of(func: Any) -> Optional[Product]:
+    """Return how an operator's products are counted, by PyTorch's registry or ours; None where it has no formula."""
+    own = PRODUCTS.get(func._schema.name)
+    formula = _flop_registry().get(func._overloadpacket)
+    if formula is None:
+        return own
+    count = _halved(formula)
+    if own is None:
+        return Product(count, operands=tuple(range(2)))
+    return own._replace(formula=count)
+
+
+def _flop_registry() -> Dict[Any, Any]:
+    try:
+        from torch.utils.flop_counter import flop_registry
+    except ImportError:  # torch before 2.1
+        return {}
+    return flop_registry
+
+
+def _halved(formula: Any) -> Formula:
+    """Turn a FLOP formula into one of multiply-accumulates; most take shapes in place of tensors."""
+    on_shapes = getattr(formula, "__wrapped__", None)
+
+    def count(args: Any, kwargs: Any, out: Any) -> int:
+        if on_shapes is None:
+            return int(formula(*args, **kwargs, out_val=out)) // 2
+        return int(on_shapes(*_shapes(args), **_shapes(kwargs), out_shape=_shapes(out))) // 2
+
+    return count
+
+
+def _shapes(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.shape
+    if isinstance(value, (list, tuple)):
+        return type(value)([_shapes(part) for part in value])
+    if isinstance(value, dict):
+        return {name: _shapes(part) for name, part in value.items()}
+    return value
+
+
+# ---- operators without products ----
+
+ELEMENTWISE, MOVES, NOTHING, OTHER, MULTIPLIES, UNKNOWN = "elementwise", "moves", "nothing", "other", "products", ""
+"""What kinds of operators there are. OTHER: known to sum no products, and neither element-wise nor only moving."""
+
+
+def _names(text: str) -> FrozenSet[str]:
+    return frozenset(text.split())
+
+
+_ELEMENTWISE = _names(
+    "add sub rsub mul div remainder fmod pow square sqrt rsqrt exp exp2 expm1 log log2 log10 log1p abs sign neg "
+    "reciprocal floor ceil round trunc frac clamp clamp_min clamp_max maximum minimum fmax fmin sin cos tan asin "
+    "acos atan atan2 sinh cosh tanh asinh acosh atanh erf erfc erfinv sigmoid silu relu relu6 leaky_relu elu "
+    "celu selu gelu mish hardtanh hardswish hardsigmoid hardshrink softshrink softplus threshold prelu "
+    "_prelu_kernel rrelu_with_noise glu log_sigmoid_forward logit lerp addcmul addcdiv where masked_fill "
+    "bitwise_and bitwise_or bitwise_xor bitwise_not logical_and logical_or logical_xor logical_not eq ne lt le "
+    "gt ge isnan isinf isfinite nan_to_num hypot logaddexp logaddexp2 copysign sgn heaviside xlogy "
+    "special_xlog1py native_dropout bernoulli dropout polar angle conj_physical addr sinc i0 digamma lgamma "
+    "floor_divide true_divide __and__ __or__ __xor__ _softmax _log_softmax _safe_softmax softmax log_softmax sum "
+    "mean prod amax amin aminmax max min argmax argmin any all std var var_mean std_mean logsumexp norm "
+    "linalg_vector_norm _weight_norm_interface nansum cumsum cumprod native_batch_norm native_layer_norm "
+    "native_group_norm _native_batch_norm_legit _native_batch_norm_legit_no_training cudnn_batch_norm "
+    "batch_norm_update_stats _batch_norm_with_update _fused_rms_norm _thnn_fused_lstm_cell _thnn_fused_gru_cell "
+    "renorm special_entr special_erfcx fake_quantize_per_tensor_affine_cachemask quantize_per_tensor dequantize "
+    "complex real imag view_as_complex _conj _neg_view count_nonzero dist"
+)
+"""Element-wise operators and reductions: with these alone a module is an activation or a norm."""
+_MOVES = _names(
+    "cat stack clone copy _to_copy constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d "
+    "replication_pad1d replication_pad2d replication_pad3d pad_circular roll flip rot90 repeat index index_put "
+    "_index_put_impl _unsafe_index _unsafe_index_put _unsafe_masked_index _unsafe_view gather scatter index_select "
+    "index_copy index_fill index_add scatter_add scatter_reduce masked_scatter masked_select take put "
+    "im2col col2im pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle tril triu diag_embed "
+    "fill zero set resize resize_as lift_fresh lift repeat_interleave reshape contiguous slice_scatter select_scatter "
+    "_reshape_copy view_copy expand_copy slice_backward new_zeros new_ones new_full new_empty new_empty_strided "
+    "empty_like zeros_like ones_like full_like rand_like randn_like randint_like embedding _embedding_bag "
+    "_embedding_bag_forward_only split_with_sizes_copy unbind_copy"
+)
+_NOTHING = _names(
+    "empty empty_strided empty_permuted zeros ones full eye arange linspace logspace rand randn randint randperm "
+    "scalar_tensor normal uniform random exponential tril_indices triu_indices hann_window hamming_window "
+    "_local_scalar_dense is_nonzero equal item _fused_sdp_choice cudnn_is_acceptable sym_size sym_numel "
+    "sym_stride is_same_size as_strided_ t_ transpose_ squeeze_ unsqueeze_ swapaxes_ "
+    "_has_compatible_shallow_copy_type _cudnn_init_dropout_state detach alias"
+)
+_OTHER = _names(
+    "max_pool2d_with_indices max_pool3d_with_indices max_pool1d max_pool2d max_pool3d mkldnn_max_pool2d avg_pool1d "
+    "avg_pool2d avg_pool3d adaptive_avg_pool1d _adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_max_pool1d "
+    "adaptive_max_pool2d adaptive_max_pool3d fractional_max_pool2d fractional_max_pool3d max_unpool2d max_unpool3d "
+    "upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d _upsample_nearest_exact2d "
+    "_upsample_nearest_exact3d upsample_linear1d upsample_bilinear2d upsample_bicubic2d upsample_trilinear3d "
+    "_upsample_bilinear2d_aa _upsample_bicubic2d_aa grid_sampler_2d grid_sampler_3d _grid_sampler_2d_cpu_fallback "
+    "affine_grid_generator sort topk argsort kthvalue median nanmedian mode unique_dim _unique2 unique_consecutive "
+    "searchsorted bucketize histc bincount nonzero nonzero_static multinomial cummax cummin logcumsumexp cross "
+    "linalg_cross trace diff msort isin _segment_reduce segment_reduce bincount _pad_packed_sequence "
+    "_pack_padded_sequence combinations cartesian_prod cosine_similarity"
+)
+_OTHER_LIBRARIES = _names("torchvision::nms torchvision::roi_align torchvision::roi_pool torchvision::ps_roi_align "
+                          "torchvision::ps_roi_pool")  # fmt: skip
+_KINDS: Dict[Any, str] = {}
+
+
+def kind_of(func: Any) -> str:
+    """Say what an operator does, by PyTorch's tags and the lists above; UNKNOWN where nobody knows."""
+    known = _KINDS.get(func)
+    if known is None:
+        known = _kind_of(func)
+        if known not in (UNKNOWN, MULTIPLIES):  # users may enter a formula later
+            _KINDS[func] = known
+    return known
+
+
+def _kind_of(func: Any) -> str:
+    if product_of(func) is not None:
+        return MULTIPLIES
+    name = func._schema.name
+    if effects_of(func).is_view:
+        return NOTHING
+    space, _, base = name.partition("::")
+    if name in _OTHER_LIBRARIES:
+        return OTHER
+    if space not in ("aten", "prims", "quantized_decomposed"):
+        return UNKNOWN
+    for candidate in (base, base.rstrip("_"), base.replace("_foreach_", "").rstrip("_")):
+        for names, kind in (
+            (_ELEMENTWISE, ELEMENTWISE), (_MOVES, MOVES), (_NOTHING, NOTHING), (_OTHER, OTHER)
+        ):  # fmt: skip
+            if candidate in names:
+                return kind
+    tags = getattr(func, "tags", ())
+    if any(getattr(torch.Tag, tag, None) in tags for tag in ("pointwise", "reduction")):
+        return ELEMENTWISE
+    return UNKNOWN
