@@ -1,5 +1,6 @@
 """The copy of a model: what is copied and what is shared, whatever it is made of, and the user's own objects alive."""
 
+import copy
 import functools
 import gc
 import os
@@ -21,7 +22,7 @@ from test_profile import assert_same_state, state
 from torch import Tensor, nn
 
 from utils.thop import profile, traffic
-from utils.thop.run import run
+from utils.thop.run import NotCountable, run
 from utils.thop.run.copier import Copier
 
 X = torch.rand(2, 4, 5, 5)
@@ -525,3 +526,53 @@ def test_as_deep_as_a_real_run() -> None:
             break
     counted = profile(nested(deepest - 20), (X,), verbose=False)
     assert counted.mode == "shape" and counted.total_kernel_macs == CONV
+
+
+# ---- what models do with their own modules ----
+
+
+class CopiesItself(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.l = conv()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return copy.deepcopy(self.l)(x)
+
+
+class Switches(CopiesItself):
+    def fused(self, x: Tensor) -> Tensor:
+        return self.l(x) * 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.forward = self.fused  # type: ignore[method-assign]
+        return self.l(x)
+
+
+class WritesWeights(CopiesItself):
+    def forward(self, x: Tensor) -> Tensor:
+        self.l.weight.mul_(0.5)
+        self.l.bias.data.zero_()  # type: ignore[union-attr]
+        return self.l(x)
+
+
+@pytest.mark.parametrize("build", [CopiesItself, Switches, WritesWeights])
+def test_what_a_forward_does_with_its_modules(build: Callable[[], nn.Module]) -> None:
+    assert kernel(build()) == CONV
+
+
+def test_a_hook_that_takes_itself_off_stays_on_the_model() -> None:
+    model = nn.Sequential(conv())
+    handles: List[Any] = []
+    handles.append(model[0].register_forward_hook(lambda module, inputs, out: handles[0].remove()))
+    assert kernel(model) == CONV and len(model[0]._forward_hooks) == 1
+
+
+@pytest.mark.skipif(not hasattr(torch, "cond"), reason="torch before 2.1")
+def test_what_pytorch_shows_to_nobody_is_refused_by_name() -> None:
+    class Decides(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cond(torch.tensor(True), lambda y: y * 2, lambda y: y + 1, (x,))
+
+    with pytest.raises(NotCountable, match="Decides calls cond"):
+        profile(nn.Sequential(Decides()), (X,), verbose=False)

@@ -174,4 +174,4 @@ class Places:
             assert layer.first is not None
             for place in layer.first.walk():
                 layer.parameters = {**layer.parameters, **place.parameters}
-        self.modules, self.joined, self.below, self.first = [], [], {}, {}
+        self.modules, self.joined, self.below, self.first, self.unregistered = [], [], {}, {}, {}

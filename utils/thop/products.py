@@ -252,8 +252,9 @@ _ELEMENTWISE = _names(
     "linalg_vector_norm _weight_norm_interface nansum cumsum cumprod native_batch_norm native_layer_norm "
     "native_group_norm _native_batch_norm_legit _native_batch_norm_legit_no_training cudnn_batch_norm "
     "batch_norm_update_stats _batch_norm_with_update _fused_rms_norm _thnn_fused_lstm_cell _thnn_fused_gru_cell "
-    "renorm special_entr special_erfcx fake_quantize_per_tensor_affine_cachemask quantize_per_tensor dequantize "
-    "complex real imag view_as_complex _conj _neg_view count_nonzero dist"
+    "renorm special_entr special_erfcx fake_quantize_per_tensor_affine_cachemask "
+    "fake_quantize_per_channel_affine_cachemask quantize_per_tensor dequantize complex real imag view_as_complex "
+    "_conj _neg_view count_nonzero dist _fused_moving_avg_obs_fq_helper"
 )
 """Element-wise operators and reductions: with these alone a module is an activation or a norm."""
 _MOVES = _names(

@@ -54,10 +54,25 @@ class WatchedForward:
         observer.leave(token, args, kwargs, out)
         return out
 
+    def __deepcopy__(self, memo: Dict[int, Any]) -> Any:
+        """Stand in for the forward of a copy that the model makes of the module."""
+        return ForgottenForward(memo.get(id(self.module), self.module))
+
     @property
     def __wrapped__(self) -> Forward:
         """What ``inspect.signature`` looks at."""
         return self.forward
+
+
+class ForgottenForward:
+    """The forward that a module has whose own was copied from a watched one: its class's, until it is watched too."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the class's forward."""
+        return type(self.module).forward(self.module, *args, **kwargs)
 
 
 class Calls:
@@ -69,6 +84,7 @@ class Calls:
         self.watched = 0
         self.made_by_model: List[nn.Module] = []
         self.running: List[nn.Module] = []
+        self.failed_in = ""
         self.watch()
 
     def watch(self) -> None:
@@ -79,6 +95,8 @@ class Calls:
         self.watched = len(modules)
 
     def _watch(self, module: nn.Module) -> None:
+        if type(module.__dict__.get("forward")) is ForgottenForward:
+            del module.__dict__["forward"]
         rule = LAYER_RULES.find(module) if self.mode.on_shapes else None
         self.forwards[id(module)] = watched = WatchedForward(self, module, module.forward, rule)
         module.__dict__["forward"] = watched
@@ -90,6 +108,7 @@ class Calls:
             self._watch(original)
             return original
         self.copier.training = None
+        self.copier.originals.append(original)  # or another one that is made later may get its identity
         duplicate = self.copier.copy(original)
         self.watch()
         return duplicate
@@ -173,6 +192,7 @@ class _Patch:
             except BaseException:
                 running.pop()
                 observer.abandon(token)
+                calls.failed_in = calls.failed_in or type(module).__name__
                 raise
             running.pop()
             observer.leave(token, args, kwargs, out)

@@ -438,7 +438,7 @@ class Copier:
             for duplicate in copied:
                 if not isinstance(duplicate, torch.jit.ScriptModule):
                     getattr(duplicate, "__dict__", {}).clear()
-        self.husks, self.helpers, self.waiting, self.modules = [], [], [], []
+        self.husks, self.helpers, self.waiting, self.modules, self.unregistered = [], [], [], [], {}
         self.memo, self.originals, self.reach = {}, [], Reach()
 
 

@@ -86,7 +86,7 @@ class OperatorMode(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         effects = effects_of(func)
-        if effects.composite and not _has_kernel(effects, args, kwargs):
+        if effects.composite and _is_taken_apart(effects, args, kwargs):
             with self:
                 return func._op_dk(_COMPOSITE, *args, **kwargs)
         with no_torch_function():
@@ -251,12 +251,21 @@ def _unobserved(*args: Any) -> None:
 # ---- operators that a device runs as one, though PyTorch takes them apart ----
 
 
-def _has_kernel(effects: Effects, args: Any, kwargs: Dict[str, Any]) -> bool:
-    """Say whether CUDA, if the tensors are there, has a kernel of its own for a composite operator."""
-    if not effects.on_cuda:
+_KNOWN_KINDS = (Tensor, ShapeTensor, nn.Parameter, getattr(nn, "Buffer", Tensor))
+
+
+def _is_foreign(tensor: Tensor) -> bool:
+    """Say whether a tensor is of a class that has its own way with operators, such as a nested one."""
+    return type(tensor) not in _KNOWN_KINDS and not isinstance(tensor, nn.Parameter)
+
+
+def _is_taken_apart(effects: Effects, args: Any, kwargs: Dict[str, Any]) -> bool:
+    """Say whether a composite operator runs as others: not where CUDA, or a tensor's class, has a kernel for it."""
+    tensors = tensors_in((*args, *kwargs.values()))
+    if any(map(_is_foreign, tensors)):
         return False
-    device = device_of(tensors_in((*args, *kwargs.values())))
-    return device is not None and device.type == "cuda"
+    device = device_of(tensors) if effects.on_cuda else None
+    return device is None or device.type != "cuda"
 
 
 def fuses_attention(
@@ -307,6 +316,8 @@ class ShapeMode(OperatorMode):
         out = NotImplemented if rule is None else rule(*args, **kwargs)
         if out is NotImplemented:
             tensors = tensors_in((*args, *kwargs.values()) if kwargs else args)
+            for tensor in filter(_is_foreign, tensors):
+                raise NeedsValues(f"{func._schema.name} meets a {type(tensor).__name__}")
             if tensors and any(map(lacks_values, tensors)):
                 if effects.is_view:
                     out = self._view(func, args, kwargs)

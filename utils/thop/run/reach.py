@@ -98,7 +98,7 @@ class Reach:
             if kind in _PROXIES:
                 kind = type(referent(current))
                 current = referent(current)
-            if issubclass(kind, (nn.Module, Tensor)):
+            if issubclass(kind, (nn.Module, Tensor, RemovableHandle)):
                 return True
             for part in _parts(current, kind):
                 if type(part) not in _LEAVES and id(part) not in seen and id(part) not in self.barren:

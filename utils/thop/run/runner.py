@@ -5,6 +5,7 @@ The copy is run on shapes alone, or for real where shapes are not enough.
 
 import functools
 import gc
+import re
 import traceback
 import weakref
 from contextlib import nullcontext
@@ -72,6 +73,7 @@ def run(
         try:
             return attempt.go()
         except Exception as error:
+            refuse_higher_order(error, attempt.failed_in)
             why = attempt.mode.failure or (in_few_words(error) if is_for_lack_of_values(error) else "")
             if not why or any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
                 raise
@@ -97,6 +99,7 @@ class _Attempt:
             self.copier.share_statistics = True
             self.copier.stock_attributes = _stock_attributes()
         self.calls: Optional[Calls] = None
+        self.failed_in = ""
         self.surroundings: Optional[Surroundings] = None
         self.outer = THREAD.run
         self.over = False
@@ -160,6 +163,7 @@ class _Attempt:
         if self.python_random is not None:
             self.python_random.restore()
         if self.calls is not None:
+            self.failed_in = self.calls.failed_in
             self.modules = [weakref.ref(module) for module in self.calls.replica.modules]
             self.calls.let_go()
             self.calls = None
@@ -188,6 +192,14 @@ class _Attempt:
         """Return the tensors and modules of the run that are alive and should not be."""
         modules = [module for module in [reference() for reference in self.modules] if module is not None]
         return [*self.mode.leftovers(), *modules]
+
+
+def refuse_higher_order(error: Exception, where: str) -> None:
+    """Raise NotCountable for what PyTorch lets no dispatch mode see: ``torch.cond``, ``flex_attention``."""
+    found = re.search(r"no rule registered for H\S+ (\w+)", str(error))
+    if found:
+        name = found.group(1)
+        raise NotCountable(f"{where or 'the model'} calls {name}, whose operators PyTorch shows to nobody") from None
 
 
 def _described(output: Any) -> Any:
