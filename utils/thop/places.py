@@ -10,7 +10,7 @@ from typing import Dict, Iterator, List, Optional, Set, Tuple, Type
 
 import torch
 from torch import nn
-from torch.nn.parameter import UninitializedParameter
+from torch.nn.parameter import UninitializedTensorMixin
 
 from .hooks import ForwardHook
 from .run import Replica
@@ -55,7 +55,7 @@ def own_parameters(module: nn.Module) -> Dict[int, int]:
     return {
         id(p): p.numel()
         for p in module._parameters.values()
-        if type(p) is nn.Parameter or (p is not None and not isinstance(p, UninitializedParameter))
+        if type(p) is nn.Parameter or (p is not None and not isinstance(p, UninitializedTensorMixin))
     }
 
 

@@ -32,6 +32,14 @@ _LRU = type(functools.lru_cache(maxsize=None)(lambda: None))
 _MISSING: Any = object()
 
 
+def _reference_to(cache: Any) -> Any:
+    """Refer to a cache weakly, where it lets us: Python 3.8's do not."""
+    try:
+        return weakref.ref(cache)
+    except TypeError:
+        return lambda: cache
+
+
 def _is_foreign(module_name: Any) -> bool:
     return str(module_name).partition(".")[0] in _FOREIGN
 
@@ -162,7 +170,7 @@ class _Places:
             for name in code.attributes:
                 method = next((vars(base)[name] for base in kind.__mro__ if name in vars(base)), None)
                 if method is not None and self._visit(method, kind) and isinstance(method, _LRU):
-                    self.caches.append(weakref.ref(method))
+                    self.caches.append(_reference_to(method))
 
     def _look_up(self, namespace: Dict[str, Any], names: Iterable[str]) -> None:
         for name in names:
