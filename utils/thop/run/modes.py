@@ -9,19 +9,15 @@ value has none from then on.
 
 import weakref
 from contextlib import contextmanager
-from functools import partial
 from math import prod
-from pathlib import Path
-from types import FunctionType
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .ambient import autocast_is_on
+from .blame import is_of_a_kernel
 from .operator_rules import SHAPE_RULES, attention_rule
 from .schema import Effects, effects_of
 from .shape_tensor import (
@@ -95,7 +91,7 @@ class OperatorMode(TorchDispatchMode):
             try:
                 out = self.compute(func, effects, args, kwargs)
             except Exception as error:
-                if _is_of_a_kernel(error):
+                if is_of_a_kernel(error):
                     self.fail(error)
                 raise
             pass_on(args, out)
@@ -248,9 +244,6 @@ def _unobserved(*args: Any) -> None:
     """Take the observer's place before the run has begun, and inside of what is reported as one operator."""
 
 
-# ---- operators that a device runs as one, though PyTorch takes them apart ----
-
-
 _KNOWN_KINDS = (Tensor, ShapeTensor, nn.Parameter, getattr(nn, "Buffer", Tensor))
 
 
@@ -266,39 +259,6 @@ def _is_taken_apart(effects: Effects, args: Any, kwargs: Dict[str, Any]) -> bool
         return False
     device = device_of(tensors) if effects.on_cuda else None
     return device is None or device.type != "cuda"
-
-
-def fuses_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Optional[Tensor] = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: Optional[float] = None,
-    enable_gqa: bool = False,
-) -> bool:
-    """Say whether attention is one kernel on the device of the queries, or the matrix is made that it attends by.
-
-    PyTorch itself is asked where it has that device. Where it has not, its conditions for CUDA stand here: four axes,
-    no dropout, adjacent elements along the last axis, and heads of at most 256 elements (flash attention, in half
-    precision and without a mask, and memory-efficient attention agree on these).
-    """
-    if query.device.type == "cpu" or torch.cuda.is_available():
-        choose = getattr(torch, "_fused_sdp_choice", None)
-        if choose is None:
-            return False
-        options: Dict[str, Any] = {"scale": scale} if scale is not None else {}
-        if enable_gqa:
-            options["enable_gqa"] = True
-        with no_torch_dispatch():
-            return bool(choose(query, key, value, attn_mask, dropout_p, is_causal, **options) > 0)
-    tensors = [query, key, value]
-    return (
-        dropout_p == 0
-        and all(t.dim() == 4 and t.stride(-1) == 1 and t.shape[-1] <= 256 for t in tensors)
-        and (attn_mask is None or attn_mask.dim() in (2, 4))
-    )
 
 
 class ShapeMode(OperatorMode):
@@ -350,7 +310,7 @@ class ShapeMode(OperatorMode):
             try:
                 out = self._view(func, args, kwargs) if rule is None else rule(*args, **kwargs)
             except Exception as error:
-                if _is_of_a_kernel(error):
+                if is_of_a_kernel(error):
                     self.fail(error)
                 raise
             if out is not NotImplemented:
@@ -532,78 +492,3 @@ def _map_tensors(value: Any, function: Callable[[Tensor], Any]) -> Any:
     if isinstance(value, dict):
         return {name: _map_tensors(part, function) for name, part in value.items()}
     return value
-
-
-_OWN_CODE = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
-_KERNEL_ERRORS = (RuntimeError, TypeError, ValueError, IndexError, AttributeError, KeyError, AssertionError)
-
-
-def _is_of_a_kernel(error: BaseException) -> bool:
-    """Say whether an exception comes from PyTorch or from here, and not from a signal's handler in between."""
-    if not isinstance(error, _KERNEL_ERRORS):
-        return False
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return trace is None or trace.tb_frame.f_code.co_filename.startswith(_OWN_CODE)
-
-
-def is_for_lack_of_values(error: BaseException) -> bool:
-    """Say whether a tensor without values may be to blame for an exception that no operator has raised.
-
-    Python code of PyTorch that is handed one, or a function in C that is, may complain of it; what the model's own
-    code raises by itself, or a signal's handler, has nothing to do with it.
-    """
-    if isinstance(error, NeedsValues) or "ShapeTensor" in str(error):
-        return True
-    if not isinstance(error, (RuntimeError, TypeError)) or (isinstance(error, TypeError) and "ensor" not in str(error)):
-        return False
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    if trace is None:
-        return False
-    code = trace.tb_frame.f_code
-    return code.co_filename.startswith(_OWN_CODE[1]) or not _raises(code, trace.tb_lasti)
-
-
-def _raises(code: Any, offset: int) -> bool:
-    """Say whether the instruction at an offset is a ``raise``."""
-    import dis
-
-    return any(i.offset == offset and i.opname in ("RAISE_VARARGS", "RERAISE") for i in dis.get_instructions(code))
-
-
-class WholeOperators(TorchFunctionMode):
-    """Leads the calls of recurrent layers and of attention through the operator mode, as one operator each."""
-
-    def __init__(self, operators: OperatorMode) -> None:
-        super().__init__()
-        self.operators = operators
-        attend = getattr(functional, "scaled_dot_product_attention", None)
-        self.replaced: Dict[Any, Any] = {} if attend is None else {attend: partial(self.attend, attend)}
-        for name in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
-            function = getattr(torch._C._VariableFunctions, name)
-            self.replaced[function] = partial(self.recur, name, function)
-        heads: Any = functional.multi_head_attention_forward
-        namespace = {**heads.__globals__, "has_torch_function": lambda tensors: False}  # or it comes back here for ever
-        if attend is not None:
-            namespace["scaled_dot_product_attention"] = partial(self.attend, attend)
-        self.replaced[heads] = FunctionType(heads.__code__, namespace, heads.__name__, heads.__defaults__)
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return self.replaced.get(func, func)(*args, **(kwargs or {}))
-
-    def attend(self, function: Any, *args: Any, **kwargs: Any) -> Any:
-        """Attend in one operator, where PyTorch has a kernel for that."""
-        with no_torch_function():
-            fuses = fuses_attention(*args, **kwargs)
-        if not fuses:
-            return function(*args, **kwargs)
-        return self.operators.whole(torch.ops.aten.scaled_dot_product_attention.default, function, args, kwargs)
-
-    def recur(self, name: str, function: Any, *args: Any) -> Any:
-        """Run all steps of a recurrent network in one operator; what is packed comes with its batch sizes second."""
-        packet = getattr(torch.ops.aten, name)
-        overload = packet.input if isinstance(args[2], (list, tuple)) else packet.data
-        return self.operators.whole(overload, function, args, {})

@@ -16,13 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from .ambient import Ambient, PythonRandom
+from .blame import is_for_lack_of_values
 from .calls import CALLS_OF_MODULES, Calls
 from .copier import Copier, NotCountable, Replica, stock_attributes
 from .copies import CopyTensor, real_copies, shape_copies
-from .modes import OperatorMode, ShapeMode, WholeOperators, is_for_lack_of_values
+from .modes import OperatorMode, ShapeMode
 from .observer import Observer
 from .shape_tensor import THREAD, NeedsValues, in_few_words
 from .surroundings import Surroundings, evict
+from .whole import WholeOperators
 
 Observe = Callable[[Replica], Observer]
 
