@@ -37,11 +37,12 @@ ForwardHook = Callable[[nn.Module, Tuple[Any, ...], Any], Any]
 class Hook:
     """A rule in the form of a forward hook: called, it adds the rule's cost to the module's buffers.
 
-    ``cost`` is the rule itself, for a caller that keeps the sums elsewhere.
+    ``cost`` is the rule itself, for a caller that keeps the sums elsewhere; ``sums_products`` says that it counts what
+    its class's own forward multiplies, which another forward need not.
     """
 
-    def __init__(self, cost: Rule) -> None:
-        self.cost = cost
+    def __init__(self, cost: Rule, sums_products: bool = False) -> None:
+        self.cost, self.sums_products = cost, sums_products
         self.__name__ = cost.__name__
         self.__doc__ = cost.__doc__
 
@@ -55,11 +56,11 @@ class Hook:
 register_hooks: Dict[Type[nn.Module], ForwardHook] = {}
 
 
-def counts(*names: str) -> Callable[[Rule], Hook]:
+def counts(*names: str, sums_products: bool = False) -> Callable[[Rule], Hook]:
     """Register a rule for the classes of ``torch.nn`` with these names, those that this torch has."""
 
     def register(rule: Rule) -> Hook:
-        hook = Hook(rule)
+        hook = Hook(rule, sums_products)
         for name in names:
             if hasattr(nn, name):
                 register_hooks[getattr(nn, name)] = hook
@@ -89,13 +90,7 @@ def inherited_hook(layer: Type[nn.Module]) -> Optional[ForwardHook]:
     It fits where that forward sums no products: a norm over channels that come last is still a norm.
     """
     found = next((register_hooks[ancestor] for ancestor in layer.__mro__ if ancestor in register_hooks), None)
-    return None if getattr(found, "__name__", "") in _SUM_PRODUCTS else found
-
-
-_SUM_PRODUCTS = frozenset(
-    ("count_convNd", "count_convtNd", "count_linear", "count_bilinear", "count_rnn", "count_gru", "count_lstm",
-     "count_rnn_cell", "count_gru_cell", "count_lstm_cell", "count_multihead_attention")
-)  # fmt: skip
+    return None if isinstance(found, Hook) and found.sums_products else found
 
 
 def _runs_forward_of(layer: Type[nn.Module], ancestor: Type[nn.Module]) -> bool:
@@ -149,7 +144,7 @@ def _weight_elements(module: nn.Module) -> int:
     return sum(getattr(module, name).numel() for name in names if name.startswith("weight"))
 
 
-@counts("Conv1d", "Conv2d", "Conv3d")
+@counts("Conv1d", "Conv2d", "Conv3d", sums_products=True)
 def count_convNd(m: nn.Module, x: Tuple[Any, ...], y: Tensor) -> Cost:
     """Each output element sums Cin / groups x kernel volume products, which is the size of one filter."""
     weight: Any = m.weight
@@ -157,20 +152,20 @@ def count_convNd(m: nn.Module, x: Tuple[Any, ...], y: Tensor) -> Cost:
     return Cost(outputs * (kernel // max(weight.shape[0], 1)), kernel, outputs)
 
 
-@counts("ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d")
+@counts("ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d", sums_products=True)
 def count_convtNd(m: nn.Module, x: Tuple[Any, ...], y: Tensor) -> Cost:
     """Each input element is scattered into Cout / groups x kernel volume outputs, the size of one filter."""
     weight: Any = m.weight
     return Cost(x[0].numel() * prod(weight.shape[1:]), weight.numel(), y.numel())
 
 
-@counts("Linear")
+@counts("Linear", sums_products=True)
 def count_linear(m: Any, x: Tuple[Any, ...], y: Tensor) -> Cost:
     """Each output element sums ``in_features`` products; weights may be packed, but all are read."""
     return Cost(m.in_features * y.numel(), m.in_features * m.out_features, y.numel())
 
 
-@counts("Bilinear")
+@counts("Bilinear", sums_products=True)
 def count_bilinear(m: Any, x: Tuple[Any, ...], y: Tensor) -> Cost:
     """x1 A x2: in1 x in2 products for the first contraction, in2 more for the second."""
     return Cost((m.in1_features + 1) * m.in2_features * y.numel(), m.weight.numel(), y.numel())
@@ -334,21 +329,21 @@ def _stacked_ops(m: Any, x: Any, step: Callable[[int], int], width: int) -> int:
     return positions * directions * (step(m.input_size) + later_layers)
 
 
-@counts("RNN")
+@counts("RNN", sums_products=True)
 def count_rnn(m: Any, x: Tuple[Any, ...], y: Any) -> Cost:
     """All steps of an Elman network."""
     ops = _stacked_ops(m, x[0], lambda inputs: _rnn_step(inputs, m.hidden_size, m.bias), m.hidden_size)
     return Cost(ops, _weight_elements(m), elements(y[0]))
 
 
-@counts("GRU")
+@counts("GRU", sums_products=True)
 def count_gru(m: Any, x: Tuple[Any, ...], y: Any) -> Cost:
     """All steps of a gated recurrent unit."""
     ops = _stacked_ops(m, x[0], lambda inputs: _gru_step(inputs, m.hidden_size, m.bias), m.hidden_size)
     return Cost(ops, _weight_elements(m), elements(y[0]))
 
 
-@counts("LSTM")
+@counts("LSTM", sums_products=True)
 def count_lstm(m: Any, x: Tuple[Any, ...], y: Any) -> Cost:
     """All steps of a long short-term memory, projected or not."""
     projection = m.proj_size
@@ -362,25 +357,25 @@ def _cell_cost(m: Any, x: Any, step: int, state: Tensor) -> Cost:
     return Cost(step * (x.shape[0] if x.dim() == 2 else 1), _weight_elements(m), state.numel())
 
 
-@counts("RNNCell")
+@counts("RNNCell", sums_products=True)
 def count_rnn_cell(m: Any, x: Tuple[Any, ...], y: Tensor) -> Cost:
     """One step of an Elman network."""
     return _cell_cost(m, x[0], _rnn_step(m.input_size, m.hidden_size, m.bias), y)
 
 
-@counts("GRUCell")
+@counts("GRUCell", sums_products=True)
 def count_gru_cell(m: Any, x: Tuple[Any, ...], y: Tensor) -> Cost:
     """One step of a gated recurrent unit."""
     return _cell_cost(m, x[0], _gru_step(m.input_size, m.hidden_size, m.bias), y)
 
 
-@counts("LSTMCell")
+@counts("LSTMCell", sums_products=True)
 def count_lstm_cell(m: Any, x: Tuple[Any, ...], y: Any) -> Cost:
     """One step of a long short-term memory; of its two outputs the hidden state is the output sequence's element."""
     return _cell_cost(m, x[0], _lstm_step(m.input_size, m.hidden_size, m.bias), y[0])
 
 
-@counts("MultiheadAttention")
+@counts("MultiheadAttention", sums_products=True)
 def count_multihead_attention(m: Any, x: Tuple[Any, ...], y: Any) -> Cost:
     """Projections of query, key, value and output, the two attention products, and the softmax between them.
 

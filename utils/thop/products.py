@@ -53,7 +53,8 @@ def _elements(out: Any) -> int:
     return tensors_in((out,))[0].numel()
 
 
-@sums_products("mm", "bmm", "mv", "dot", "vdot", "linalg_vecdot", "_int_mm", "_sparse_mm", "linear", "mkldnn_linear")
+@sums_products("mm", "bmm", "mv", "dot", "vdot", "linalg_vecdot", "_int_mm", "_scaled_mm", "_sparse_mm", "linear",
+               "mkldnn_linear")  # fmt: skip
 def _matrix_product(args: Any, kwargs: Any, out: Any) -> int:
     """a @ b: each element of the result sums one product for each element of a's last axis."""
     return _elements(out) * args[0].shape[-1]
@@ -69,12 +70,6 @@ def _sum_and_matrix_product(args: Any, kwargs: Any, out: Any) -> int:
 def _sum_of_matrix_products(args: Any, kwargs: Any, out: Any) -> int:
     """c + the sum over a batch of a @ b: (B, N, M) by (B, M, P) to (N, P)."""
     return _elements(out) * args[1].shape[0] * args[1].shape[-1]
-
-
-@sums_products("_scaled_mm", operands=(0, 1))
-def _scaled_matrix_product(args: Any, kwargs: Any, out: Any) -> int:
-    """A product of float8 matrices, whose scales are one number for a row at most."""
-    return _elements(out) * args[0].shape[-1]
 
 
 @sums_products("_grouped_mm", "_scaled_grouped_mm", weight=(1,))

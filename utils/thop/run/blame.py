@@ -12,13 +12,19 @@ _OWN_CODE = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
 _KERNEL_ERRORS = (RuntimeError, TypeError, ValueError, IndexError, AttributeError, KeyError, AssertionError)
 
 
+def _innermost(error: BaseException) -> Any:
+    """Return the traceback's last step, which raised the exception; None for one that was never raised."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace
+
+
 def is_of_a_kernel(error: BaseException) -> bool:
     """Say whether an exception comes from PyTorch or from here, and not from a signal's handler in between."""
     if not isinstance(error, _KERNEL_ERRORS):
         return False
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
+    trace = _innermost(error)
     return trace is None or trace.tb_frame.f_code.co_filename.startswith(_OWN_CODE)
 
 
@@ -32,9 +38,7 @@ def is_for_lack_of_values(error: BaseException) -> bool:
         return True
     if not isinstance(error, (RuntimeError, TypeError)) or (isinstance(error, TypeError) and "ensor" not in str(error)):
         return False
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
+    trace = _innermost(error)
     if trace is None:
         return False
     code = trace.tb_frame.f_code

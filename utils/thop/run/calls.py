@@ -82,7 +82,6 @@ class Calls:
         self.copier, self.replica, self.observer, self.mode = copier, replica, observer, mode
         self.forwards: Dict[int, WatchedForward] = {}
         self.watched = 0
-        self.made_by_model: List[nn.Module] = []
         self.running: List[nn.Module] = []
         self.failed_in = ""
         self.watch()
@@ -104,7 +103,6 @@ class Calls:
     def join(self, original: nn.Module) -> nn.Module:
         """Copy a module that the model calls and does not hold; it keeps its own training flag."""
         if self.mode.made(original):
-            self.made_by_model.append(original)
             self._watch(original)
             return original
         self.copier.training = None

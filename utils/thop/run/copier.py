@@ -11,7 +11,7 @@ import types
 import weakref
 from collections import OrderedDict, defaultdict, deque
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import torch
@@ -40,7 +40,8 @@ def unwrap(model: nn.Module) -> nn.Module:
             return model
 
 
-def stock_attributes() -> Dict[type, Any]:
+@lru_cache(maxsize=None)
+def _stock_attributes() -> Dict[type, Any]:
     """Return the names of the attributes that the commonest layers have, if nobody has given them more."""
     with_tensors = nn.Conv2d(1, 1, 1, device="meta"), nn.BatchNorm2d(1, device="meta")
     layers: List[nn.Module] = [*with_tensors, nn.SiLU(), nn.ReLU()]
@@ -74,14 +75,15 @@ Origin = Tuple[Optional[nn.Module], str]
 class Copier:
     """Copies a module tree; ``memo`` maps ids of originals to copies, in the form ``copy.deepcopy`` reads.
 
-    ``copy_tensor`` makes the copy of a tensor; ``training`` is the flag that copied modules get, None for their own.
+    ``copy_tensor`` makes the copy of a tensor; ``training`` is the flag that copied modules get, None for their own. A
+    copy for a run on shapes shares the statistics of batch norms, which such a run does not even read.
     """
 
-    def __init__(self, copy_tensor: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, copy_tensor: Callable[[Tensor], Tensor], on_shapes: bool = False) -> None:
         self.copy_tensor = copy_tensor
         self.training: Optional[bool] = False
-        self.share_statistics = False  # of batch norms, which a run on shapes does not even read
-        self.stock_attributes: Dict[type, Any] = {}
+        self.on_shapes = on_shapes
+        self.stock_attributes = _stock_attributes() if on_shapes else {}
         self.memo: Dict[int, Any] = {}
         self.originals: List[Any] = []  # whose ids are in use for as long as the memo is
         self.modules: List[nn.Module] = []
@@ -177,7 +179,7 @@ class Copier:
             return
         known = self.memo.get
         slots, has_statistics = self.ordinary[type(original)]
-        if has_statistics and self.share_statistics:
+        if has_statistics and self.on_shapes:
             self.memo[id(originals["_buffers"])] = dict(originals["_buffers"])
         for name, value in originals.items():
             kind = type(value)

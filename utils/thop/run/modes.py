@@ -201,19 +201,14 @@ class OperatorMode(TorchDispatchMode):
 
     def _generator(self, device: torch.device) -> Any:
         if device not in self.generators:
-            process = torch.default_generator
-            if device.type == "cuda":
-                process = torch.cuda.default_generators[device.index or 0]
             generator = torch.Generator(device=device)
-            generator.set_state(process.get_state())
+            generator.set_state(_process_generator(device).get_state())
             self.generators[device] = generator
         return self.generators[device]
 
     def _with_process_generator(self, device: torch.device, generator: Any, draw: Callable[[], Any]) -> Any:
         """Run an operator that takes no generator: for as long as it draws, the process's own is the run's."""
-        process = torch.default_generator
-        if device.type == "cuda":
-            process = torch.cuda.default_generators[device.index or 0]
+        process = _process_generator(device)
         kept = process.get_state()
         try:
             process.set_state(generator.get_state())
@@ -238,6 +233,11 @@ class OperatorMode(TorchDispatchMode):
             self.own(out)
             self.report(func, args, kwargs, out)
         return out
+
+
+def _process_generator(device: torch.device) -> Any:
+    """Return the generator that the process draws from on a device."""
+    return torch.cuda.default_generators[device.index or 0] if device.type == "cuda" else torch.default_generator
 
 
 def _unobserved(*args: Any) -> None:

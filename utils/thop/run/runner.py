@@ -3,7 +3,6 @@
 The copy is run on shapes alone, or for real where shapes are not enough.
 """
 
-import functools
 import gc
 import re
 import traceback
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from .ambient import Ambient, PythonRandom
 from .blame import is_for_lack_of_values
 from .calls import CALLS_OF_MODULES, Calls
-from .copier import Copier, NotCountable, Replica, stock_attributes
+from .copier import Copier, NotCountable, Replica
 from .copies import CopyTensor, real_copies, shape_copies
 from .modes import OperatorMode, ShapeMode
 from .observer import Observer
@@ -86,9 +85,6 @@ def run(
     return result
 
 
-_stock_attributes = functools.lru_cache(maxsize=None)(stock_attributes)
-
-
 class _Attempt:
     """One run of one copy."""
 
@@ -96,10 +92,7 @@ class _Attempt:
         self, model: nn.Module, inputs: Sequence[Any], kwargs: Dict[str, Any], observe: Observe, mode: OperatorMode
     ) -> None:
         self.model, self.inputs, self.kwargs, self.observe, self.mode = model, inputs, kwargs, observe, mode
-        self.copier = Copier(self._copies(True))
-        if mode.on_shapes:
-            self.copier.share_statistics = True
-            self.copier.stock_attributes = _stock_attributes()
+        self.copier = Copier(self._copies(True), mode.on_shapes)
         self.calls: Optional[Calls] = None
         self.failed_in = ""
         self.surroundings: Optional[Surroundings] = None

@@ -154,12 +154,7 @@ def without_values(tensor: Tensor) -> Tensor:
     """Make a tensor without memory that is like a real (or meta) one; raises NeedsValues for sparse ones and such."""
     if tensor.layout is not torch.strided or (type(tensor) is not nn.Parameter and _is_odd(tensor)):
         raise NeedsValues(f"a {type(tensor).__name__} of layout {tensor.layout} and dtype {tensor.dtype}")
-    made = _make_wrapper(
-        ShapeTensor, tensor.shape, strides=tensor.stride(), dtype=tensor.dtype,
-        device=CPU if tensor.is_meta else tensor.device, requires_grad=tensor.requires_grad,
-    )  # fmt: skip
-    _guard_pointer(made)
-    return made
+    return shape_tensor(tensor.shape, tensor.stride(), tensor.dtype, tensor.device, tensor.requires_grad)
 
 
 def _is_odd(tensor: Tensor) -> bool:
