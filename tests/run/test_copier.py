@@ -561,6 +561,136 @@ def test_what_a_forward_does_with_its_modules(build: Callable[[], nn.Module]) ->
     assert kernel(build()) == CONV
 
 
+# ---- parameters of common layers, which are copied when they are asked for ----
+
+
+def replaced_weight(m: nn.Conv2d, x: Tensor) -> Tensor:
+    m.weight = nn.Parameter(torch.ones(4, 4, 3, 3))
+    m.padding = (1, 1)
+    return m(x)
+
+
+def deleted_bias(m: nn.Conv2d, x: Tensor) -> Tensor:
+    del m.bias
+    m.register_parameter("bias", None)
+    return m(x)
+
+
+def named(m: nn.Conv2d, x: Tensor) -> Tensor:
+    assert [name for name, _ in m.named_parameters()] == list(m._parameters) == ["weight", "bias"]
+    assert len(m._parameters) == 2 and "weight" in m._parameters and m._parameters == dict(m._parameters)
+    assert m.weight.device.type == "cpu" and isinstance(m.weight, nn.Parameter) and m.weight.requires_grad
+    assert m.weight is m._parameters["weight"] is dict(m.named_parameters())["weight"] is m._parameters.get("weight")
+    assert all(p is q for p, q in zip(m.parameters(), m._parameters.values()))
+    return m(x)
+
+
+def emptied(m: nn.Conv2d, x: Tensor) -> Tensor:
+    weight = m._parameters.pop("weight")
+    m._parameters["weight"] = weight
+    return m(x)
+
+
+def set_data(m: nn.Conv2d, x: Tensor) -> Tensor:
+    m.weight.data = m.weight.data * 2
+    for parameter in m.parameters():
+        parameter.requires_grad_(False)
+        parameter.add_(1)
+    return m(x)
+
+
+def in_double(m: nn.Conv2d, x: Tensor) -> Tensor:
+    return m.double()(x.double())
+
+
+def loaded(m: nn.Conv2d, x: Tensor) -> Tensor:
+    m.load_state_dict({name: torch.zeros_like(value) for name, value in m.state_dict().items()})
+    return m(x)
+
+
+def shallow(m: nn.Conv2d, x: Tensor) -> Tensor:
+    return copy.copy(m)(x)
+
+
+class Uses(nn.Module):
+    def __init__(self, use: Callable[[nn.Conv2d, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.use = use
+        self.l = conv()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.use(self.l, x)
+
+
+@pytest.mark.parametrize(
+    "use, expected",
+    [(use, CONV) for use in (deleted_bias, named, emptied, set_data, in_double, loaded, shallow)]
+    + [(replaced_weight, 9 * CONV)],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_what_a_forward_does_with_a_layers_parameters(use: Callable[..., Tensor], expected: int) -> None:
+    for conv_first in (False, True):
+        model = Uses((lambda m, x: use(m, m(x))) if conv_first else use)
+        assert kernel(model) == expected + conv_first * CONV
+        assert model.l.weight.requires_grad and model.l.weight.dtype is torch.float32
+
+
+def test_a_layers_parameter_that_is_held_elsewhere_too_is_one() -> None:
+    class Holds(nn.Module):
+        def __init__(self, reads: bool) -> None:
+            super().__init__()
+            self.l, self.reads = conv(), reads
+            self.w, self.other = self.l.weight, nn.Linear(4, 4)
+            self.tied = nn.Linear(4, 4, bias=False)
+            self.tied.weight = self.other.weight
+
+        def forward(self, x: Tensor) -> Tensor:
+            if self.reads:
+                assert self.l.weight is self.w and self.tied.weight is self.other.weight
+                self.w.mul_(2)
+            return self.tied(self.l(x))
+
+    class CallsAnother(Holds):
+        def forward(self, x: Tensor) -> Tensor:
+            return ELSEWHERE[0](super().forward(x))
+
+    sizes = 4 * 4 + 4 + 4 * 4 + 4
+    for build in (Holds, CallsAnother):
+        for reads in (False, True):
+            model = build(reads)
+            ELSEWHERE[:] = [nn.Conv2d(4, 4, 1, bias=False)]
+            ELSEWHERE[0].weight = model.l.weight
+            assert profile(model, (X[..., :4],), verbose=False).total_params == sizes
+    ELSEWHERE.clear()
+
+
+ELSEWHERE: List[nn.Conv2d] = []
+
+
+class WithBuffer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.ones(4, 1, 1))
+        self.gain = nn.Parameter(torch.ones(4, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+
+BESIDE = WithBuffer()
+
+
+@pytest.mark.parametrize("on_shapes", [True, False])
+def test_copying_in_a_run_is_no_operator_of_the_models(on_shapes: bool) -> None:
+    def beside(m: nn.Conv2d, x: Tensor) -> Tensor:
+        out = BESIDE(m(x))
+        return out if on_shapes else out * out.sum().item()
+
+    counted = traffic(Uses(beside), (X,))
+    assert counted.mode == ("shape" if on_shapes else "real")
+    assert not {"clone", "detach", "copy_"} & {name for layer in counted.layers for name in layer.operators}
+
+
 def test_a_hook_that_takes_itself_off_stays_on_the_model() -> None:
     model = nn.Sequential(conv())
     handles: List[Any] = []

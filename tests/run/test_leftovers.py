@@ -273,7 +273,7 @@ def test_a_cached_method_does_not_keep_the_copy() -> None:
 
 
 def test_a_tensor_of_a_run_refuses_in_words() -> None:
-    lost = shape_tensor((2, 3), (3, 1), torch.float32)
+    lost = shape_tensor((2, 3), (3, 1), torch.float32, torch.device("cpu"))
     for use in (lambda: lost + 1, lost.numpy, lambda: float(lost.sum()), lost.tolist, lost.data_ptr):
         with pytest.raises(NeedsValues, match="count of shapes"):
             use()

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from .run import look_at
+
 BUFFERS = ("total_ops", "total_params", "total_kernel_macs", "total_output_macs")
 
 
@@ -147,7 +149,7 @@ def _weight_elements(module: nn.Module) -> int:
 @counts("Conv1d", "Conv2d", "Conv3d", sums_products=True)
 def count_convNd(m: nn.Module, x: Tuple[Any, ...], y: Tensor) -> Cost:
     """Each output element sums Cin / groups x kernel volume products, which is the size of one filter."""
-    weight: Any = m.weight
+    weight = look_at(m, "weight")
     outputs, kernel = y.numel(), weight.numel()
     return Cost(outputs * (kernel // max(weight.shape[0], 1)), kernel, outputs)
 

@@ -10,10 +10,9 @@ from typing import Dict, Iterator, List, Optional, Set, Tuple, Type
 
 import torch
 from torch import nn
-from torch.nn.parameter import UninitializedTensorMixin
 
 from .hooks import ForwardHook
-from .run import Replica
+from .run import Replica, lacks_shapes, parameter_sizes
 
 
 @dataclass
@@ -52,11 +51,7 @@ def own_parameters(module: nn.Module) -> Dict[int, int]:
     """Return the elements of a module's own parameters by identity; lazy ones have none before they are run."""
     if isinstance(module, torch.jit.ScriptModule):
         return {id(p): p.numel() for _, p in module.named_parameters(recurse=False)}
-    return {
-        id(p): p.numel()
-        for p in module._parameters.values()
-        if type(p) is nn.Parameter or (p is not None and not isinstance(p, UninitializedTensorMixin))
-    }
+    return parameter_sizes(module)
 
 
 class Places:
@@ -64,12 +59,10 @@ class Places:
 
     def __init__(self, replica: Replica) -> None:
         self.unregistered = replica.unregistered
-        self.modules: List[nn.Module] = replica.modules
-        self.joined: List[nn.Module] = []
         self.first: Dict[int, Layer] = {}
         self.below: Dict[int, Dict[int, Layer]] = {}
-        self.lazy: Set[int] = set()  # modules whose parameters have no shape before they are run
-        self.held_again = False  # whether any module has more than one place
+        self.lazy: Dict[int, nn.Module] = {}  # whose parameters have no shape before they are run
+        self.again: List[Layer] = []  # further places of modules that have one already
         self.root_key = id(replica.model)
         self.root = self._plant("", "", replica.model, None, set())
 
@@ -78,12 +71,11 @@ class Places:
         key = id(module)
         first = self.first.get(key)
         layer = Layer(name, path, type(module), parent=parent, first=first)
-        if module._parameters or isinstance(module, torch.jit.ScriptModule):
-            layer.parameters = own_parameters(module)
-            if len(layer.parameters) < len(module._parameters):
-                self.lazy.add(key)
+        layer.parameters = own_parameters(module)
+        if lacks_shapes(module):
+            self.lazy[key] = module
         if first is not None:
-            self.held_again = True
+            self.again.append(layer)
             return layer
         self.first[key] = layer
         parts = module._modules.items()
@@ -105,15 +97,20 @@ class Places:
         key = id(module)
         place = caller.children.get(key)
         if place is None:
-            place = self._parts_below(caller).get(key)
-            above = caller.parent
-            while place is None and above is not None:
-                place, above = self._parts_below(above).get(key), above.parent
-            if place is None:
-                place = self.root if key == self.root_key else self._join(module, caller)
-            self.below[id(caller)][key] = place
-        if place.first is not None and not place.children:
+            place = self._distant(module, key, caller)
+        if place.first is not None and not place.children and place.first.children:
             self._unfold(place)
+        return place
+
+    def _distant(self, module: nn.Module, key: int, caller: Layer) -> Layer:
+        """Find, or make, the place of a module that is not a part of its caller."""
+        place = self._parts_below(caller).get(key)
+        above = caller.parent
+        while place is None and above is not None:
+            place, above = self._parts_below(above).get(key), above.parent
+        if place is None:
+            place = self.root if key == self.root_key else self._join(module, caller)
+        self.below[id(caller)][key] = place
         return place
 
     def _unfold(self, place: Layer) -> None:
@@ -123,6 +120,7 @@ class Places:
             path = f"{place.path}.{child.name}" if place.path else child.name
             copied = Layer(child.name, path, child.kind, child.parameters, parent=place, first=self.first[key])
             place.children[key] = copied
+            self.again.append(copied)
 
     def _parts_below(self, place: Layer) -> Dict[int, Layer]:
         """Return for each module below a place the nearest of its places there."""
@@ -150,28 +148,40 @@ class Places:
             number += 1
             name = f"({type(module).__name__} {number})"
         path = f"{caller.path}.{name}" if caller.path else name
-        self.joined.append(module)
         place = caller.children[id(module)] = self._plant(name, path, module, caller, set())
         return place
 
     def note_parameters(self) -> None:
-        """Note every place's parameters, which lazy layers have only after the run, and let go of the modules."""
-        changed = {
-            key: own_parameters(module)
-            for key, module in [(id(module), module) for module in (*self.modules, *self.joined)]
-            if key in self.lazy
-        }
-        folded: List[Layer] = []
-        for layer in self.root.walk() if changed or self.held_again else ():
+        """Note every place's parameters, which lazy layers have only after the run; there are no calls after this."""
+        changed = {key: own_parameters(module) for key, module in self.lazy.items()}
+        if self.root_key in changed:
+            self.root.parameters = changed[self.root_key]
+        for layer in self.root.walk() if changed else ():
             for key, child in layer.children.items():
                 if key in changed:
                     child.parameters = changed[key]
-                if child.first is not None and not child.children and child.first.children:
-                    folded.append(child)
-        if self.root_key in changed:
-            self.root.parameters = changed[self.root_key]
-        for layer in folded:
-            assert layer.first is not None
-            for place in layer.first.walk():
-                layer.parameters = {**layer.parameters, **place.parameters}
-        self.modules, self.joined, self.below, self.first, self.unregistered = [], [], {}, {}, {}
+        for layer in self.again:
+            if _is_folded(layer):
+                layer.parameters = _parameters_inside(layer)
+        self.lazy, self.again, self.below, self.first, self.unregistered = {}, [], {}, {}, {}
+
+
+def _is_folded(place: Layer) -> bool:
+    """Say whether what is inside of a place is shown at the module's first one alone."""
+    return place.first is not None and not place.children and bool(place.first.children)
+
+
+def _parameters_inside(place: Layer) -> Dict[int, int]:
+    """Return the parameters of a place and of all below it, wherever they are shown."""
+    held: Dict[int, int] = {}
+    seen: Set[int] = set()
+    waiting = [place]
+    while waiting:
+        place = waiting.pop()
+        if id(place) not in seen:
+            seen.add(id(place))
+            held.update(place.parameters)
+            waiting.extend(place.children.values())
+            if _is_folded(place):
+                waiting.append(place.first)  # type: ignore[arg-type]
+    return held

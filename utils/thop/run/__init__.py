@@ -8,6 +8,7 @@ from .ambient import collector_paused
 from .blank import BlankBuildFailed, blank
 from .copier import NotCountable, Replica, unwrap
 from .observer import Observer
+from .parameters import lacks_shapes, look_at, parameter_sizes
 from .runner import Run, in_few_words, run
 from .schema import Effects, effects_of
 from .shape_tensor import WeakStorage, storage_of, tensors_in
@@ -15,5 +16,6 @@ from .weights import is_weight
 
 __all__ = [
     "BlankBuildFailed", "Effects", "NotCountable", "Observer", "Replica", "Run", "WeakStorage", "blank",
-    "collector_paused", "effects_of", "in_few_words", "is_weight", "run", "storage_of", "tensors_in", "unwrap",
+    "collector_paused", "effects_of", "in_few_words", "is_weight", "lacks_shapes", "look_at", "parameter_sizes",
+    "run", "storage_of", "tensors_in", "unwrap",
 ]  # fmt: skip

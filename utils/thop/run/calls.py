@@ -107,7 +107,8 @@ class Calls:
             return original
         self.copier.training = None
         self.copier.originals.append(original)  # or another one that is made later may get its identity
-        duplicate = self.copier.copy(original)
+        with self.mode.unheard():
+            duplicate = self.copier.copy(original)
         self.watch()
         return duplicate
 

@@ -11,16 +11,15 @@ import types
 import weakref
 from collections import OrderedDict, defaultdict, deque
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.lazy import LazyModuleMixin
 from torch.utils.hooks import RemovableHandle
 
-from .reach import Reach, attributes_of, bound_owner, is_shared, referent, slots_of
+from .module_fields import ModuleFields
+from .reach import ATOMS, Reach, attributes_of, bound_owner, is_shared, referent, slots_of
 
 _PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
@@ -38,14 +37,6 @@ def unwrap(model: nn.Module) -> nn.Module:
             model = model._modules["_orig_mod"]  # type: ignore[assignment]
         else:
             return model
-
-
-@lru_cache(maxsize=None)
-def _stock_attributes() -> Dict[type, Any]:
-    """Return the names of the attributes that the commonest layers have, if nobody has given them more."""
-    with_tensors = nn.Conv2d(1, 1, 1, device="meta"), nn.BatchNorm2d(1, device="meta")
-    layers: List[nn.Module] = [*with_tensors, nn.SiLU(), nn.ReLU()]
-    return {type(layer): frozenset(layer.__dict__) for layer in layers}
 
 
 @dataclass
@@ -83,7 +74,7 @@ class Copier:
         self.copy_tensor = copy_tensor
         self.training: Optional[bool] = False
         self.on_shapes = on_shapes
-        self.stock_attributes = _stock_attributes() if on_shapes else {}
+        self.fields = ModuleFields(self)
         self.memo: Dict[int, Any] = {}
         self.originals: List[Any] = []  # whose ids are in use for as long as the memo is
         self.modules: List[nn.Module] = []
@@ -92,7 +83,7 @@ class Copier:
         self.waiting: List[Tuple[Any, Any, Origin]] = []
         self.husks: List[Any] = []
         self.helpers: List[Any] = []
-        self.ordinary: Dict[type, Tuple[Tuple[str, ...], bool]] = {}  # slots, and whether there are statistics
+        self.ordinary: Dict[type, bool] = {}  # classes of modules that are copied as such: are they without __del__?
         self.functions: List[Any] = []  # that the model holds
         self.owner: Optional[nn.Module] = None
         self.attribute = ""
@@ -106,8 +97,8 @@ class Copier:
         duplicate = self.value(value)
         while self.waiting:
             original, unfinished, (self.owner, self.attribute) = self.waiting.pop()
-            if isinstance(original, nn.Module):
-                self._fill_module(original, unfinished)
+            if type(original) in self.ordinary:
+                self.fields.fill(original, unfinished)
             else:
                 self._fill_object(original, unfinished)
         self.owner, self.attribute = None, ""
@@ -116,7 +107,7 @@ class Copier:
     def value(self, value: Any) -> Any:
         """Return the copy of any value that a module's attributes can hold; objects may still have to be filled."""
         kind = type(value)
-        if kind in _ATOMS:
+        if kind in ATOMS:
             return value
         done = self.memo.get(id(value))
         if done is not None:
@@ -153,8 +144,8 @@ class Copier:
                 duplicate = self.remember(original, copy.deepcopy(original, self.memo))
                 self.modules.append(duplicate)
                 return duplicate
-            self.ordinary[kind] = slots_of(kind), issubclass(kind, _BatchNorm) and not issubclass(kind, LazyModuleMixin)
-        made: Any = self._empty(kind, _ModuleHusk)
+            self.ordinary[kind] = not hasattr(kind, "__del__")
+        made: Any = object.__new__(kind) if self.ordinary[kind] else self._empty(kind, _ModuleHusk)
         self.memo[id(original)] = made
         self.modules.append(made)
         if self.attribute:
@@ -171,59 +162,6 @@ class Copier:
         object.__setattr__(duplicate, "__class__", kind)
         return duplicate
 
-    def _fill_module(self, original: nn.Module, duplicate: nn.Module) -> None:
-        """Copy all attributes of a module; those that can't change are taken over."""
-        originals, copies = original.__dict__, duplicate.__dict__
-        copies.update(originals)
-        if originals.keys() == self.stock_attributes.get(type(original)) and self._fill_stock(originals, copies):
-            return
-        known = self.memo.get
-        slots, has_statistics = self.ordinary[type(original)]
-        if has_statistics and self.on_shapes:
-            self.memo[id(originals["_buffers"])] = dict(originals["_buffers"])
-        for name, value in originals.items():
-            kind = type(value)
-            if kind in _ATOMS or name in _UNUSED:
-                continue
-            if kind in _CONTAINERS and not value:  # most of a module's attributes are empty tables of hooks
-                copies[name] = kind()
-                continue
-            if kind is tuple and _ATOMS.issuperset(map(type, value)):
-                continue
-            done = known(id(value))
-            if done is None:
-                self.attribute = "" if name in _REGISTRIES else name
-                handler = _HANDLERS.get(kind)
-                done = self.value(value) if handler is None else handler(self, value)
-            copies[name] = done
-        for name in slots:
-            if hasattr(original, name):
-                object.__setattr__(duplicate, name, self.value(getattr(original, name)))
-        watched = copies.get("forward")
-        if watched is not None and hasattr(watched, "unwatched_forward"):  # the copy of a copy: a run inside of a run
-            del copies["forward"]
-            if watched.unwatched_forward is not None:
-                copies["forward"] = self.value(watched.unwatched_forward)
-        if copies.get("_compiled_call_impl") is not None:
-            copies["_compiled_call_impl"] = None
-        if self.training is not None:
-            copies["training"] = self.training
-
-    def _fill_stock(self, originals: Dict[str, Any], copies: Dict[str, Any]) -> bool:
-        """Copy what can change of a layer of torch.nn that has no attributes but its own; False if it has hooks."""
-        if any(originals[name] for name in _FORWARD_HOOKS):
-            return False
-        for name in _FORWARD_HOOKS:
-            copies[name] = {}
-        if originals["_parameters"]:
-            known = self.memo.get(id(originals["_parameters"]))
-            copies["_parameters"] = self.mapping(originals["_parameters"]) if known is None else known
-        if originals["_buffers"]:
-            copies["_buffers"] = dict(originals["_buffers"])
-        if self.training is not None:
-            copies["training"] = self.training
-        return True
-
     # ---- containers and tensors ----
 
     def mapping(self, original: Any) -> Any:
@@ -232,14 +170,14 @@ class Copier:
         duplicate = memo[id(original)] = type(original)()
         for key, value in original.items():
             kind = type(value)
-            if type(key) not in _ATOMS:
+            if type(key) not in ATOMS:
                 key = self.value(key)
             if kind is nn.Parameter or kind is Tensor:
                 done = memo.get(id(value))
                 if done is None:
                     done = memo[id(value)] = self.copy_tensor(value)
                 duplicate[key] = done
-            elif kind in _ATOMS:
+            elif kind in ATOMS:
                 duplicate[key] = value
             else:
                 duplicate[key] = self.value(value)
@@ -278,7 +216,7 @@ class Copier:
 
     def tuple(self, original: Tuple[Any, ...]) -> Tuple[Any, ...]:
         """Copy a tuple; the same object where nothing in it has changed."""
-        if _ATOMS.issuperset(map(type, original)):
+        if ATOMS.issuperset(map(type, original)):
             return original
         parts = self._numbered(original)
         done = self.memo.get(id(original))  # it may be inside of one of its own parts
@@ -472,20 +410,7 @@ def _has_own_construction(kind: type) -> bool:
     )
 
 
-_CONTAINERS = frozenset((dict, OrderedDict, set, list))
 _BASES = (tuple, frozenset, defaultdict, OrderedDict, dict, set, list, deque)
-_FORWARD_HOOKS = tuple(
-    name for name in nn.Identity().__dict__ if name.startswith("_forward") and name.find("hooks") > 0
-)
-_UNUSED = frozenset(
-    ("_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks",
-     "_backward_hooks", "_backward_pre_hooks")
-)  # fmt: skip
-"""What a forward pass has nothing to do with, and a copy can share."""
-_REGISTRIES = frozenset(("_parameters", "_buffers", "_modules"))
-_ATOMS = frozenset(
-    (int, float, str, bool, bytes, complex, type(None), type, torch.dtype, torch.device, torch.Size, types.ModuleType)
-)
 _HANDLERS: Dict[type, Callable[[Copier, Any], Any]] = {
     dict: Copier.mapping,
     OrderedDict: Copier.mapping,

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedTensorMixin
 
 from .copier import NotCountable
-from .modes import OperatorMode
-from .shape_tensor import META, NeedsValues, ShapeTensor, shape_tensor, storage_of, without_values
+from .modes import OperatorMode, no_torch_dispatch
+from .shape_tensor import CPU, META, NeedsValues, ShapeTensor, shape_tensor, storage_of, without_values
 from .weights import mark_weight
 
 _SMALL_BUFFER = 4096
@@ -32,14 +32,14 @@ def shape_copies(mode: OperatorMode, of_model: bool = True) -> CopyTensor:
         kind = type(tensor)
         if kind is nn.Parameter:
             if tensor.numel() <= largest_parameter and _is_ordinary(tensor):
-                duplicate = Tensor._make_subclass(nn.Parameter, tensor.detach().clone(), tensor.requires_grad)
+                duplicate = Tensor._make_subclass(nn.Parameter, _clone(tensor), tensor.requires_grad)
                 storages.add(storage_of(duplicate)._cdata)
             else:
                 duplicate = without_values(tensor)
                 duplicate._is_param = True
         elif kind is Tensor or kind is ShapeTensor or kind is _Buffer:
             if kind is not ShapeTensor and tensor.numel() <= largest_buffer and _is_ordinary(tensor):
-                duplicate = tensor.detach().clone()
+                duplicate = _clone(tensor)
                 storages.add(storage_of(duplicate)._cdata)
             else:
                 duplicate = without_values(tensor)
@@ -52,9 +52,17 @@ def shape_copies(mode: OperatorMode, of_model: bool = True) -> CopyTensor:
             duplicate.__dict__.update(tensor.__dict__)
         if of_model:
             mark_weight(duplicate)
+            if kind is nn.Parameter:
+                duplicate._copied_from = id(tensor)  # type: ignore[attr-defined]
         return duplicate
 
     return copy_tensor
+
+
+def _clone(tensor: Tensor) -> Tensor:
+    """Copy a small tensor with its values, unheard: parameters may be copied while the run goes on."""
+    with no_torch_dispatch():
+        return tensor.detach().clone()
 
 
 def _is_ordinary(tensor: Tensor) -> bool:
@@ -68,7 +76,8 @@ def _other_copy(tensor: Any) -> Tensor:
     refuse_distributed(tensor)
     kind = type(tensor)
     if kind.__name__ == "FakeTensor":
-        return shape_tensor(tensor.shape, tensor.stride(), tensor.dtype, tensor.device, tensor.requires_grad)
+        device = CPU if tensor.device.type == "meta" else tensor.device
+        return shape_tensor(tensor.shape, tensor.stride(), tensor.dtype, device, tensor.requires_grad)
     raise NeedsValues(f"a {kind.__name__} of layout {tensor.layout} and dtype {tensor.dtype}")
 
 

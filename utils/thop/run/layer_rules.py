@@ -8,6 +8,8 @@ from typing import Any, Callable, Dict, Optional, Tuple, Type
 import torch
 from torch import Tensor, nn
 
+from .parameters import look_at
+
 LayerRule = Callable[[nn.Module, Tensor], Optional[Tuple[Any, Tuple[Any, ...]]]]
 
 
@@ -28,6 +30,7 @@ class _LayerRules:
 
 
 LAYER_RULES = _LayerRules()
+_ATEN: Any = torch.ops.aten
 
 
 def _layer_rule(kind: Type[nn.Module], *methods: str) -> Callable[[LayerRule], LayerRule]:
@@ -46,12 +49,12 @@ def _layer_rule(kind: Type[nn.Module], *methods: str) -> Callable[[LayerRule], L
 
 @_layer_rule(nn.Conv2d, "forward", "_conv_forward")
 def _conv2d(m: Any, x: Tensor) -> Any:
-    weight = m._parameters.get("weight")
+    weight = look_at(m, "weight")
     if weight is None or x.dim() != 4 or m.padding_mode != "zeros" or isinstance(m.padding, str):
         return None
-    bias = m._parameters["bias"]
+    bias = look_at(m, "bias")
     rest = m.stride, m.padding, m.dilation, False, (0, 0), m.groups
-    return torch.ops.aten.convolution.default, (x, weight, bias, *rest)
+    return _ATEN.convolution.default, (x, weight, bias, *rest)
 
 
 @_layer_rule(nn.BatchNorm2d, "forward", "_check_input_dim")
@@ -59,15 +62,15 @@ def _batch_norm2d(m: Any, x: Tensor) -> Any:
     mean, var = m._buffers["running_mean"], m._buffers["running_var"]
     if mean is None or m.training or x.dim() != 4 or x.shape[1] != m.num_features:
         return None
-    weight, bias = m._parameters["weight"], m._parameters["bias"]
-    return torch.ops.aten.native_batch_norm.default, (x, weight, bias, mean, var, False, m.momentum or 0.0, m.eps)
+    weight, bias = look_at(m, "weight"), look_at(m, "bias")
+    return _ATEN.native_batch_norm.default, (x, weight, bias, mean, var, False, m.momentum or 0.0, m.eps)
 
 
 @_layer_rule(nn.SiLU, "forward")
 def _silu(m: Any, x: Tensor) -> Any:
-    return torch.ops.aten.silu_.default if m.inplace else torch.ops.aten.silu.default, (x,)
+    return _ATEN.silu_.default if m.inplace else _ATEN.silu.default, (x,)
 
 
 @_layer_rule(nn.ReLU, "forward")
 def _relu(m: Any, x: Tensor) -> Any:
-    return torch.ops.aten.relu_.default if m.inplace else torch.ops.aten.relu.default, (x,)
+    return _ATEN.relu_.default if m.inplace else _ATEN.relu.default, (x,)

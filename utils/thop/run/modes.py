@@ -217,18 +217,23 @@ class OperatorMode(TorchDispatchMode):
             generator.set_state(process.get_state())
             process.set_state(kept)
 
+    @contextmanager
+    def unheard(self) -> Iterator[None]:
+        """Keep from the observer what is not the model's doing, or is reported as one operator."""
+        report, self.report = self.report, _unobserved
+        try:
+            yield
+        finally:
+            self.report = report
+
     def whole(self, func: Any, function: Any, args: Any, kwargs: Dict[str, Any]) -> Any:
         """Call a function of PyTorch that comes to an operator, and report that alone."""
         if autocast_is_on():  # which casts what goes in
             return function(*args, **kwargs)
         rule = self.rules.get(id(func))
-        report, self.report = self.report, _unobserved
-        try:
-            with no_torch_function():
-                out = NotImplemented if rule is None else rule(*args, **kwargs)
-                out = function(*args, **kwargs) if out is NotImplemented else out
-        finally:
-            self.report = report
+        with self.unheard(), no_torch_function():
+            out = NotImplemented if rule is None else rule(*args, **kwargs)
+            out = function(*args, **kwargs) if out is NotImplemented else out
         with no_torch_function():
             self.own(out)
             self.report(func, args, kwargs, out)

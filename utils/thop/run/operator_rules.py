@@ -57,6 +57,8 @@ def empty(
     shape: Sequence[int], like: Tensor, dtype: Optional[torch.dtype] = None, channels_last: bool = False
 ) -> Tensor:
     """Make a tensor without memory, contiguous or channels_last, on the device of ``like``."""
+    if type(like) is ShapeTensor and not channels_last:
+        return shape_tensor(shape, None, dtype or like.dtype, like.device)
     strides = channels_last_strides(shape) if channels_last else contiguous_strides(shape)
     return strided(shape, strides, like, dtype)
 
@@ -79,7 +81,7 @@ def channels_last_strides(shape: Sequence[int]) -> List[int]:
 
 
 def contiguous_strides(shape: Sequence[int]) -> List[int]:
-    """Elements from one index to the next along each axis; ``torch.empty`` takes longer to find them itself."""
+    """Elements from one index to the next along each axis."""
     strides = [1] * len(shape)
     step = 1
     for axis in range(len(shape) - 1, 0, -1):
@@ -91,15 +93,15 @@ def contiguous_strides(shape: Sequence[int]) -> List[int]:
 def _per_axis(value: Any, axes: int) -> Sequence[int]:
     """One number, alone or in a list, stands for all axes."""
     if isinstance(value, int):
-        return [value] * axes
+        return (value,) * axes
     return value if len(value) == axes else list(value) * axes
 
 
 def _windows(sizes: Sequence[int], kernel: Any, stride: Any, padding: Any, dilation: Any) -> List[int]:
     """Count the places of a sliding window along each axis."""
     axes = len(sizes)
-    k, s, p, d = [_per_axis(value, axes) for value in (kernel, stride, padding, dilation)]
-    return [(sizes[i] + 2 * p[i] - d[i] * (k[i] - 1) - 1) // s[i] + 1 for i in range(axes)]
+    per_axis = [_per_axis(value, axes) for value in (kernel, stride, padding, dilation)]
+    return [(size + 2 * p - d * (k - 1) - 1) // s + 1 for size, k, s, p, d in zip(sizes, *per_axis)]
 
 
 def _unwindows(sizes: Sequence[int], kernel: Any, stride: Any, padding: Any, dilation: Any, extra: Any) -> List[int]:
@@ -117,22 +119,25 @@ def _convolution(
 
     ``rest`` is output_padding and groups. The result is channels_last if the input or the weight is.
     """
-    if not (lacks_values(x) or lacks_values(weight)) or x.dim() != weight.dim() or x.dtype is not weight.dtype:
+    x_shape, weight_shape = x.shape, weight.shape
+    if not (lacks_values(x) or lacks_values(weight)) or x.dtype is not weight.dtype:
+        return NotImplemented
+    if len(x_shape) != len(weight_shape):
         return NotImplemented
     output_padding, groups = rest
-    batch, given, *sizes = x.shape
+    batch, given, *sizes = x_shape
     if transposed:
-        read, channels, *kernel = weight.shape
+        read, channels, *kernel = weight_shape
         channels *= groups
         out = _unwindows(sizes, kernel, stride, padding, dilation, output_padding)
     else:
-        channels, read, *kernel = weight.shape
+        channels, read, *kernel = weight_shape
         read *= groups
         out = _windows(sizes, kernel, stride, padding, dilation)
     if min(out) < 1 or given != read:
         return NotImplemented
     last = _is_channels_last(x) or _is_channels_last(weight)
-    if last and x.dim() == 5:  # which of PyTorch's 3-d convolutions keep that layout differs from case to case
+    if last and len(sizes) == 3:  # which of PyTorch's 3-d convolutions keep that layout differs from case to case
         return NotImplemented
     return empty((batch, channels, *out), x, channels_last=last)
 
@@ -165,7 +170,9 @@ def _is_dense(x: Tensor) -> bool:
 def _elementwise_result(shape: Sequence[int], operands: Sequence[Tensor], like: Tensor) -> Tensor:
     """Make the result of an element-wise operator, laid out as PyTorch's TensorIterator lays it out."""
     first = operands[0]
-    if all(t.is_contiguous() and t.shape == shape for t in operands):
+    if first.is_contiguous() and (
+        len(operands) == 1 or all(t.is_contiguous() and t.shape == shape for t in operands)
+    ):
         return empty(shape, like)
     if len(operands) == 1 and _is_dense(first):
         strides: Sequence[int] = first.stride()
@@ -269,13 +276,21 @@ def _broadcast(a: Sequence[int], b: Sequence[int]) -> Optional[Sequence[int]]:
 def _cat(tensors: Sequence[Tensor], dim: int = 0) -> Any:
     """Sizes add up along one axis and are equal along all others; channels_last is left to PyTorch."""
     first = tensors[0]
-    if first.dim() == 0 or not all(lacks_values(t) and not _is_channels_last(t) for t in tensors):
+    dtype, joined = first.dtype, list(first.shape)
+    if not -len(joined) <= dim < len(joined):
         return NotImplemented
-    dim %= first.dim()
-    sizes = [*first.shape[:dim], *first.shape[dim + 1 :]]
-    if any(t.dtype is not first.dtype or [*t.shape[:dim], *t.shape[dim + 1 :]] != sizes for t in tensors):
-        return NotImplemented
-    return empty((*first.shape[:dim], sum(t.shape[dim] for t in tensors), *first.shape[dim + 1 :]), first)
+    length = joined[dim] = 0
+    for tensor in tensors:
+        if not lacks_values(tensor) or tensor.dtype is not dtype or _is_channels_last(tensor):
+            return NotImplemented
+        shape = list(tensor.shape)
+        if len(shape) != len(joined):
+            return NotImplemented
+        length, shape[dim] = length + shape[dim], 0
+        if shape != joined:
+            return NotImplemented
+    joined[dim] = length
+    return empty(joined, first)
 
 
 @_shape_rule("stack")

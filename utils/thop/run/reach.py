@@ -6,10 +6,13 @@ from collections import deque
 from functools import partial
 from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple, TypeVar
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 _LEAVES = frozenset((int, float, str, bool, bytes, complex, type(None), type, types.ModuleType))
+ATOMS = frozenset((*_LEAVES, torch.dtype, torch.device, torch.Size))
+"""Classes of what has no parts, and is never copied."""
 _SHARED_PACKAGES = frozenset(
     ("torch", "threading", "_thread", "queue", "_queue", "multiprocessing", "concurrent", "asyncio", "subprocess",
      "logging", "io", "_io", "tempfile", "socket", "selectors", "ssl", "sqlite3", "mmap", "ctypes", "_ctypes", "signal",

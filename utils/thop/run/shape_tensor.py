@@ -80,17 +80,18 @@ _guard_pointer = getattr(torch._C, "_set_throw_on_mutable_data_ptr", lambda tens
 
 def shape_tensor(
     shape: Sequence[int],
-    strides: Sequence[int],
+    strides: Optional[Sequence[int]],
     dtype: torch.dtype,
-    device: torch.device = CPU,
+    device: torch.device,
     requires_grad: bool = False,
 ) -> Tensor:
-    """Make a tensor of these properties; what is on the meta device counts as if it were on the CPU."""
-    if device.type == "meta":
-        device = CPU
-    made = _make_wrapper(
-        ShapeTensor, shape, strides=strides, dtype=dtype, device=device, requires_grad=requires_grad
-    )
+    """Make a tensor of these properties; contiguous where no strides are given, which is the quickest."""
+    if requires_grad:
+        made = _make_wrapper(ShapeTensor, shape, strides=strides, dtype=dtype, device=device, requires_grad=True)
+    elif strides is None:
+        made = _make_wrapper(ShapeTensor, shape, dtype=dtype, device=device)
+    else:
+        made = _make_wrapper(ShapeTensor, shape, strides, dtype=dtype, device=device)
     _guard_pointer(made)  # or an extension that is handed it outside of the dispatcher reads at address 0
     return made
 
@@ -151,10 +152,14 @@ def storage_of(tensor: Tensor) -> Any:
 
 
 def without_values(tensor: Tensor) -> Tensor:
-    """Make a tensor without memory that is like a real (or meta) one; raises NeedsValues for sparse ones and such."""
+    """Make a tensor without memory that is like a real one; raises NeedsValues for sparse ones and such.
+
+    What is on the meta device counts as if it were on the CPU.
+    """
     if tensor.layout is not torch.strided or (type(tensor) is not nn.Parameter and _is_odd(tensor)):
         raise NeedsValues(f"a {type(tensor).__name__} of layout {tensor.layout} and dtype {tensor.dtype}")
-    return shape_tensor(tensor.shape, tensor.stride(), tensor.dtype, tensor.device, tensor.requires_grad)
+    device = CPU if tensor.is_meta else tensor.device
+    return shape_tensor(tensor.shape, tensor.stride(), tensor.dtype, device, tensor.requires_grad)
 
 
 def _is_odd(tensor: Tensor) -> bool:

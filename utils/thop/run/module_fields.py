@@ -1,0 +1,128 @@
+"""The attributes of a module's copy: in few steps what every module has, and then what it has been given besides.
+
+A model has hundreds of modules with two dozen attributes each, most of them empty tables of hooks.
+"""
+
+from collections import OrderedDict
+from functools import lru_cache
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, List, Tuple
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.lazy import LazyModuleMixin
+
+from .parameters import UncopiedParameters
+from .reach import ATOMS, slots_of
+
+if TYPE_CHECKING:
+    from .copier import Copier
+
+_REGISTRIES = ("_parameters", "_buffers", "_modules")
+_OF_EVERY_MODULE = frozenset(nn.Identity().__dict__)
+_FORWARD_HOOKS = tuple(
+    name for name in nn.Identity().__dict__ if name.startswith("_forward") and name.find("hooks") > 0
+)
+_forward_hooks: Callable[[Dict[str, Any]], Tuple[Any, ...]] = itemgetter(*_FORWARD_HOOKS)
+_UNUSED = frozenset(
+    ("_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks",
+     "_backward_hooks", "_backward_pre_hooks")
+)  # fmt: skip
+"""What a forward pass has nothing to do with, and a copy can share."""
+
+
+@lru_cache(maxsize=None)
+def _stock_attributes() -> Dict[type, FrozenSet[str]]:
+    """Return the attributes that the commonest layers have, all of which a copy can share but those of every module."""
+    with_tensors = nn.Conv2d(1, 1, 1, device="meta"), nn.BatchNorm2d(1, device="meta")
+    layers: List[nn.Module] = [*with_tensors, nn.SiLU(), nn.ReLU()]
+    return {type(layer): frozenset(layer.__dict__) for layer in layers}
+
+
+class _Kind:
+    """What is asked of a module's class for each of its modules."""
+
+    def __init__(self, kind: type) -> None:
+        self.slots = slots_of(kind)
+        self.has_statistics = issubclass(kind, _BatchNorm) and not issubclass(kind, LazyModuleMixin)
+        self.stock = _stock_attributes().get(kind)
+
+
+class ModuleFields:
+    """Fills the copies of modules, for one copier."""
+
+    def __init__(self, copier: "Copier") -> None:
+        self.copier = copier
+        self.kinds: Dict[type, _Kind] = {}
+
+    def fill(self, original: nn.Module, duplicate: nn.Module) -> None:
+        """Copy all attributes of a module; those that can't change are taken over."""
+        originals, copies, copier = original.__dict__, duplicate.__dict__, self.copier
+        kind = self.kinds.get(type(original))
+        if kind is None:
+            kind = self.kinds[type(original)] = _Kind(type(original))
+        copies.update(originals)
+        shares_statistics = kind.has_statistics and copier.on_shapes
+        if originals.keys() >= _OF_EVERY_MODULE and not any(_forward_hooks(originals)):
+            is_stock = copier.on_shapes and originals.keys() == kind.stock
+            self._fill_tables(originals, copies, shares_statistics, is_stock)
+            if not is_stock:
+                self._fill_others(originals, copies, _OF_EVERY_MODULE)
+        else:
+            if shares_statistics:
+                copier.memo[id(originals["_buffers"])] = dict(originals["_buffers"])
+            self._fill_others(originals, copies, _UNUSED)
+        for name in kind.slots:
+            if hasattr(original, name):
+                object.__setattr__(duplicate, name, copier.value(getattr(original, name)))
+        watched = copies.get("forward")
+        if watched is not None and hasattr(watched, "unwatched_forward"):  # the copy of a copy: a run inside of a run
+            del copies["forward"]
+            if watched.unwatched_forward is not None:
+                copies["forward"] = copier.value(watched.unwatched_forward)
+        if copies.get("_compiled_call_impl") is not None:
+            copies["_compiled_call_impl"] = None
+        if copier.training is not None:
+            copies["training"] = copier.training
+
+    def _fill_tables(
+        self, originals: Dict[str, Any], copies: Dict[str, Any], shares_statistics: bool, is_stock: bool
+    ) -> None:
+        """Copy what every module has: hooks, of which there are none, and what is registered in it."""
+        for name in _FORWARD_HOOKS:
+            copies[name] = {}
+        copies["_non_persistent_buffers_set"] = set(originals["_non_persistent_buffers_set"])
+        copier, memo = self.copier, self.copier.memo
+        copier.attribute = ""
+        for name in _REGISTRIES:
+            table = originals[name]
+            if not table:
+                copies[name] = {}
+            elif shares_statistics and name == "_buffers":
+                copies[name] = dict(table)
+            else:
+                done = memo.get(id(table))
+                if done is None and is_stock and name == "_parameters":
+                    done = memo[id(table)] = UncopiedParameters(copier, table)
+                copies[name] = copier.value(table) if done is None else done
+
+    def _fill_others(self, originals: Dict[str, Any], copies: Dict[str, Any], done: FrozenSet[str]) -> None:
+        """Copy all attributes but those that are done with."""
+        copier, known = self.copier, self.copier.memo.get
+        for name, value in originals.items():
+            kind = type(value)
+            if kind in ATOMS or name in done:
+                continue
+            if kind in _CONTAINERS and not value:
+                copies[name] = kind()
+                continue
+            if kind is tuple and ATOMS.issuperset(map(type, value)):
+                continue
+            copy = known(id(value))
+            if copy is None:
+                copier.attribute = "" if name in _REGISTRIES else name
+                copy = copier.value(value)
+            copies[name] = copy
+
+
+_CONTAINERS = frozenset((dict, OrderedDict, set, list))

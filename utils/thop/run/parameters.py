@@ -1,0 +1,94 @@
+"""The parameters of a copied layer, which are copied once somebody asks for them.
+
+A layer rule looks at the shapes alone, and there the original's parameters do. A model has hundreds of them, and a
+copy of each takes longer than all that is asked of it.
+"""
+
+from typing import TYPE_CHECKING, Any, Callable, Dict, Optional
+
+from torch import nn
+from torch.nn.parameter import UninitializedTensorMixin
+
+if TYPE_CHECKING:
+    from .copier import Copier
+
+
+class UncopiedParameters(Dict[str, Any]):
+    """A module's table of parameters, empty until it is used in any way; then it holds copies, as any copied table.
+
+    originals: the table of the original, until then.
+    """
+
+    __slots__ = ("copier", "originals")
+
+    def __init__(self, copier: "Copier", originals: Dict[str, Any]) -> None:
+        self.copier: Optional[Copier] = copier
+        self.originals: Optional[Dict[str, Any]] = originals
+
+    def copy_now(self) -> None:
+        """Fill the table."""
+        copier, originals = self.copier, self.originals
+        self.copier = self.originals = None
+        if copier is not None and originals is not None:
+            dict.update(self, copier.mapping(originals))
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Let copies of it be ordinary tables."""
+        return dict, (), None, None, iter(self.items())
+
+    def look(self, name: str) -> Any:
+        """Return a parameter to look at its properties: its copy if there is one, or else the original."""
+        if self.originals is None or self.copier is None:
+            return dict.get(self, name)
+        original = self.originals.get(name)
+        return self.copier.memo.get(id(original), original)
+
+
+def _of_a_table(name: str) -> Callable[..., Any]:
+    method = getattr(dict, name)
+
+    def use(self: UncopiedParameters, *args: Any, **kwargs: Any) -> Any:
+        if self.originals is not None:
+            self.copy_now()
+        return method(self, *args, **kwargs)
+
+    use.__name__ = name
+    return use
+
+
+for _name in dir(dict):
+    if callable(getattr(dict, _name)) and _name not in dir(object):
+        setattr(UncopiedParameters, _name, _of_a_table(_name))
+for _name in ("__eq__", "__ne__", "__repr__"):
+    setattr(UncopiedParameters, _name, _of_a_table(_name))
+
+
+def look_at(module: nn.Module, name: str) -> Any:
+    """Return a module's parameter, or whatever it has under the name, to look at its properties and nothing else."""
+    table = module.__dict__.get("_parameters")
+    return table.look(name) if type(table) is UncopiedParameters else getattr(module, name)
+
+
+def parameter_sizes(module: nn.Module) -> Dict[int, int]:
+    """Return the elements of a module's own parameters by identity, which in a copy is that of the original.
+
+    Those of lazy layers have none before they are run.
+    """
+    table: Any = module._parameters
+    if type(table) is UncopiedParameters and table.originals is not None:
+        return {id(p): p.numel() for p in table.originals.values() if p is not None}
+    if not table:
+        return {}
+    return {
+        getattr(p, "_copied_from", None) or id(p): p.numel()
+        for p in table.values()
+        if type(p) is nn.Parameter or (p is not None and not isinstance(p, UninitializedTensorMixin))
+    }
+
+
+def lacks_shapes(module: nn.Module) -> bool:
+    """Say whether some of a module's own parameters have no shape before it is run."""
+    table: Any = module._parameters
+    if type(table) is UncopiedParameters or not table:
+        return False
+    return any(isinstance(p, UninitializedTensorMixin) for p in table.values())
