@@ -421,10 +421,13 @@ def test_remarks_stand_below_the_table(rows: list[Row]) -> None:
     (rounded,) = count_all(find([CFG]), Setup((65, 32)))
     assert "yolov5n: 65x32 is no multiple of the stride." in notes([rounded])
     samples = Row("samples", rows[0].source, traffic(Samples(), (torch.zeros(1, 3, 4, 4),)))
-    assert (
-        notes([rounded, samples])[-1]
-        == "samples: aten::grid_sampler_2d is not exact: every input element is read once."
-    )
+    assert notes([rounded, samples])[-2:] == [
+        "samples *: + 1 kind of layers not counted (test_cli.Samples).",
+        "samples *: aten::grid_sampler_2d is not exact: every input element is read once.",
+    ]
+    for table in (text_comparison, markdown_comparison, latex_comparison):
+        assert "samples *" in table([rounded, samples]) and "yolov5n *" not in table([rounded, samples])
+    assert [record["kinds_not_counted"] for record in records([rounded, samples])] == [0, 1]
 
 
 class Samples(nn.Module):

@@ -523,7 +523,14 @@ def _rule_cases() -> List[Tuple[str, Tuple[Any, ...], Dict[str, Any]]]:
                          [1, 1, 1], [0, 0, 0], [1, 1, 1], False, [0, 0, 0], 1), {}),
     ]  # fmt: skip
     heads = torch.rand(2, 3, 5, 8)
+    sliced = torch.rand(2, 5, 3, 3, 8).permute(2, 0, 3, 1, 4).unbind(0)
+    time_first = torch.rand(5, 2, 3, 8).permute(1, 2, 0, 3)
     cases += [
+        ("scaled_dot_product_attention", sliced, {}),
+        ("scaled_dot_product_attention", (sliced[0], heads, heads), {}),
+        ("scaled_dot_product_attention", (sliced[0][:1], heads[:1], heads[:1]), {}),
+        ("scaled_dot_product_attention", (time_first, time_first, time_first), {}),
+        ("scaled_dot_product_attention", (time_first[:, :2], heads[:, :2], heads[:, :2]), {}),
         ("scaled_dot_product_attention", (heads, heads, heads), {}),
         ("scaled_dot_product_attention", (heads, heads[:, :, :4], heads[:, :, :4]), {}),
         ("scaled_dot_product_attention", (heads.transpose(1, 2), heads.transpose(1, 2), heads.transpose(1, 2)), {}),

@@ -13,6 +13,7 @@ from .devices import Device, DeviceError
 from .models import Built, ModelError, Setup, Source, counted, names
 from .run import in_few_words
 from .traffic import Traffic
+from .units import kinds_not_counted
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -72,6 +73,9 @@ class Row:
         found = [self.rounded] if self.rounded else []
         if self.traffic.mode == "real":
             found.append(f"counted in a real forward pass ({self.traffic.why})")
+        if self.traffic.missing:
+            names = ", ".join(self.traffic.missing)
+            found.append(f"{kinds_not_counted(self.traffic.missing)} ({names})")
         for operator, (_, assumption) in self.traffic.uncounted.items():
             found.append(f"{operator} is not exact: {assumption}")
         return found
@@ -135,6 +139,7 @@ def records(rows: Sequence[Row]) -> List[Dict[str, Any]]:
             record["device"] = row.bound.device.name if row.bound else None
             record["binds"] = row.bound.binds if row.bound else None
         record.update({f"{key}_percent": difference(values.get(key), numbers[0].get(key)) for key in keys})
+        record["kinds_not_counted"] = len(row.traffic.missing) if row.traffic else None
         record.update(mode=row.traffic.mode if row.traffic else None, remarks="; ".join(row.remarks()), error=row.error)
         found.append(record)
     return found

@@ -9,6 +9,7 @@ from .table import cut, cut_left, escaped
 
 WIDTH = 120  # columns of the text
 _FAR_APART = 1e5
+_STAR = " *"  # behind the name of a model in which something ran that has no number
 Unit = Tuple[str, float]
 _ONES: Sequence[Unit] = (("", 1),)
 _ELEMENTS: Sequence[Unit] = (("M", 1e6), ("K", 1e3), ("", 1))
@@ -100,9 +101,13 @@ def grid(rows: Sequence[Row]) -> Grid:
         if timed:
             cells.append(row.bound.binds if row.bound else "")
             differences += [""] * bool(differences)
-        left = [row.name, inputs[i]] if several else [row.name]
+        left = [_named(row), inputs[i]] if several else [_named(row)]
         found.lines.append(Line(left, cells, differences, "" if row.traffic else row.error))
     return found
+
+
+def _named(row: Row) -> str:
+    return row.name + _STAR * bool(row.traffic and row.traffic.missing)
 
 
 def _inputs(rows: Sequence[Row]) -> List[str]:
@@ -135,7 +140,7 @@ def notes(rows: Sequence[Row]) -> List[str]:
     remarks: Dict[str, List[str]] = {}
     for row in good:
         for remark in [*row.remarks(), *([row.error] if row.error else [])]:
-            remarks.setdefault(remark, []).append(row.name)
+            remarks.setdefault(remark, []).append(_named(row))
     return found + [f"{', '.join(models)}: {remark}." for remark, models in remarks.items()]
 
 

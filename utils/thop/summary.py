@@ -21,6 +21,7 @@ from .profile import Profile, profile
 from .report import ModelInfo, accesses
 from .run import in_few_words, unwrap
 from .traffic import Traffic, traffic
+from .units import kinds_not_counted
 
 Size = Tuple[int, int]
 _SUMMARY = re.compile(r"([\d,]+) layers, ")
@@ -274,6 +275,5 @@ def _addition(count: Count, flops_shown: bool) -> str:
         rounded_up = count.size == fitting_size(count.model, wanted)
         reason = " ({}x{} is no multiple of the stride)".format(*wanted) if rounded_up else ""
         parts.append("at {}x{}".format(*count.size) + reason)
-    kinds = len(count.profile.missing)
-    not_counted = f" + {kinds} kind{'s' * (kinds != 1)} of layers not counted" if kinds else ""
-    return "".join(f", {part}" for part in parts) + not_counted
+    not_counted = kinds_not_counted(count.profile.missing)
+    return "".join(f", {part}" for part in parts) + f" {not_counted}" * bool(not_counted)

@@ -94,7 +94,8 @@ class Traffic:
 
     layers: one row for each module that moved or computed anything, in the order of the module tree; operators: one
     for each ATen operator; calls: one for each call, in the order in which they ran; each of the three sums to the
-    totals. uncounted: operators that could not be charged exactly, each with the number of calls and what was assumed.
+    totals. uncounted: operators that could not be charged exactly, each with the number of calls and what was assumed;
+    missing: what the layer ledger has no number for, as in ``Profile``.
     peak_activation_bytes: the largest sum of tensors alive at once, the inputs among them, parameters and buffers not.
     mode, why: how the model was run; leftovers: as in ``Profile``.
     """
@@ -103,6 +104,7 @@ class Traffic:
     operators: List[OperatorRow]
     calls: List[OperatorCall] = field(repr=False)
     uncounted: Dict[str, Tuple[int, str]]
+    missing: Dict[str, int]
     peak_activation_bytes: int
     mode: str
     why: str
@@ -447,6 +449,7 @@ class TrafficLedger(LayerLedger):
             list(operators.values()),
             self.calls_made,
             uncounted=self.uncounted,
+            missing=self.missing,
             peak_activation_bytes=self.alive.peak,
             mode=outcome.mode,
             why=outcome.why,

@@ -1,6 +1,6 @@
 """Numbers for reading: 81856816 as 81.9M."""
 
-from typing import Any, Iterable
+from typing import Any, Iterable, Mapping
 
 _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "K"))
 
@@ -36,3 +36,9 @@ def dtype_name(dtype: Any) -> str:
 def readable_bytes(number: float) -> str:
     """Format bytes for reading: 26214912 as 26.2MB."""
     return f"{readable(number)}B"
+
+
+def kinds_not_counted(missing: Mapping[str, int]) -> str:
+    """Say in a few words that something ran which has no number: "+ 2 kinds of layers not counted"; "" for nothing."""
+    kinds = len(missing)
+    return f"+ {kinds} kind{'s' * (kinds != 1)} of layers not counted" if kinds else ""

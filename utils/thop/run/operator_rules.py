@@ -317,13 +317,15 @@ def _max_pool2d(x: Tensor, kernel: Any, stride: Any = (), padding: Any = 0, dila
 
 @_shape_rule("scaled_dot_product_attention")
 def attention_rule(query: Tensor, key: Tensor, value: Tensor, *rest: Any, **options: Any) -> Any:
-    """The result has the layout that the fused kernel gives it, which is that of the queries."""
+    """The result has the layout that the fused kernel gives it: the order of axes that the queries have, but dense."""
     if not any(map(lacks_values, (query, key, value))):
         return NotImplemented
     shape = (*query.shape[:-1], value.shape[-1])
-    if query.shape == shape and _is_dense(query):
-        return strided(shape, query.stride(), query if lacks_values(query) else value)
-    return empty(shape, query if lacks_values(query) else value)
+    like = next(filter(lacks_values, (query, key, value)))
+    if query.shape != shape:
+        return empty(shape, like)
+    steps = query.stride()
+    return strided(shape, steps if _is_dense(query) else _elementwise_strides(shape, ((shape, steps),)), like)
 
 
 @_shape_rule("lstm.input", "gru.input", "rnn_tanh.input", "rnn_relu.input")

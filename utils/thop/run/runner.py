@@ -66,7 +66,7 @@ def run(
     keeps elsewhere, and the state of the thread and of the random generators are as before in any case.
 
     Raises:
-        NotCountable: the model is spread over several processes.
+        NotCountable: the model is spread over several processes, or needs values and has none.
     """
     why = "a real run was asked for"
     if on_shapes:
@@ -76,8 +76,10 @@ def run(
         except Exception as error:
             refuse_higher_order(error, attempt.failed_in)
             why = attempt.mode.failure or (in_few_words(error) if is_for_lack_of_values(error) else "")
-            if not why or any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
+            if not why:
                 raise
+            if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
+                raise NotCountable(f"the model is on the meta device, and its forward needs values ({why})") from error
             traceback.clear_frames(error.__traceback__)  # they hold tensors of the run
         attempt.take_back(thoroughly=True)
     result = _Attempt(model, inputs, kwargs or {}, observe, OperatorMode()).go()

@@ -1,0 +1,34 @@
+"""A sample of the public networks that benchmarks/sweep.py counts, each in all the ways that it does."""
+
+import importlib.util
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("timm", reason="benchmarks/sweep.py counts timm's networks")
+pytestmark = pytest.mark.skipif(
+    not hasattr(torch.utils, "flop_counter") and importlib.util.find_spec("torch.utils.flop_counter") is None,
+    reason="torch before 2.1 has no counter to compare with",
+)
+
+EXACT = (
+    "timm:convnext_atto", "timm:edgenext_xx_small", "timm:efficientformer_l1", "timm:efficientvit_b0",
+    "timm:fastvit_t8", "timm:ghostnet_050", "timm:hrnet_w18_small", "timm:levit_128s", "timm:mixer_s32_224",
+    "timm:mobileone_s0", "timm:mobilevit_xxs", "timm:regnetx_002", "timm:repvgg_a0", "timm:resnest14d",
+    "timm:test_byobnet", "timm:tiny_vit_5m_224", "timm:vit_tiny_patch16_224", "torchvision:shufflenet_v2_x0_5",
+    "ultralytics:11/yolo11.yaml", "ultralytics:v8/yolov8-cls.yaml", "ultralytics:v9/yolov9t.yaml",
+    "yolov5:yolov5n.yaml", "yolov5:hub/yolov5s-transformer.yaml",
+)  # fmt: skip
+NAMED = ("torchvision:raft_small", "torchvision:ssdlite320_mobilenet_v3_large")
+
+
+@pytest.mark.parametrize("network", EXACT + NAMED)
+def test_all_counts_of_a_network_agree(network: str, yolo: Any) -> None:
+    from benchmarks.judge import Limits, judge
+
+    family, _, name = network.partition(":")
+    row = judge(family, name, Limits())
+    assert row.verdict == ("exact" if network in EXACT else "named"), f"{row.verdict}: {row.why}"
+    assert row.run == "real" or "real" in row.compared
+    assert "operators" in row.compared and "layers" in row.compared and row.parameters > 0 and row.flops > 0
