@@ -426,7 +426,8 @@ def test_remarks_stand_below_the_table(rows: list[Row]) -> None:
         "samples *: aten::grid_sampler_2d is not exact: every input element is read once.",
     ]
     for table in (text_comparison, markdown_comparison, latex_comparison):
-        assert "samples *" in table([rounded, samples]) and "yolov5n *" not in table([rounded, samples])
+        text = table([rounded, samples]).replace("\\", "")
+        assert "samples *" in text and "yolov5n *" not in text
     assert [record["kinds_not_counted"] for record in records([rounded, samples])] == [0, 1]
 
 
