@@ -80,7 +80,7 @@ def test_the_summary_line_says_why(process_group: None) -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 1))
     fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
     lines: list = []  # type: ignore[type-arg]
-    show_summary(model, 64, False, None, lines.append)
+    show_summary(None, lines.append, model, (False, 64), {})
     assert len(lines) == 1 and "not counted" in lines[0] and "DTensor" in lines[0]
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, weight_norm
 
 from utils.thop import profile
+from utils.thop.inputs import fitting_size
 from utils.thop.profile import LayerLedger, first_shape
 from utils.thop.run import Observer, run
 from utils.thop.run.layer_rules import LAYER_RULES
@@ -21,7 +22,6 @@ from utils.thop.run.modes import ShapeMode
 from utils.thop.run.operator_rules import SHAPE_RULES
 from utils.thop.run.runner import Facts
 from utils.thop.run.shape_tensor import ShapeTensor, without_values
-from utils.thop.summary import fitting_size
 
 
 def facts(model: nn.Module, inputs: Tuple[Any, ...], on_shapes: bool) -> Tuple[Any, ...]:

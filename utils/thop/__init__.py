@@ -3,10 +3,14 @@
 Part of YOLOv5 memory access, under the MIT licence. It needs torch and the standard library, nothing else.
 """
 
-from .hooks import register_hooks
-from .profile import dfs_count, profile
-from .traffic import traffic
-from .units import clever_format
+from .namesake import give_way, require_torch
 
 __version__ = "1.0.0"
 __all__ = ["clever_format", "dfs_count", "profile", "register_hooks", "traffic"]
+
+require_torch()
+if not give_way(__name__):
+    from .hooks import register_hooks
+    from .profile import dfs_count, profile
+    from .traffic import traffic
+    from .units import clever_format

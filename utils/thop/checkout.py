@@ -15,6 +15,7 @@ import re
 import sys
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Dict, Iterator, Optional
 
@@ -22,6 +23,7 @@ import torch
 from torch import nn
 
 from .run import in_few_words
+from .summary import unannounced
 
 
 class ModelError(ValueError):
@@ -162,6 +164,10 @@ def _itself(value: Any, *rest: Any, **options: Any) -> Any:
     return value
 
 
+def _nothing(*arguments: Any, **options: Any) -> None:
+    """Stand for a method whose value nobody uses."""
+
+
 @contextlib.contextmanager
 def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
     """Give a module or class another attribute for a while, if it has one of that name."""
@@ -180,8 +186,12 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 
 def _unannounced(family: type) -> Any:
-    """Keep a constructor from counting what it has built for a summary that nobody reads."""
-    return _replaced(family, "info", _itself)
+    """Keep a constructor from counting what it has built, for a summary that nobody reads; what it returns is kept."""
+    module = sys.modules.get(family.__module__)
+    own = getattr(module, "model_info", None)
+    if callable(own):
+        return _replaced(module, "model_info", partial(unannounced, own))
+    return _replaced(family, "info", _nothing)
 
 
 @contextlib.contextmanager

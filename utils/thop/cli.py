@@ -12,10 +12,10 @@ from .checkout import ModelError
 from .compare import Row, bound_all, count_all, dtypes_used, to_csv, to_json
 from .compare_table import latex_comparison, markdown_comparison, text_comparison
 from .devices import THIS, Device, DeviceError, find_device, load_devices
+from .inputs import Size, as_size
 from .models import Built, Setup, counted, find
 from .report import ModelInfo
 from .run import in_few_words
-from .summary import Size, as_size
 from .traffic import Traffic
 from .tree import SORTS
 from .units import readable_bytes, scaled
@@ -123,6 +123,10 @@ def _add_setup(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--batch", "--batch-size", type=_whole_number, default=1, metavar="N", help="images at once; 1 by default"
     )
+    command.add_argument(
+        "--inputs", type=_shape, nargs="+", default=[], metavar="N,C,H,W",
+        help="the shapes of all that the model's forward takes, one for each argument; goes before --imgsz and --batch",
+    )  # fmt: skip
     command.add_argument("--half", action="store_true", help="in float16")
     command.add_argument("--fuse", action="store_true", help="after model.fuse(), as YOLOv5 runs inference")
 
@@ -149,6 +153,12 @@ def _size(words: str) -> Size:
         return as_size([int(side) for side in sides] * (2 if len(sides) == 1 else 1))
     except ValueError:
         raise argparse.ArgumentTypeError(f"must be one or two whole numbers from 1 up, not '{words}'") from None
+
+
+def _shape(words: str) -> Tuple[int, ...]:
+    if not re.fullmatch(r"0*[1-9]\d*([,x]0*[1-9]\d*)*", words):
+        raise argparse.ArgumentTypeError(f"must be a shape such as 1,3,640,640, not '{words}'")
+    return tuple(int(number) for number in re.split("[,x]", words))
 
 
 def _whole_number(words: str) -> int:
@@ -268,7 +278,7 @@ def _devices(arguments: argparse.Namespace) -> int:
 
 
 def _setup(arguments: argparse.Namespace) -> Setup:
-    return Setup(arguments.imgsz, arguments.batch, arguments.half, arguments.fuse)
+    return Setup(arguments.imgsz, arguments.batch, arguments.half, arguments.fuse, arguments.inputs)
 
 
 def _format(arguments: argparse.Namespace) -> str:

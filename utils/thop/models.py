@@ -9,15 +9,16 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, List, NamedTuple, Optional, Sequence, TypeVar
+from typing import Any, Callable, List, NamedTuple, Optional, Sequence, Tuple, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from .checkout import ModelError, alone, build_cfg, fuse, load_weights
+from .inputs import Size, fitting_size, image_size, images_for
 from .profile import profile
 from .report import ModelInfo
 from .run import blank, in_few_words
-from .summary import Size, fitting_size, image_for
 from .traffic import Traffic, traffic
 from .units import dtype_name
 
@@ -29,12 +30,16 @@ T = TypeVar("T")
 
 
 class Setup(NamedTuple):
-    """How every model is run: image size (None: 640, for torchvision 224), images at once, float16, fused."""
+    """How every model is run: image size (None: 640, for torchvision 224), images at once, float16, fused.
+
+    inputs: the shapes of all that its forward takes, in place of images of that size.
+    """
 
     imgsz: Optional[Size] = None
     batch: int = 1
     half: bool = False
     fuse: bool = False
+    inputs: Sequence[Sequence[int]] = ()
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ class Built:
     """A model ready to be counted; rounded_from: the size that was asked for, where the stride does not divide it."""
 
     model: nn.Module
-    image: Tensor
+    inputs: Tuple[Tensor, ...]
     rounded_from: Optional[Size]
 
     @property
@@ -67,13 +72,16 @@ class Built:
 
     @property
     def input(self) -> str:
-        """The shape of what it is run on, as in 1x3x640x640."""
-        return "x".join(map(str, self.image.shape))
+        """The shapes of what it is run on, as in 1x3x640x640, or 2 of 1x3x640x640."""
+        shapes = ["x".join(map(str, tensor.shape)) for tensor in self.inputs]
+        if len(shapes) > 1 and len(set(shapes)) == 1:
+            return f"{len(shapes)} of {shapes[0]}"
+        return " and ".join(shapes)
 
     @property
     def dtype(self) -> str:
         """The type of what it is run on, as in float32."""
-        return dtype_name(self.image.dtype)
+        return dtype_name(self.inputs[0].dtype)
 
     def remark(self) -> str:
         """A word about a size that was rounded up, or nothing."""
@@ -83,16 +91,16 @@ class Built:
 
     def traffic(self) -> Traffic:
         """Count the operator ledger, and the layer ledger with it."""
-        return traffic(self.model, (self.image,))
+        return traffic(self.model, self.inputs)
 
     def info(self) -> ModelInfo:
         """Count both ledgers, for the table of modules."""
-        counted = profile(self.model, (self.image,), verbose=False)
+        counted = profile(self.model, self.inputs, verbose=False)
         return ModelInfo(
             layers=len(list(self.model.modules())),
             parameters=self.parameters,
             gradients=sum(p.numel() for p in self.model.parameters() if p.requires_grad),
-            imgsz=(self.image.shape[-2], self.image.shape[-1]),
+            imgsz=image_size(self.inputs),
             profile=counted,
             count_traffic=self.traffic,
         )
@@ -189,11 +197,18 @@ def build(source: Source, setup: Setup, without_values: bool = False) -> Built:
     asked = setup.imgsz or ((224, 224) if source.kind == "torchvision" else (640, 640))
     size = fitting_size(model, asked)
     try:
-        image = image_for(model, size)
+        images = images_for(model, size) if not setup.inputs else _of_shapes(model, setup.inputs)
     except ValueError as error:
         raise ModelError(str(error)) from error
-    image = image.new_zeros((setup.batch, *image.shape[1:]))
-    return Built(model.eval(), image, None if size == asked else asked)
+    if setup.inputs:
+        return Built(model.eval(), images, None)
+    images = tuple(image.new_zeros((setup.batch, *image.shape[1:])) for image in images)
+    return Built(model.eval(), images, None if size == asked else asked)
+
+
+def _of_shapes(model: nn.Module, shapes: Sequence[Sequence[int]]) -> Tuple[Tensor, ...]:
+    parameter: Any = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
+    return tuple(parameter.new_zeros(tuple(shape)).detach() for shape in shapes)
 
 
 def _torchvision(text: str) -> nn.Module:

@@ -1,279 +1,387 @@
 """The summary line: what the checkout's own ``model_info`` prints, with our count in it.
 
-Every YOLOv5 and every fork words its line in a way of its own. So the checkout's function is run as it stands, in a
-copy of its namespace in which ``thop`` hands out our count, and what it prints is held back until the memory accesses
-are added. Nothing of the checkout's module is changed.
+Every YOLOv5 and every fork takes arguments, words its line and returns values in a way of its own. So its function
+runs as it stands, with the caller's own arguments, while we stand beside it; what it prints gets the memory accesses
+added, and what it returns is what comes back.
 """
 
-import builtins
-import copy
-import inspect
+import math
 import re
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
-from types import FunctionType, SimpleNamespace
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
-from torch import Tensor, nn
+from torch import nn
 
-from .profile import Profile, profile
-from .report import ModelInfo, accesses
+from .asked import UNSAID, Asked, understand
+from .beside import Listener, beside
+from .inputs import Size, as_size, fitting_size, image_size, images_for, resized
+from .profile import Layer, Profile, profile
+from .report import ModelInfo, accesses, check_choice
 from .run import in_few_words, unwrap
-from .traffic import Traffic, traffic
+from .traffic import traffic
 from .units import kinds_not_counted
 
-Size = Tuple[int, int]
-_SUMMARY = re.compile(r"([\d,]+) layers, ")
-_FLOPS = re.compile(r"GFLOPs", re.IGNORECASE)
+DEFAULT: Size = (640, 640)
+_SMALL_IMAGE = 128 * 128
+"""Pixels up to which an image stands for a larger one, whose figure is multiplied from it."""
+
+
+class Count:
+    """The counts of one model at any size, each made once; ``given`` is what a checkout runs it on."""
+
+    def __init__(self, model: nn.Module, given: Optional[Tuple[Any, ...]] = None) -> None:
+        self.model, self.given = model, given
+        self.custom_ops: Any = None
+        self._done: Dict[Optional[Size], Profile] = {}
+
+    def inputs(self, size: Size) -> Tuple[Any, ...]:
+        """Make what the model is run on at a size."""
+        return images_for(self.model, size) if self.given is None else resized(self.given, size, self.model)
+
+    def at(self, size: Size) -> Profile:
+        """Count at a size; raises whatever the model's forward raises."""
+        if size not in self._done:
+            self._done[size] = profile(self.model, self.inputs(size), self.custom_ops, verbose=False)
+        return self._done[size]
+
+    def estimate(self, size: Size, shown: Size) -> float:
+        """Return the operations on a small image ``shown`` by which a checkout estimates those at ``size``."""
+        counted = self.at(size)
+        if shown != size and not _grows_with_area(counted.root, size, shown):
+            try:
+                return self.at(shown).total_ops
+            except Exception:  # a window does not fit into it
+                return counted.total_ops * _area(shown) / _area(size)
+        return counted.total_ops * _area(shown) / _area(size)
+
+    def info(self, size: Optional[Size], layers: int = 0) -> ModelInfo:
+        """Put the numbers together; where there is no count, ``error`` says why."""
+        model, error, counted = self.model, "", None
+        sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+        try:
+            counted = None if size is None else self.at(size)
+        except Exception as reason:
+            error = in_few_words(reason)
+        return ModelInfo(
+            layers or len(list(model.modules())),
+            sum(number for number, _ in sizes),
+            sum(number for number, trained in sizes if trained),
+            size,
+            counted,
+            error,
+            count_traffic=lambda: traffic(model, self.inputs(size or DEFAULT)),
+        )
+
+
+def _area(size: Size) -> int:
+    return size[0] * size[1]
+
+
+_BY_PIXEL = (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.MaxPool2d, nn.Upsample)
+
+
+def _grows_with_area(root: Layer, size: Size, shown: Size) -> bool:
+    """Say whether the operations at two sizes are as their areas: all are done once for each pixel of some grid."""
+    for layer in root.walk():
+        if layer.ops:
+            shape = layer.output_shape
+            if not issubclass(layer.kind, _BY_PIXEL) or len(shape) != 4 or not (shape[2] and shape[3]):
+                return False
+            if any(side * small % large for side, small, large in zip(shape[2:], shown, size)):
+                return False
+    return True
+
+
+# ---- the line ----
+
+_NUMBER = r"(?P<number>\d+(?:\.\d+)?)"
+_FLOPS = (
+    re.compile(_NUMBER + r"\s*[GMB]?\s*(?P<word>FLOP[Ss]?\b|FLOPs?\b)", re.IGNORECASE),
+    re.compile(r"(?P<word>FLOPs?)\b[^\w\d]{0,4}" + _NUMBER, re.IGNORECASE),
+)
+_FACT = re.compile(
+    r"[\d.,]+\s*[KMGB]?\s*(?:layers|param\w*|gradients)\b|\b(?:layers|param\w*|gradients)\b[^\w\d]{1,4}[\d.,]+",
+    re.IGNORECASE,
+)
+_LAYERS = re.compile(r"([\d,]+)\s*layers\b|\blayers\b[^\w\d]{1,4}([\d,]+)", re.IGNORECASE)
+_END = re.compile(r"(?:\s|\x1b\[[\d;]*m)*\Z")
+"""What ends a line without being read: white space, and the codes that end a colour."""
+
+
+class Figure(NamedTuple):
+    """The GFLOPs in a line: the number as it stands, where it and its word stand."""
+
+    text: str
+    start: int
+    end: int
+    end_of_word: int
+
+    def in_its_form(self, value: float) -> str:
+        """Format another number with as many decimals."""
+        return f"{value:.{len(self.text.partition('.')[2])}f}"
+
+    def agrees(self, value: float) -> bool:
+        """Say whether the number may be this one, rounded."""
+        unit = 10.0 ** -len(self.text.partition(".")[2])
+        return abs(float(self.text) - value) <= 0.51 * unit
+
+
+def find_figure(line: str) -> Optional[Figure]:
+    """Find the GFLOPs in a line."""
+    for pattern in _FLOPS:
+        found = pattern.search(line)
+        if found:
+            return Figure(found["number"], found.start("number"), found.end("number"), found.end())
+    return None
 
 
 @dataclass
-class Count:
-    """One count of a model at the size that ``imgsz`` asks for, made when first needed.
+class Place:
+    """Where the summary is among the texts: in which one, and in which of its lines."""
 
-    size: (height, width) that is counted, or None where ``imgsz`` is no size; error: why there is no count.
-    """
+    text: int
+    line: int
 
-    model: nn.Module
-    imgsz: Any
-    size: Optional[Size] = None
-    profile: Optional[Profile] = None
-    error: str = ""
-    asked: bool = False
 
-    def __post_init__(self) -> None:
+def find_line(texts: List[str]) -> Optional[Place]:
+    """Find the summary line: the last one with FLOPs, or else with layers, parameters or gradients, and a number."""
+    for is_one in (find_figure, _FACT.search):
+        for i in reversed(range(len(texts))):
+            lines = texts[i].split("\n")
+            for j in reversed(range(len(lines))):
+                if is_one(lines[j]):
+                    return Place(i, j)
+    return None
+
+
+class Summary:
+    """One call of ``model_info``: what it counts, and what it makes of the checkout's line."""
+
+    def __init__(self, model: nn.Module, asked: Asked) -> None:
+        self.asked = asked
+        self.count = Count(model)
+        self.error = ""
+        self.shown: Optional[Size] = None  # the image that the checkout has handed to thop
+        self.estimated = 0.0  # the operations that it was told, for that image
+        self.size: Optional[Size] = None
         try:
-            self.size = fitting_size(self.model, self.imgsz)
+            self.size = fitting_size(model, DEFAULT if asked.size is UNSAID else asked.size)
         except ValueError as error:
             self.error = in_few_words(error)
 
-    def ops(self) -> float:
-        """Multiply-accumulates of the whole network at ``size``; raises RuntimeError where it can't be counted."""
-        if not self.asked and self.size is not None:
-            self.asked = True
-            try:
-                self.profile = profile(self.model, (image_for(self.model, self.size),), verbose=False)
-            except Exception as error:
-                self.error = in_few_words(error)
-        if self.profile is None:
-            raise RuntimeError(self.error)
-        return self.profile.total_ops
+    # ---- thop ----
 
-    def traffic(self) -> Traffic:
-        """The bytes of the same network, at the same size."""
+    def answer(self, listener: Listener, real: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:
+        """Answer the checkout's call of ``thop.profile`` with what thop would say; the real one does if we can't."""
+        try:
+            model, inputs, custom_ops = _thop_arguments(*args, **kwargs)
+        except TypeError:
+            if real is None:
+                raise
+            return real(*args, **kwargs)
+        try:
+            if self.size is None:
+                raise RuntimeError(self.error)
+            if not self._is_the_model(model, listener):
+                counted = profile(model, inputs, custom_ops, verbose=False)
+                return counted.total_ops, counted.total_params
+            self._take_over(model, inputs, custom_ops, listener)
+            shown = self.shown or self.size
+            self.estimated = self.count.estimate(self.size, shown)
+            return self.estimated, self.count.at(self.size).total_params
+        except Exception as error:
+            self.error = self.error or in_few_words(error)
+            if real is None:
+                raise
+            return real(*args, **kwargs)
+
+    def _is_the_model(self, handed: Any, listener: Listener) -> bool:
+        known = [self.count.model, *listener.copies]
+        return any(unwrap(handed) is model for model in known) or type(unwrap(handed)) is type(self.count.model)
+
+    def _take_over(self, handed: nn.Module, inputs: Any, custom_ops: Any, listener: Listener) -> None:
+        """Count on the checkout's own inputs, at the size that was asked for, or that they have."""
+        handed = unwrap(handed)
+        model = self.count.model
+        if len(list(handed.modules())) == len(list(model.modules())):
+            handed = model  # a copy of it; one that was fused is another network
+        self.count = Count(handed, tuple(inputs))
+        self.count.custom_ops = custom_ops
+        self.shown = image_size(inputs)
+        if self.shown and self.asked.size is UNSAID and _area(self.shown) > _SMALL_IMAGE:
+            self.size = self.shown
+
+    # ---- what is printed ----
+
+    def words(self, line: str) -> str:
+        """Return a checkout's line with our words in it."""
+        figure = find_figure(line)
+        if figure is not None:
+            line = self._exact(line, figure)
+        end = _END.search(line)
+        assert end is not None
+        return line[: end.start()] + self.addition(figure is not None) + line[end.start() :]
+
+    def _exact(self, line: str, figure: Figure) -> str:
+        """Bring the line's GFLOPs to the size that is counted, and from an estimate to what is exact."""
+        if not self.estimated or self.shown is None or self.size is None:
+            return line
+        own, unit = self._own_size(figure, self.shown)
+        if self.asked.size is UNSAID:
+            self.size = own
+        try:
+            exact = figure.in_its_form(unit * 2e-9 * self.count.at(self.size).total_ops)
+        except Exception as error:
+            self.error = in_few_words(error)
+            return line
+        if exact == figure.text:
+            return line
+        remark = f" (exact; estimated {figure.text})" if own == self.size else ""
+        word = line[figure.end : figure.end_of_word]
+        return line[: figure.start] + exact + word + remark + line[max(figure.end, figure.end_of_word) :]
+
+    def _own_size(self, figure: Figure, shown: Size) -> Tuple[Size, float]:
+        """Return the size that the checkout's figure is of, and what it takes for an operation: 1, or 0.5 for MACs.
+
+        The figure is the answer to ``thop.profile``, multiplied by how much larger an image is than that.
+        """
         assert self.size is not None
-        return traffic(self.model, (image_for(self.model, self.size),))
+        gflops = 2e-9 * self.estimated / _area(shown)
+        for size in (self.size, shown, DEFAULT):
+            for unit in (1.0, 0.5):
+                if figure.agrees(unit * gflops * _area(size)):
+                    return size, unit
+        factor = math.sqrt(float(figure.text) / (gflops * _area(shown)))
+        sides = [round(side * factor / 32) * 32 for side in shown]
+        if min(sides) and figure.agrees(gflops * sides[0] * sides[1]):
+            return (sides[0], sides[1]), 1.0
+        return self.size, float(figure.text) / (gflops * _area(self.size))
+
+    def addition(self, flops_shown: bool) -> str:
+        """What follows the checkout's own words: GFLOPs if they lack them, the accesses, and the size if it differs."""
+        counted = self.counted()
+        if counted is None or self.size is None:
+            return f", {'' if flops_shown else 'GFLOPs and '}memory accesses not counted ({self.error})"
+        parts = [accesses(counted.total_kernel_macs, counted.total_output_macs)]
+        if not flops_shown:
+            parts.insert(0, f"{counted.total_ops * 2 / 1e9:.1f} GFLOPs")
+        wanted = DEFAULT if self.asked.size is UNSAID else as_size(self.asked.size)
+        if self.size != wanted:
+            rounded_up = self.size == fitting_size(self.count.model, wanted)
+            reason = " ({}x{} is no multiple of the stride)".format(*wanted) if rounded_up else ""
+            parts.append("at {}x{}".format(*self.size) + reason)
+        elif not self.asked.takes_size and self.asked.size is not UNSAID:
+            parts.append("at {}x{}".format(*self.size))
+        not_counted = kinds_not_counted(counted.missing)
+        return "".join(f", {part}" for part in parts) + f" {not_counted}" * bool(not_counted)
+
+    def counted(self) -> Optional[Profile]:
+        """Return the count at the size that the line speaks of; None where there is none, and ``error`` says why."""
+        if self.size is None:
+            return None
+        try:
+            return self.count.at(self.size)
+        except Exception as error:
+            self.error = self.error or in_few_words(error)
+            return None
+
+    def own_line(self) -> str:
+        """Return a line of ours, where the checkout has none."""
+        model = self.count.model
+        sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+        name = Path(str(getattr(model, "yaml_file", "Model"))).stem.replace("yolov5", "YOLOv5")
+        facts = f"{len(list(model.modules()))} layers, {sum(n for n, _ in sizes)} parameters"
+        return f"{name} summary: {facts}, {sum(n for n, trained in sizes if trained)} gradients{self.addition(False)}"
 
 
-@dataclass
-class Printed:
-    """What a checkout's ``model_info`` printed: texts, each with the call that prints one."""
-
-    messages: List[Tuple[Callable[..., Any], str]] = field(default_factory=list)
-
-    def recorder(self, emit: Callable[..., Any]) -> Callable[..., None]:
-        """Return a stand-in for a print or logger call, which holds its text back."""
-
-        def record(*args: Any, **kwargs: Any) -> None:
-            if len(args) == 1 and not kwargs:
-                self.messages.append((emit, str(args[0])))
-            else:
-                self.messages.append((lambda _: emit(*args, **kwargs), ""))
-
-        return record
-
-    def summary(self) -> Optional[int]:
-        """Return the index of the summary line among the messages, or None."""
-        found = [i for i, (_, text) in enumerate(self.messages) if _SUMMARY.search(text)]
-        return found[-1] if found else None
-
-    def emit(self, addition: str) -> bool:
-        """Print all that was held back, the summary line with ``addition``; say whether there was such a line."""
-        index = self.summary()
-        for i, (emit, text) in enumerate(self.messages):
-            emit(text + addition if i == index else text)
-        return index is not None
-
-    def layers(self) -> int:
-        """Return the number of layers that the summary line gives."""
-        index = self.summary()
-        found = _SUMMARY.search(self.messages[index][1]) if index is not None else None
-        return int(found.group(1).replace(",", "")) if found else 0
-
-    def shows_flops(self) -> bool:
-        """Say whether the summary line names GFLOPs."""
-        index = self.summary()
-        return index is not None and bool(_FLOPS.search(self.messages[index][1]))
+def _thop_arguments(model: Any, inputs: Any, custom_ops: Any = None, verbose: bool = True) -> Tuple[Any, Any, Any]:
+    """Take the arguments of ``thop.profile``; a TypeError means more than we answer."""
+    return model, inputs, custom_ops
 
 
-def image_for(model: nn.Module, size: Size) -> Any:
-    """Make an image tensor (1, channels, height, width) in the model's dtype, on its device."""
-    parameter = next((p for p in model.parameters() if p.is_floating_point()), None)
-    if parameter is None:
-        raise ValueError("the model has no parameters")
-    return parameter.new_zeros((1, input_channels(model), *size)).detach()
+def show_summary(checkout: Any, emit: Callable[[str], None], model: nn.Module, args: Any, kwargs: Any) -> Any:
+    """Do what the checkout's ``model_info`` does, with our count in the line that it prints.
 
+    checkout: that function, or None where there is none; emit: prints a text where it does not; args and kwargs: the
+    caller's, after the model. Returns what the checkout's function returns, or a ModelInfo where it returns nothing,
+    or just that.
 
-def input_channels(model: nn.Module) -> int:
-    """Return the channels of the model's image: ``model.yaml['ch']``, or what its first convolution reads.
-
-    Raises ValueError for a model that has neither.
+    Raises:
+        TypeError: the checkout's function takes no such argument. ValueError: there is no such depth or sort.
     """
-    yaml = getattr(model, "yaml", None)
-    if isinstance(yaml, dict) and isinstance(yaml.get("ch"), int):
-        return yaml["ch"]
-    focus = 1
-    for module in model.modules():
-        if type(module).__name__ == "Focus":
-            focus = 4  # it stacks every second pixel of every second row as channels, ahead of its convolution
-        if isinstance(module, nn.Conv2d):
-            return module.in_channels // focus
-    raise ValueError("the model has no 2-d convolution to take the number of image channels from")
+    asked = understand(checkout, model, args, kwargs)
+    check_choice(asked.depth, asked.sort)
+    summary = Summary(unwrap(model), asked)
+    value, texts = None, []
+    if checkout is not None:
+        value, failed, heard = _listen(checkout, model, asked, summary)
+        texts = [part.text for part in heard.texts]
+        place = find_line(texts)
+        if place is not None:
+            lines = texts[place.text].split("\n")
+            lines[place.line] = summary.words(lines[place.line])
+            heard.texts[place.text].new = "\n".join(lines)
+        heard.emit()
+        if place is None and (texts or failed):
+            emit(summary.own_line())
+    else:
+        emit(summary.own_line())
+    info = _info(summary, texts)
+    info.depth, info.sort = asked.depth, asked.sort
+    if asked.table and info.profile is not None and (texts or checkout is None):
+        emit(info.table())
+    return info if value is None or _is_just(info, value) else value
 
 
-def fitting_size(model: nn.Module, imgsz: Any) -> Size:
-    """Turn an int or (h, w) into the size that YOLOv5 would run: the next multiple of the model's largest stride."""
-    height, width = as_size(imgsz)
-    stride = getattr(model, "stride", None)  # a convolution has one too, of another kind
-    step = max(int(stride.max()), 1) if isinstance(stride, Tensor) and stride.numel() else 1
-    return -(-height // step) * step, -(-width // step) * step
+def _listen(checkout: Any, model: nn.Module, asked: Asked, summary: Summary) -> Tuple[Any, bool, Listener]:
+    """Call the checkout's function; what it raises, training is spared."""
+    with beside(checkout, unwrap(model), summary.answer) as heard:
+        try:
+            return checkout(model, *asked.args, **asked.kwargs), False, heard
+        except Exception:
+            return None, True, heard
 
 
-def as_size(imgsz: Any) -> Size:
-    """Turn an int or (h, w) into (h, w); raises ValueError for anything else."""
-    sides = tuple(imgsz) if isinstance(imgsz, (list, tuple)) else (imgsz, imgsz)
-    if len(sides) != 2 or not all(isinstance(side, (int, float)) and side >= 1 and side == int(side) for side in sides):
-        raise ValueError(f"image size must be a positive whole number or (height, width), not {imgsz}")
-    return int(sides[0]), int(sides[1])
+def _info(summary: Summary, texts: List[str]) -> ModelInfo:
+    found = [match for match in map(_LAYERS.search, texts) if match]
+    layers = int((found[-1][1] or found[-1][2]).replace(",", "")) if found else 0
+    info = summary.count.info(summary.size, layers)
+    info.error = info.error or (summary.error if info.profile is None else "")
+    return info
 
 
-def print_by_checkout(model_info: Any, model: nn.Module, verbose: bool, count: Count) -> Optional[Printed]:
-    """Run the checkout's own ``model_info`` with our count; None where it can't be run or prints no summary."""
-    function = inspect.unwrap(model_info) if callable(model_info) else None
-    if not isinstance(function, FunctionType):
-        return None
-    names = inspect.signature(function).parameters
-    printed = Printed()
-    sized = "imgsz" in names or "img_size" in names
-    namespace = _namespace(function, model, count, printed, sized)
-    stand_in = FunctionType(
-        function.__code__, namespace, function.__name__, function.__defaults__, function.__closure__
-    )
-    stand_in.__kwdefaults__ = function.__kwdefaults__
-    arguments: Dict[str, Any] = {"verbose": verbose}
-    if "detailed" in names:
-        arguments = {"detailed": verbose, "verbose": True}
-    if sized and count.size is not None:
-        arguments["imgsz" if "imgsz" in names else "img_size"] = list(count.size)
-    try:
-        stand_in(model, **arguments)
-    except Exception:
-        return None
-    return printed if printed.summary() is not None else None
+def _is_just(info: ModelInfo, value: Any) -> bool:
+    """Say whether what the checkout's function has returned is what a ModelInfo unpacks to."""
+    if not isinstance(value, (tuple, list)) or len(value) != 4:
+        return False
+    info.layers = value[0] if isinstance(value[0], int) else info.layers
+    pairs = zip(value, info)
+    return all(isinstance(a, (int, float)) and math.isclose(a, b, rel_tol=1e-6) for a, b in pairs)
 
 
-def _namespace(function: FunctionType, model: nn.Module, count: Count, printed: Printed, sized: bool) -> Dict[str, Any]:
-    """Copy the function's globals, with thop, its copy of the model, and all that prints replaced."""
-    thop = SimpleNamespace(profile=partial(_thop_profile, count, sized))
-
-    def import_module(name: str, *args: Any, **kwargs: Any) -> Any:
-        return thop if name == "thop" else builtins.__import__(name, *args, **kwargs)
-
-    def deepcopy(value: Any, *args: Any) -> Any:
-        return _StandIn() if value is model else copy.deepcopy(value, *args)
-
-    namespace = dict(function.__globals__)
-    namespace.update(thop=thop, deepcopy=deepcopy)
-    if "get_flops" in namespace:
-        namespace["get_flops"] = lambda *args, **kwargs: _gflops_or_zero(count)
-    for name in ("LOGGER", "logger"):
-        if name in namespace:
-            namespace[name] = _Recording(namespace[name], printed)
-    overrides = {"__import__": import_module, "print": printed.recorder(print)}
-    namespace["__builtins__"] = {**vars(builtins), **overrides}
-    return namespace
-
-
-def _thop_profile(count: Count, sized: bool, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Tuple[float, float]:
-    """Answer the checkout's call of ``thop.profile``.
-
-    A checkout that hands in a small square multiplies the answer by the image's share of it, so what it gets is our
-    count times that share; one that hands in a whole image gets the count at that image's size.
-    """
-    height, width = inputs[0].shape[-2:]
-    if not sized and height * width > 128 * 128:
-        count.size = height, width
-        return count.ops(), 0.0
-    ops = count.ops()
-    assert count.size is not None
-    return ops * (height * width) / (count.size[0] * count.size[1]), 0.0
-
-
-def _gflops_or_zero(count: Count) -> float:
-    """Answer a checkout that takes GFLOPs from a function of its own, and zero for unknown."""
-    try:
-        return count.ops() * 2 / 1e9
-    except RuntimeError:
-        return 0.0
-
-
-class _StandIn:
-    """Takes the place of a copy of the model that only thop would have looked at."""
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *args, **kwargs: self
-
-
-class _Recording:
-    """A logger whose messages are held back; everything else is the logger's own."""
-
-    def __init__(self, logger: Any, printed: Printed) -> None:
-        self._logger, self._printed = logger, printed
-
-    def __getattr__(self, name: str) -> Any:
-        value = getattr(self._logger, name)
-        return self._printed.recorder(value) if name in ("info", "warning", "debug", "error") else value
-
-
-def show_summary(model: nn.Module, imgsz: Any, verbose: bool, checkout: Any, emit: Callable[[str], None]) -> ModelInfo:
-    """Print a model's summary line, in the checkout's own words if it has any, and return its numbers.
-
-    ``checkout`` is the checkout's own ``model_info``, or None; ``emit`` prints a line where there is none.
-    """
+def memory_info(model: nn.Module, imgsz: Any = DEFAULT, inputs: Optional[Tuple[Any, ...]] = None) -> ModelInfo:
+    """Count a model and print nothing; ``inputs`` is what it is run on, images of ``imgsz`` by default."""
     model = unwrap(model)
-    count = Count(model, imgsz)
-    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
-    parameters = sum(size for size, _ in sizes)
-    gradients = sum(size for size, trained in sizes if trained)
-    printed = print_by_checkout(checkout, model, verbose, count)
-    if printed is None:
-        line = f"{_name(model)} summary: {len(list(model.modules()))} layers, {parameters} parameters, "
-        printed = Printed([(emit, f"{line}{gradients} gradients")])
-    printed.emit(_addition(count, printed.shows_flops()))
-    return ModelInfo(
-        printed.layers(), parameters, gradients, count.size, count.profile, count.error, count_traffic=count.traffic
-    )
-
-
-def _name(model: nn.Module) -> str:
-    return Path(str(getattr(model, "yaml_file", "Model"))).stem.replace("yolov5", "YOLOv5")
-
-
-def _addition(count: Count, flops_shown: bool) -> str:
-    """What follows the checkout's own words: GFLOPs if they lack them, the accesses, and the size if it changed."""
     try:
-        ops = count.ops()
-    except RuntimeError:
-        return f", {'' if flops_shown else 'GFLOPs and '}memory accesses not counted ({count.error})"
-    assert count.profile is not None and count.size is not None
-    parts = [accesses(count.profile.total_kernel_macs, count.profile.total_output_macs)]
-    if not flops_shown:
-        parts.insert(0, f"{ops * 2 / 1e9:.1f} GFLOPs")
-    wanted = as_size(count.imgsz)
-    if count.size != wanted:
-        rounded_up = count.size == fitting_size(count.model, wanted)
-        reason = " ({}x{} is no multiple of the stride)".format(*wanted) if rounded_up else ""
-        parts.append("at {}x{}".format(*count.size) + reason)
-    not_counted = kinds_not_counted(count.profile.missing)
-    return "".join(f", {part}" for part in parts) + f" {not_counted}" * bool(not_counted)
+        size = (None if inputs is None else image_size(inputs)) or fitting_size(model, imgsz)
+    except ValueError as error:
+        info = Count(model).info(None)
+        info.error = in_few_words(error)
+        return info
+    return Count(model, inputs).info(size)
+
+
+def unannounced(checkout: Any, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """Return what a checkout's ``model_info`` returns, without its count and without what it prints."""
+    checkout = getattr(checkout, "of_checkout", checkout)
+    if checkout is None:
+        return None
+    with beside(checkout, unwrap(model), lambda *asked: (0.0, 0.0)):
+        try:
+            return checkout(model, *args, **kwargs)
+        except Exception:
+            return None
+
+
+__all__ = ["Count", "Summary", "memory_info", "show_summary", "unannounced"]

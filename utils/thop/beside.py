@@ -1,0 +1,356 @@
+"""Standing beside a checkout's own function while it runs: thop answers with our count, what is printed is held back.
+
+The function itself runs, with its own namespace and decorators, in whatever module it is. For the time of the call,
+and for this thread alone, three things of the process are led past here: ``thop.profile``, by whatever name it has been
+imported; the standard output; and loggers. Another thread meets what was there before. A copy that the function
+makes of the model shares the weights, which nobody counts who only asks for FLOPs.
+"""
+
+import builtins
+import contextlib
+import importlib
+import inspect
+import logging
+import sys
+import threading
+from dataclasses import dataclass
+from types import FunctionType, ModuleType
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+
+from torch import nn
+
+from .run import light_copy
+
+Thop = Callable[..., Any]
+Answer = Callable[["Listener", Optional[Thop], Tuple[Any, ...], Dict[str, Any]], Any]
+"""Answers a call of ``thop.profile``: gets the listener, the real function if there is one, and the arguments."""
+
+
+@dataclass
+class Text:
+    """One text that was to be printed, what prints it, and what is to be printed instead, if anything."""
+
+    text: str
+    emit: Callable[[str], Any]
+    new: Optional[str] = None
+
+
+class _Thread(threading.local):
+    listener: Optional["Listener"] = None
+
+
+_THREAD = _Thread()
+_ONE_AT_A_TIME = threading.RLock()
+
+
+class Listener:
+    """What is heard of one call, in order; copies: what was made of the model in it."""
+
+    def __init__(self, model: nn.Module, answer: Answer) -> None:
+        self.model, self.answer = model, answer
+        self.texts: List[Text] = []
+        self.copies: List[Any] = []
+        self.real_thop: Optional[Thop] = None
+
+    def hear(self, text: str, emit: Callable[[str], Any]) -> None:
+        """Hold a text back."""
+        self.texts.append(Text(text, emit))
+
+    def written(self, text: str, emit: Callable[[str], Any]) -> None:
+        """Hold back what is written piece by piece, as ``print`` does, as one text."""
+        last = self.texts[-1] if self.texts else None
+        if last is not None and last.emit == emit:
+            last.text += text
+        else:
+            self.hear(text, emit)
+
+    def emit(self) -> None:
+        """Print all that was held back, once."""
+        texts, self.texts = self.texts, []
+        for part in texts:
+            part.emit(part.text if part.new is None else part.new)
+
+    def copy_of_model(self, memo: Any) -> Any:
+        """Make the copy that the function asks for."""
+        with _without_attribute(self.model, "__deepcopy__"):
+            self.copies.append(light_copy(self.model))
+        return self.copies[-1]
+
+
+@contextlib.contextmanager
+def beside(function: Callable[..., Any], model: nn.Module, answer: Answer) -> Iterator[Listener]:
+    """Listen to a function that is called inside; nothing is printed before ``Listener.emit``."""
+    listener = Listener(model, answer)
+    namespaces = _namespaces(function)
+    with _ONE_AT_A_TIME, contextlib.ExitStack() as stack:
+        stack.enter_context(_listening(listener))
+        stack.enter_context(_thop_led_here(listener, namespaces))
+        stack.enter_context(_loggers_led_here(namespaces, function))
+        stack.enter_context(_with_attribute(sys, "stdout", _Stdout(sys.stdout)))
+        if isinstance(model, nn.Module) and not hasattr(model, "__deepcopy__"):
+            stack.enter_context(_with_attribute(model, "__deepcopy__", listener.copy_of_model))
+        yield listener
+
+
+def _namespaces(function: Callable[..., Any]) -> List[Dict[str, Any]]:
+    """Return the globals of a function, and of what its decorators have wrapped."""
+    found: Dict[int, Dict[str, Any]] = {}
+    for layer in (function, inspect.unwrap(function)):
+        space = getattr(layer, "__globals__", None)
+        if isinstance(space, dict):
+            found[id(space)] = space
+    return list(found.values())
+
+
+@contextlib.contextmanager
+def _listening(listener: Listener) -> Iterator[None]:
+    before, _THREAD.listener = _THREAD.listener, listener
+    try:
+        yield
+    finally:
+        _THREAD.listener = before
+
+
+@contextlib.contextmanager
+def _with_attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Give an object an attribute for a while, past its class's own ways of setting one."""
+    fields = vars(owner)
+    had, before = name in fields, fields.get(name)
+    _set(owner, name, value)
+    try:
+        yield
+    finally:
+        if vars(owner).get(name) is value:
+            if had:
+                _set(owner, name, before)
+            else:
+                _delete(owner, name)
+
+
+@contextlib.contextmanager
+def _without_attribute(owner: Any, name: str) -> Iterator[None]:
+    fields = vars(owner)
+    if name not in fields:
+        yield
+        return
+    before = fields[name]
+    _delete(owner, name)
+    try:
+        yield
+    finally:
+        _set(owner, name, before)
+
+
+def _set(owner: Any, name: str, value: Any) -> None:
+    if isinstance(owner, (type, ModuleType)):
+        setattr(owner, name, value)
+    else:
+        vars(owner)[name] = value
+
+
+def _delete(owner: Any, name: str) -> None:
+    if isinstance(owner, (type, ModuleType)):
+        delattr(owner, name)
+    else:
+        vars(owner).pop(name, None)
+
+
+# ---- thop ----
+
+_ORIGINALS: Dict[int, FunctionType] = {}
+"""What thop's function did before its code was replaced, by the function's identity."""
+
+
+def answer_thop(args: Any, kwargs: Dict[str, Any]) -> Any:
+    """Answer a call of ``thop.profile``; the real one does in a thread that nobody listens to."""
+    listener = _THREAD.listener
+    if listener is None:
+        original = next(iter(_ORIGINALS.values()), None)
+        if original is None:
+            raise ImportError("thop is not installed")
+        return original(*args, **kwargs)
+    return listener.answer(listener, listener.real_thop, args, kwargs)
+
+
+def _code_that_asks_here() -> Any:
+    """Compile what takes the place of a function's code; it finds its way back by this module's name."""
+    space: Dict[str, Any] = {}
+    here = f"__import__('sys').modules[{__name__!r}]"
+    exec(f"def profile(*args, **kwargs):\n    return {here}.answer_thop(args, kwargs)", space)
+    return space["profile"].__code__
+
+
+@contextlib.contextmanager
+def _thop_led_here(listener: Listener, namespaces: List[Dict[str, Any]]) -> Iterator[None]:
+    """Let ``thop.profile`` answer by the listener, also where thop is not installed."""
+    module = _installed_thop()
+    function = getattr(module, "profile", None)
+    if not isinstance(function, FunctionType) or function.__closure__:
+        with _thop_made_up(namespaces):
+            yield
+        return
+    code = function.__code__
+    listener.real_thop = FunctionType(
+        code, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+    )
+    listener.real_thop.__kwdefaults__ = function.__kwdefaults__
+    outer = _ORIGINALS.get(id(function))
+    if outer is not None:  # a call inside of a call
+        listener.real_thop = outer
+        yield
+        return
+    try:
+        _ORIGINALS[id(function)] = listener.real_thop
+        function.__code__ = _code_that_asks_here()
+        yield
+    finally:
+        function.__code__ = code
+        _ORIGINALS.pop(id(function), None)
+
+
+def _installed_thop() -> Optional[ModuleType]:
+    """Import thop, as the function would; None where there is none but this package under that name."""
+    try:
+        module = importlib.import_module("thop")
+    except Exception:
+        return None
+    ours = sys.modules[__name__.rpartition(".")[0]]
+    return None if getattr(module, "__file__", None) == ours.__file__ else module
+
+
+@contextlib.contextmanager
+def _thop_made_up(namespaces: List[Dict[str, Any]]) -> Iterator[None]:
+    """Put a module in thop's place, in ``import`` and under the names that stand for its absence."""
+    stand_in: Any = ModuleType("thop")
+    stand_in.profile = lambda *args, **kwargs: answer_thop(args, kwargs)
+    before = sys.modules.get("thop")
+    empty = [space for space in namespaces if "thop" in space and not callable(getattr(space["thop"], "profile", None))]
+    kept = [space["thop"] for space in empty]
+    try:
+        sys.modules["thop"] = stand_in
+        for space in empty:
+            space["thop"] = stand_in
+        yield
+    finally:
+        for space, value in zip(empty, kept):
+            space["thop"] = value
+        if before is None:
+            sys.modules.pop("thop", None)
+        else:
+            sys.modules["thop"] = before
+
+
+# ---- what is printed ----
+
+
+class _Stdout:
+    """The standard output, of which the listening thread writes nothing yet."""
+
+    def __init__(self, real: Any) -> None:
+        self._real = real
+
+    def write(self, text: str) -> int:
+        """Write, or hold back."""
+        listener = _THREAD.listener
+        if listener is None:
+            written: int = self._real.write(text)
+            return written
+        listener.written(text, self._real.write)
+        return len(text)
+
+    def writelines(self, lines: Any) -> None:
+        """Write, or hold back, each."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+
+@contextlib.contextmanager
+def _loggers_led_here(namespaces: List[Dict[str, Any]], function: Callable[..., Any]) -> Iterator[None]:
+    """Hold back the records of all loggers, and what goes to objects that are used as loggers are."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_with_attribute(logging.Logger, "handle", _handler(logging.Logger.handle)))
+        names = getattr(getattr(inspect.unwrap(function), "__code__", None), "co_names", ())
+        for space in namespaces:
+            for name in names:
+                value = space.get(name)
+                if _logs_by_itself(value):
+                    stack.enter_context(_with_item(space, name, _Recording(value)))
+        yield
+
+
+@contextlib.contextmanager
+def _with_item(space: Dict[str, Any], name: str, value: Any) -> Iterator[None]:
+    before, space[name] = space[name], value
+    try:
+        yield
+    finally:
+        if space.get(name) is value:
+            space[name] = before
+
+
+def _handler(handle: Callable[..., Any]) -> Callable[..., Any]:
+    def hold_back(logger: logging.Logger, record: logging.LogRecord) -> None:
+        listener = _THREAD.listener
+        if listener is None:
+            handle(logger, record)
+            return
+
+        def emit(text: str) -> None:
+            if text != message:
+                record.msg, record.args = text, ()
+            handle(logger, record)
+
+        message = record.getMessage()
+        listener.hear(message, emit)
+
+    return hold_back
+
+
+_STANDARD = (logging.Logger, logging.LoggerAdapter)
+_METHODS = ("debug", "info", "warning", "error", "success")
+
+
+def _logs_by_itself(value: Any) -> bool:
+    """Say whether an object logs in a way that does not come to ``logging.Logger.handle`` first."""
+    if isinstance(value, _STANDARD):
+        return any(name in vars(value) for name in _METHODS)
+    return callable(getattr(value, "info", None)) and not isinstance(value, (ModuleType, nn.Module))
+
+
+class _Recording:
+    """An object that logs, whose messages are held back; everything else is its own."""
+
+    def __init__(self, logger: Any) -> None:
+        self._logger = logger
+
+    def __getattr__(self, name: str) -> Any:
+        method, listener = getattr(self._logger, name), _THREAD.listener
+        if listener is None or name not in _METHODS or not self._is_heard(name):
+            return method
+
+        def record(*args: Any, **kwargs: Any) -> None:
+            text = _formatted(args)
+            if text is None:
+                listener.hear("", lambda _: method(*args, **kwargs))
+            else:
+                listener.hear(text, lambda new: method(*(args if new == text else (new,)), **kwargs))
+
+        return record
+
+    def _is_heard(self, name: str) -> bool:
+        level = getattr(logging, name.upper(), logging.INFO)
+        return not isinstance(self._logger, _STANDARD) or self._logger.isEnabledFor(level)
+
+
+def _formatted(args: Any) -> Optional[str]:
+    """Put a message together as ``logging`` does; None for what is no message."""
+    try:
+        return str(args[0]) % args[1:] if len(args) > 1 else builtins.str(args[0])
+    except (IndexError, TypeError, ValueError):
+        return None
+
+
+__all__ = ["Listener", "Text", "answer_thop", "beside"]

@@ -1,0 +1,117 @@
+"""What a model is run on: images of a size, as many as its forward takes, or what a checkout hands in, resized."""
+
+import inspect
+from typing import Any, List, Optional, Tuple
+
+from torch import Tensor, nn
+
+from .run import tensors_in
+
+Size = Tuple[int, int]
+
+
+def images_for(model: nn.Module, size: Size) -> Tuple[Tensor, ...]:
+    """Make the images (1, channels, height, width) that a model takes, in its dtype, on its device.
+
+    There are as many as its forward has arguments without a default: a network of two streams takes two.
+    Raises ValueError for a model that has no parameters, or no convolution to tell the channels.
+    """
+    parameter = next((p for p in model.parameters() if p.is_floating_point()), None)
+    if parameter is None:
+        raise ValueError("the model has no parameters")
+    shape = (1, input_channels(model), *size)
+    return tuple(parameter.new_zeros(shape).detach() for _ in range(_streams(model)))
+
+
+def _streams(model: nn.Module) -> int:
+    try:
+        arguments = inspect.signature(model.forward).parameters.values()
+    except (TypeError, ValueError):
+        return 1
+    by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return max(1, sum(a.kind in by_position and a.default is inspect.Parameter.empty for a in arguments))
+
+
+def input_channels(model: nn.Module) -> int:
+    """Return the channels of the model's image: ``model.yaml['ch']``, or what its first convolution reads.
+
+    Raises ValueError for a model that has neither.
+    """
+    yaml = getattr(model, "yaml", None)
+    if isinstance(yaml, dict) and isinstance(yaml.get("ch"), int):
+        return yaml["ch"]
+    focus = 1
+    for module in model.modules():
+        if type(module).__name__ == "Focus":
+            focus = 4  # it stacks every second pixel of every second row as channels, ahead of its convolution
+        if isinstance(module, nn.Conv2d):
+            return module.in_channels // focus
+    raise ValueError("the model has no 2-d convolution to take the number of image channels from")
+
+
+def fitting_size(model: nn.Module, imgsz: Any) -> Size:
+    """Turn an int or (h, w) into the size that YOLOv5 would run: the next multiple of the model's largest stride."""
+    height, width = as_size(imgsz)
+    stride = getattr(model, "stride", None)  # a convolution has one too, of another kind
+    step = max(int(stride.max()), 1) if isinstance(stride, Tensor) and stride.numel() else 1
+    return -(-height // step) * step, -(-width // step) * step
+
+
+def as_size(imgsz: Any) -> Size:
+    """Turn an int or (h, w) into (h, w); raises ValueError for anything else."""
+    sides = tuple(imgsz) if isinstance(imgsz, (list, tuple)) else (imgsz, imgsz)
+    if len(sides) != 2 or not all(isinstance(side, (int, float)) and side >= 1 and side == int(side) for side in sides):
+        raise ValueError(f"image size must be a positive whole number or (height, width), not {imgsz}")
+    return int(sides[0]), int(sides[1])
+
+
+def like_given(size: Size, given: Any) -> Any:
+    """Put a size into the form that somebody has given one in: a number, a list, a tuple."""
+    if isinstance(given, (list, tuple)):
+        return type(given)(size)
+    return size[0] if size[0] == size[1] else list(size)
+
+
+def image_size(inputs: Any) -> Optional[Size]:
+    """Return (height, width) of the first image among a model's inputs, or None."""
+    image = next((tensor for tensor in _tensors(inputs) if tensor.dim() == 4), None)
+    return None if image is None else (int(image.shape[-2]), int(image.shape[-1]))
+
+
+def resized(inputs: Any, size: Size, model: nn.Module) -> Tuple[Any, ...]:
+    """Return blank inputs like these with the first image at a size, and every other one in the same proportion.
+
+    They come in the model's dtype, on its device; what is no image stays as it is.
+    """
+    shown = image_size(inputs)
+    parameter: Any = next((p for p in model.parameters() if p.is_floating_point()), None)
+
+    def fit(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            like = {} if parameter is None or not value.is_floating_point() else _place_of(parameter)
+            if value.dim() != 4 or shown is None:
+                return value.detach().to(**like) if like else value
+            sides = [side * new // old for side, new, old in zip(value.shape[-2:], size, shown)]
+            return value.detach().new_zeros((*value.shape[:-2], *sides), **like)
+        if isinstance(value, dict):
+            return {key: fit(part) for key, part in value.items()}
+        if isinstance(value, (list, tuple)):
+            return type(value)([fit(part) for part in value])
+        return value
+
+    return tuple(fit(value) for value in inputs)
+
+
+def _place_of(parameter: Tensor) -> Any:
+    return {"dtype": parameter.dtype, "device": parameter.device}
+
+
+def _tensors(inputs: Any) -> List[Tensor]:
+    if isinstance(inputs, dict):
+        return _tensors(list(inputs.values()))
+    if not isinstance(inputs, (list, tuple)):
+        return [inputs] if isinstance(inputs, Tensor) else []
+    return tensors_in(inputs) or [tensor for part in inputs for tensor in _tensors(part)]
+
+
+__all__ = ["Size", "as_size", "fitting_size", "image_size", "images_for", "input_channels", "like_given", "resized"]
