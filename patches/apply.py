@@ -864,6 +864,16 @@ def _print_diff(checkout: Checkout, source: Source) -> None:
     if not text:
         print(f"apply.py: already applied, no difference: {checkout.root}", file=sys.stderr)
     sys.stdout.flush()
+    _write(text)
+
+
+def _tell(text: str) -> None:
+    """Print what was done."""
+    _write(f"{text}\n".encode(sys.stdout.encoding or "utf-8", "backslashreplace"))
+
+
+def _write(text: bytes) -> None:
+    """Write to standard output, unless nobody reads on: what was done is done."""
     try:
         sys.stdout.buffer.write(text)
         sys.stdout.buffer.flush()
@@ -896,13 +906,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         checkout = open_checkout(arguments.path)
         if arguments.revert:
-            print(revert(checkout))
+            _tell(revert(checkout))
         elif arguments.check:
-            print(check(checkout, load_source()))
+            _tell(check(checkout, load_source()))
         elif arguments.diff:
             _print_diff(checkout, load_source())
         else:
-            print(apply(checkout, load_source()))
+            _tell(apply(checkout, load_source()))
     except Refusal as refusal:
         reason = str(refusal)
     except OSError as error:

@@ -547,6 +547,10 @@ def _rule_cases() -> List[Tuple[str, Tuple[Any, ...], Dict[str, Any]]]:
                 if not batch_first:
                     packed, sizes = x.flatten(0, 1)[:5], torch.tensor([3, 2])
                     cases.append((f"{name}.data", (packed, sizes, states, weights, *rest), {}))
+    flat = torch.rand(1, 30, 4).transpose(1, 2).view(1, 4, 5, 6)  # channels_last, but for the stride of its one image
+    cases += [("relu", (flat,), {}), ("add.Tensor", (flat, flat), {}), ("mul.Tensor", (flat, 2.0), {}),
+              ("mul.Tensor", (flat, torch.rand(1, 4, 1, 1)), {}), ("add.Tensor", (torch.rand(1, 4, 1, 1), flat), {}),
+              ("mul.Tensor", (flat.mean((2, 3), keepdim=True), flat), {})]  # fmt: skip
     integers = torch.arange(6).view(2, 3)
     cases += [("add.Tensor", (integers, 1.5), {}), ("sigmoid", (integers,), {}), ("add.Tensor", (integers, 1), {})]
     return cases

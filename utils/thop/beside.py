@@ -169,7 +169,8 @@ def answer_thop(args: Any, kwargs: Dict[str, Any]) -> Any:
         if original is None:
             raise ImportError("thop is not installed")
         return original(*args, **kwargs)
-    return listener.answer(listener, listener.real_thop, args, kwargs)
+    with _without_attribute(listener.model, "__deepcopy__"):  # it leads to the copies
+        return listener.answer(listener, listener.real_thop, args, kwargs)
 
 
 def _code_that_asks_here() -> Any:
@@ -223,7 +224,7 @@ def _thop_made_up(namespaces: List[Dict[str, Any]]) -> Iterator[None]:
     """Put a module in thop's place, in ``import`` and under the names that stand for its absence."""
     stand_in: Any = ModuleType("thop")
     stand_in.profile = lambda *args, **kwargs: answer_thop(args, kwargs)
-    before = sys.modules.get("thop")
+    had, before = "thop" in sys.modules, sys.modules.get("thop")
     empty = [space for space in namespaces if "thop" in space and not callable(getattr(space["thop"], "profile", None))]
     kept = [space["thop"] for space in empty]
     try:
@@ -234,10 +235,10 @@ def _thop_made_up(namespaces: List[Dict[str, Any]]) -> Iterator[None]:
     finally:
         for space, value in zip(empty, kept):
             space["thop"] = value
-        if before is None:
-            sys.modules.pop("thop", None)
+        if had:
+            sys.modules["thop"] = before  # type: ignore[assignment]
         else:
-            sys.modules["thop"] = before
+            sys.modules.pop("thop", None)
 
 
 # ---- what is printed ----

@@ -1,8 +1,8 @@
 """A YOLOv5 checkout's own classes: found from a file in it, made importable beside this package, and kept quiet.
 
-``models.yolo`` builds a network from a cfg, ``models.experimental`` opens weights. Both belong to the checkout (or to
-the pip package ``yolov5``) that this package was patched into; where it was patched into none, to the one that the
-file lies in.
+``models.yolo``, or what a fork has in its place, builds a network from a cfg, ``models.experimental`` opens weights.
+Both belong to the checkout (or to the pip package ``yolov5``) that this package was patched into; where it was patched
+into none, to the one that the file lies in.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ import re
 import sys
 import warnings
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Dict, Iterator, Optional
 
@@ -25,6 +25,12 @@ from torch import nn
 from .run import in_few_words
 from .summary import unannounced
 
+DARKNET = ".cfg"
+"""The suffix of cfgs in Darknet's form, which forks of the YOLOv3 line build."""
+
+
+NO_CFG = "no YOLOv5 cfg"
+
 
 class ModelError(ValueError):
     """Why there is no model, in few words that go after its name."""
@@ -32,10 +38,14 @@ class ModelError(ValueError):
 
 @dataclass(frozen=True)
 class Checkout:
-    """A folder with ``models/yolo.py``; package: what its modules' names begin with, ``yolov5.`` in the pip package."""
+    """A folder whose module ``builder``, ``models.yolo`` as a rule, builds networks.
+
+    package: what its modules' names begin with, ``yolov5.`` in the pip package.
+    """
 
     root: Path
     package: str
+    builder: str
 
     def module(self, name: str) -> Any:
         """Import one of its modules; raises ModelError."""
@@ -43,7 +53,7 @@ class Checkout:
             module = importlib.import_module(self.package + name)
         except (Exception, SystemExit) as error:
             raise ModelError(f"the YOLOv5 in {self.root} can't be imported: {in_few_words(error)}") from error
-        if module.__file__ and Path(module.__file__).resolve().parents[1] != self.root:
+        if module.__file__ and self.root not in Path(module.__file__).resolve().parents:
             raise ModelError(f"another {self.package}{name} than that of {self.root} is loaded: {module.__file__}")
         return module
 
@@ -59,34 +69,58 @@ def checkout_for(path: Path) -> Checkout:
     Raises ModelError where there is none, or another one is in use: two can't be loaded into one process.
     """
     global _in_use
-    root = next((folder for folder in path.resolve().parents if _is_checkout(folder)), None)
-    if _in_use is None and _is_checkout(_ROOT):
-        _in_use = Checkout(_ROOT, _PACKAGE)
+    root = next((folder for folder in path.resolve().parents if _builder(folder)), None)
+    if _in_use is None and _builder(_ROOT):
+        _in_use = Checkout(_ROOT, _PACKAGE, _builder(_ROOT))
     if _in_use is None:
         if root is None:
-            raise ModelError(
-                "lies in no YOLOv5 checkout (a folder with models/yolo.py); run this command in a patched one"
-            )
+            raise ModelError(_why_none(path))
         _in_use = _importable(root)
     if root not in (None, _in_use.root):
         raise ModelError(f"lies in the checkout {root}, and this run uses that in {_in_use.root}; one at a time")
     return _in_use
 
 
-def _is_checkout(folder: Path) -> bool:
-    return (folder / "models" / "yolo.py").is_file()
+def _why_none(path: Path) -> str:
+    if _ROOT in path.resolve().parents:
+        return (
+            f"can't be built: nothing in {_ROOT} builds a network from it, as models/yolo.py does in YOLOv5; name a "
+            "function that returns one, as package.module:function"
+        )
+    return "lies in no YOLOv5 checkout (a folder with models/yolo.py); run this command in a patched one"
+
+
+_BUILDS = re.compile(r"^class (Model|DetectionModel|Darknet)\b", re.MULTILINE)
+_PARSES = re.compile(r"^def (parse_model|create_modules)\b", re.MULTILINE)
+
+
+@lru_cache(maxsize=None)
+def _builder(folder: Path) -> str:
+    """Return the module of a checkout that builds networks, where it is not in models/yolo.py; "" for none."""
+    if (folder / "models" / "yolo.py").is_file():
+        return "models.yolo"
+    if not (folder / "utils" / "torch_utils.py").is_file():
+        return ""
+    for pattern in ("*/*.py", "*.py", "*/*/*.py"):
+        for file in sorted(folder.glob(pattern)):
+            parts = file.relative_to(folder).with_suffix("").parts
+            if all(part.isidentifier() for part in parts) and parts[0] != "tests" and parts[:2] != ("utils", "thop"):
+                text = file.read_text(encoding="utf-8", errors="ignore")
+                if _BUILDS.search(text) and _PARSES.search(text):
+                    return ".".join(parts)
+    return ""
 
 
 def _importable(root: Path) -> Checkout:
     """Put a checkout on the import path; its ``utils`` takes the place of ours, all but ``utils.thop``."""
     if (root / "__init__.py").is_file():  # the pip package
         sys.path.insert(0, str(root.parent))
-        return Checkout(root, f"{root.name}.")
+        return Checkout(root, f"{root.name}.", _builder(root))
     sys.path.insert(0, str(root))
     for name in [name for name in sys.modules if name == "utils" or name.startswith("utils.")]:
         if name != "utils.thop" and not name.startswith("utils.thop."):
             del sys.modules[name]
-    checkout = Checkout(root, "")
+    checkout = Checkout(root, "", _builder(root))
     with alone():
         checkout.module("utils").thop = sys.modules[__name__.rpartition(".")[0]]
     return checkout
@@ -97,12 +131,17 @@ def _importable(root: Path) -> Checkout:
 
 def build_cfg(path: Path) -> nn.Module:
     """Build the network of a cfg, with the checkout's own classes; raises ModelError."""
-    cfg = read_cfg(path)
+    of_darknet = path.suffix.lower() == DARKNET
+    cfg = {} if of_darknet else read_cfg(path)
     checkout = checkout_for(path)
     with alone():
-        yolo, common = checkout.module("models.yolo"), checkout.module("models.common")
-        family = yolo.SegmentationModel if _last_layer(cfg) == "Segment" else yolo.Model
-        with _unannounced(family), _activation_kept(common):
+        yolo = checkout.module(checkout.builder)
+        names = ["Darknet"] if of_darknet else ["Model", "DetectionModel"]
+        names = ["SegmentationModel"] if _last_layer(cfg) == "Segment" else names
+        family = next((getattr(yolo, name) for name in names if hasattr(yolo, name)), None)
+        if family is None:
+            raise ModelError(f"{yolo.__name__} has no {' or '.join(names)} to build it with")
+        with _unannounced(family), _activation_kept(sys.modules.get(f"{checkout.package}models.common")):
             return family(str(path))
 
 
@@ -121,7 +160,7 @@ def read_cfg(path: Path) -> Dict[str, Any]:
         raise ModelError(f"no valid YAML, {where}") from error
     missing = [name for name in ("backbone", "head") if not isinstance(cfg, dict) or not cfg.get(name)]
     if missing:
-        raise ModelError(f"no YOLOv5 cfg, it has no {' and no '.join(missing)}")
+        raise ModelError(f"{NO_CFG}, it has no {' and no '.join(missing)}")
     return cfg
 
 
@@ -140,7 +179,7 @@ def load_weights(path: Path) -> nn.Module:
     """
     checkout = checkout_for(path)
     with alone(), _searched_first(checkout.root), _pickles_allowed():
-        yolo, experimental = checkout.module("models.yolo"), checkout.module("models.experimental")
+        yolo, experimental = checkout.module(checkout.builder), checkout.module("models.experimental")
         load = experimental.attempt_load
         names = inspect.signature(load).parameters
         options: Dict[str, Any] = {"device" if "device" in names else "map_location": torch.device("cpu")}
@@ -289,4 +328,7 @@ def _refuse(event: str, arguments: Any) -> None:
             raise PermissionError(f"refused to run '{text}': this command installs and fetches nothing")
 
 
-__all__ = ["Checkout", "ModelError", "alone", "build_cfg", "checkout_for", "fuse", "load_weights", "read_cfg"]
+__all__ = [
+    "DARKNET", "NO_CFG", "Checkout", "ModelError", "alone", "build_cfg", "checkout_for", "fuse", "load_weights",
+    "read_cfg",
+]  # fmt: skip

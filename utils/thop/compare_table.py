@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from .compare import Row, difference
-from .table import cut, cut_left, escaped
+from .table import cut_left, escaped
 
 WIDTH = 120  # columns of the text
 _FAR_APART = 1e5
@@ -157,13 +157,20 @@ def text_comparison(rows: Sequence[Row]) -> str:
     lines = [*map(layout.line, head), layout.rule]
     for line in table.lines:
         if line.error:
-            lines.append(cut(f"{layout.name(line.left[0])}  not counted: {line.error}", WIDTH))
+            lines += _reason(layout.name(line.left[0]), line.error)
             continue
         lines.append(layout.line([*line.left, *line.cells]))
         if line.differences:
             lines.append(layout.line([*table.indent, *line.differences]))
     wrapped = [part for note in notes(rows) for part in textwrap.wrap(note, WIDTH, break_on_hyphens=False)]
     return "\n".join([*lines, layout.rule, *wrapped]) + "\n"
+
+
+def _reason(name: str, error: str) -> List[str]:
+    """Say why a model was not counted, all of it: the name of what is missing often comes last."""
+    first = f"{name}  "
+    later, text = " " * len(first), f"not counted: {error}"
+    return textwrap.wrap(text, WIDTH, initial_indent=first, subsequent_indent=later, break_on_hyphens=False)
 
 
 class _Layout:

@@ -14,7 +14,7 @@ from typing import Any, Callable, List, NamedTuple, Optional, Sequence, Tuple, T
 import torch
 from torch import Tensor, nn
 
-from .checkout import ModelError, alone, build_cfg, fuse, load_weights
+from .checkout import DARKNET, NO_CFG, ModelError, alone, build_cfg, fuse, load_weights, read_cfg
 from .inputs import Size, fitting_size, image_size, images_for
 from .profile import profile
 from .report import ModelInfo
@@ -22,7 +22,7 @@ from .run import blank, in_few_words
 from .traffic import Traffic, traffic
 from .units import dtype_name
 
-CFG = (".yaml", ".yml")
+CFG = (".yaml", ".yml", DARKNET)
 WEIGHTS = (".pt", ".pth")
 TORCHVISION = "torchvision:"
 _CALLABLE = re.compile(r"\w+(\.\w+)*:\w+(\.\w+)*")
@@ -133,12 +133,26 @@ def _find(text: str) -> List[Source]:
         found = sorted(name for name in glob.glob(text, recursive=True) if Path(name).is_file())
         if not found:
             raise ModelError(f"{text}: no file matches")
+        found = [name for name in found if kind != "cfg" or _may_be_cfg(Path(name))]
+        if not found:
+            raise ModelError(f"{text}: no file that matches is a YOLOv5 cfg, with a backbone and a head")
         return [Source(name, kind) for name in found]
     if _CALLABLE.fullmatch(text):
         return [Source(text, "callable")]
     raise ModelError(
         f"{text}: no MODEL, which is a cfg (*.yaml), weights (*.pt), torchvision:NAME or package.module:function"
     )
+
+
+def _may_be_cfg(path: Path) -> bool:
+    """Say whether a file that a pattern matches is meant: anchors, data sets and hyperparameters are not."""
+    if path.suffix.lower() == DARKNET:
+        return True
+    try:
+        read_cfg(path)
+    except ModelError as error:
+        return not str(error).startswith(NO_CFG)
+    return True
 
 
 def names(sources: Sequence[Source]) -> List[str]:

@@ -32,7 +32,6 @@ class Count:
 
     def __init__(self, model: nn.Module, given: Optional[Tuple[Any, ...]] = None) -> None:
         self.model, self.given = model, given
-        self.custom_ops: Any = None
         self._done: Dict[Optional[Size], Profile] = {}
 
     def inputs(self, size: Size) -> Tuple[Any, ...]:
@@ -42,7 +41,7 @@ class Count:
     def at(self, size: Size) -> Profile:
         """Count at a size; raises whatever the model's forward raises."""
         if size not in self._done:
-            self._done[size] = profile(self.model, self.inputs(size), self.custom_ops, verbose=False)
+            self._done[size] = profile(self.model, self.inputs(size), verbose=False)
         return self._done[size]
 
     def estimate(self, size: Size, shown: Size) -> float:
@@ -55,9 +54,9 @@ class Count:
                 return counted.total_ops * _area(shown) / _area(size)
         return counted.total_ops * _area(shown) / _area(size)
 
-    def info(self, size: Optional[Size], layers: int = 0) -> ModelInfo:
-        """Put the numbers together; where there is no count, ``error`` says why."""
-        model, error, counted = self.model, "", None
+    def info(self, size: Optional[Size], layers: int = 0, of: Optional[nn.Module] = None) -> ModelInfo:
+        """Put the numbers together, with the parameters of ``of``; where there is no count, ``error`` says why."""
+        model, error, counted = of or self.model, "", None
         sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
         try:
             counted = None if size is None else self.at(size)
@@ -70,7 +69,7 @@ class Count:
             size,
             counted,
             error,
-            count_traffic=lambda: traffic(model, self.inputs(size or DEFAULT)),
+            count_traffic=lambda: traffic(self.model, self.inputs(size or DEFAULT)),
         )
 
 
@@ -159,7 +158,7 @@ class Summary:
     """One call of ``model_info``: what it counts, and what it makes of the checkout's line."""
 
     def __init__(self, model: nn.Module, asked: Asked) -> None:
-        self.asked = asked
+        self.asked, self.model = asked, model
         self.count = Count(model)
         self.error = ""
         self.shown: Optional[Size] = None  # the image that the checkout has handed to thop
@@ -183,10 +182,10 @@ class Summary:
         try:
             if self.size is None:
                 raise RuntimeError(self.error)
-            if not self._is_the_model(model, listener):
+            if custom_ops or not self._is_the_model(model, listener):
                 counted = profile(model, inputs, custom_ops, verbose=False)
                 return counted.total_ops, counted.total_params
-            self._take_over(model, inputs, custom_ops, listener)
+            self._take_over(model, inputs)
             shown = self.shown or self.size
             self.estimated = self.count.estimate(self.size, shown)
             return self.estimated, self.count.at(self.size).total_params
@@ -197,17 +196,15 @@ class Summary:
             return real(*args, **kwargs)
 
     def _is_the_model(self, handed: Any, listener: Listener) -> bool:
-        known = [self.count.model, *listener.copies]
-        return any(unwrap(handed) is model for model in known) or type(unwrap(handed)) is type(self.count.model)
+        known = [self.model, *listener.copies]
+        return any(unwrap(handed) is model for model in known) or type(unwrap(handed)) is type(self.model)
 
-    def _take_over(self, handed: nn.Module, inputs: Any, custom_ops: Any, listener: Listener) -> None:
+    def _take_over(self, handed: nn.Module, inputs: Any) -> None:
         """Count on the checkout's own inputs, at the size that was asked for, or that they have."""
         handed = unwrap(handed)
-        model = self.count.model
-        if len(list(handed.modules())) == len(list(model.modules())):
-            handed = model  # a copy of it; one that was fused is another network
+        if _make(handed) == _make(self.model):  # a copy of it; one that was fused is another network
+            handed = self.model
         self.count = Count(handed, tuple(inputs))
-        self.count.custom_ops = custom_ops
         self.shown = image_size(inputs)
         if self.shown and self.asked.size is UNSAID and _area(self.shown) > _SMALL_IMAGE:
             self.size = self.shown
@@ -268,7 +265,7 @@ class Summary:
             parts.insert(0, f"{counted.total_ops * 2 / 1e9:.1f} GFLOPs")
         wanted = DEFAULT if self.asked.size is UNSAID else as_size(self.asked.size)
         if self.size != wanted:
-            rounded_up = self.size == fitting_size(self.count.model, wanted)
+            rounded_up = self.size == fitting_size(self.model, wanted)
             reason = " ({}x{} is no multiple of the stride)".format(*wanted) if rounded_up else ""
             parts.append("at {}x{}".format(*self.size) + reason)
         elif not self.asked.takes_size and self.asked.size is not UNSAID:
@@ -288,11 +285,16 @@ class Summary:
 
     def own_line(self) -> str:
         """Return a line of ours, where the checkout has none."""
-        model = self.count.model
+        model = self.model
         sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
         name = Path(str(getattr(model, "yaml_file", "Model"))).stem.replace("yolov5", "YOLOv5")
         facts = f"{len(list(model.modules()))} layers, {sum(n for n, _ in sizes)} parameters"
         return f"{name} summary: {facts}, {sum(n for n, trained in sizes if trained)} gradients{self.addition(False)}"
+
+
+def _make(model: nn.Module) -> Tuple[List[type], List[Any]]:
+    """Return what tells one network from another: its modules' classes and its parameters' shapes."""
+    return [type(module) for module in model.modules()], [p.shape for p in model.parameters()]
 
 
 def _thop_arguments(model: Any, inputs: Any, custom_ops: Any = None, verbose: bool = True) -> Tuple[Any, Any, Any]:
@@ -346,7 +348,7 @@ def _listen(checkout: Any, model: nn.Module, asked: Asked, summary: Summary) -> 
 def _info(summary: Summary, texts: List[str]) -> ModelInfo:
     found = [match for match in map(_LAYERS.search, texts) if match]
     layers = int((found[-1][1] or found[-1][2]).replace(",", "")) if found else 0
-    info = summary.count.info(summary.size, layers)
+    info = summary.count.info(summary.size, layers, summary.model)
     info.error = info.error or (summary.error if info.profile is None else "")
     return info
 

@@ -90,7 +90,7 @@ class ModuleFields:
     ) -> None:
         """Copy what every module has: hooks, of which there are none, and what is registered in it."""
         for name in _FORWARD_HOOKS:
-            copies[name] = {}
+            copies[name] = OrderedDict()  # which a hook's handle can refer to weakly
         copies["_non_persistent_buffers_set"] = set(originals["_non_persistent_buffers_set"])
         copier, memo = self.copier, self.copier.memo
         copier.attribute = ""

@@ -36,6 +36,9 @@ def _shape_rule(*operators: str) -> Callable[[ShapeRule], ShapeRule]:
     return register
 
 
+_LAST = torch.channels_last
+
+
 def _plain(x: Tensor) -> bool:
     """Say whether a tensor lacks values and is contiguous, so that a result is contiguous too."""
     return lacks_values(x) and x.is_contiguous()
@@ -174,6 +177,8 @@ def _elementwise_result(shape: Sequence[int], operands: Sequence[Tensor], like: 
         len(operands) == 1 or all(t.is_contiguous() and t.shape == shape for t in operands)
     ):
         return empty(shape, like)
+    if len(shape) == 4 and all(t.shape == shape and t.is_contiguous(memory_format=_LAST) for t in operands):
+        return empty(shape, like, channels_last=True)  # whatever the stride of an axis of one element is
     if len(operands) == 1 and _is_dense(first):
         strides: Sequence[int] = first.stride()
     else:
