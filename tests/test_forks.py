@@ -317,6 +317,54 @@ def test_where_an_estimate_is_off_the_line_says_so() -> None:
     assert f"{exact / 2:.3f}" not in (line := Tree(macs, True).call(Attends()).lines[0]) and "(exact; estimated" in line
 
 
+class NoHeirs(Net):
+    """A class that does not like to be derived from."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        raise TypeError("no")
+
+
+class WithFile(Net):
+    """A model whose copy, when it dies, closes what is the model's."""
+
+    class Closes:
+        closed = 0
+
+        def __init__(self, of: nn.Module) -> None:
+            self.of = of
+
+        def __del__(self) -> None:
+            type(self).closed += 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.file = WithFile.Closes(self.stem)
+
+
+@pytest.mark.parametrize("build", [Net, NoHeirs, WithFile, lambda: nn.DataParallel(Net())])
+def test_a_copy_that_a_fork_makes_is_a_copy(build: Callable[[], nn.Module]) -> None:
+    changes = """
+    def changed(m):
+        assert m is not the_model and isinstance(m, nn.Module)
+        plain = getattr(m, "module", m)
+        assert [n for n, _ in plain.named_parameters()] == [n for n, _ in the_model.named_parameters()]
+        assert torch.equal(plain.stem.weight, the_model.stem.weight) and plain.stem is not the_model.stem
+        plain.half()
+        plain.head, plain.new = nn.Identity(), 1
+        return m
+    """
+    model = build()
+    inner = getattr(model, "module", model)
+    source = textwrap.dedent(changes) + varied(("deepcopy(model)", "changed(deepcopy(model)).float()"))
+    for patched in (False, True):
+        tree = Tree(source, patched)
+        tree.module.the_model = inner  # type: ignore[attr-defined]
+        assert not isinstance(tree.call(model).value, Exception)
+        assert inner.stem.weight.dtype is torch.float32 and isinstance(inner.head, nn.Conv2d)
+        assert not hasattr(inner, "new") and "__deepcopy__" not in vars(inner)
+    assert len(tree.lines) == 1 and "1.6M memory accesses (216 kernel" in tree.lines[0]
+
+
 def test_two_inputs_are_counted_as_the_checkout_hands_them_in() -> None:
     model = TwoStreams()
     for inputs in ("(torch.zeros(1, 3, 32, 32), torch.zeros(1, 1, 32, 32))",

@@ -19,7 +19,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from torch import nn
 
-from .run import light_copy
+from .run import is_unused, light_copy
 
 Thop = Callable[..., Any]
 Answer = Callable[["Listener", Optional[Thop], Tuple[Any, ...], Dict[str, Any]], Any]
@@ -72,9 +72,12 @@ class Listener:
 
     def copy_of_model(self, memo: Any) -> Any:
         """Make the copy that the function asks for."""
-        with _without_attribute(self.model, "__deepcopy__"):
-            self.copies.append(light_copy(self.model))
+        self.copies.append(light_copy(self.model))
         return self.copies[-1]
+
+    def is_just_the_model(self, handed: Any) -> bool:
+        """Say whether something is the model, or a copy that nothing has been done to."""
+        return handed is self.model or any(handed is one and is_unused(one, self.model) for one in self.copies)
 
 
 @contextlib.contextmanager

@@ -182,6 +182,8 @@ class Summary:
         try:
             if self.size is None:
                 raise RuntimeError(self.error)
+            if listener.is_just_the_model(model):
+                model = self.model
             if custom_ops or not self._is_the_model(model, listener):
                 counted = profile(model, inputs, custom_ops, verbose=False)
                 return counted.total_ops, counted.total_params
@@ -202,8 +204,8 @@ class Summary:
     def _take_over(self, handed: nn.Module, inputs: Any) -> None:
         """Count on the checkout's own inputs, at the size that was asked for, or that they have."""
         handed = unwrap(handed)
-        if _make(handed) == _make(self.model):  # a copy of it; one that was fused is another network
-            handed = self.model
+        if handed is not self.model and _make(handed) == _make(self.model):
+            handed = self.model  # of which it is a copy; one that was fused is another network
         self.count = Count(handed, tuple(inputs))
         self.shown = image_size(inputs)
         if self.shown and self.asked.size is UNSAID and _area(self.shown) > _SMALL_IMAGE:

@@ -104,6 +104,14 @@ class Copier:
         self.owner, self.attribute = None, ""
         return duplicate
 
+    def copy_into(self, original: nn.Module, duplicate: nn.Module) -> None:
+        """Let an empty object of its class become the copy of a module."""
+        self.ordinary[type(original)] = True
+        self.memo[id(original)] = duplicate
+        self.modules.append(duplicate)
+        self.waiting.append((original, duplicate, (duplicate, "")))
+        self.copy(None)
+
     def value(self, value: Any) -> Any:
         """Return the copy of any value that a module's attributes can hold; objects may still have to be filled."""
         kind = type(value)
