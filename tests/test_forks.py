@@ -2,8 +2,10 @@
 
 import contextlib
 import io
+import json
 import logging
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -15,7 +17,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Tuple
 import pytest
 import thop
 import torch
-from releases import ROOT
+from releases import ROOT, run_python, yolo_environment
 from torch import Tensor, nn
 
 BLOCK = (ROOT / "utils" / "torch_utils.py").read_text(encoding="utf-8")
@@ -506,6 +508,41 @@ def test_utils_itself_may_be_on_the_path(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     line, kernel = done.stdout.splitlines()
     assert ADDED.search(line) and "GFLOPS" in line and kernel == "12.0"
+
+
+ULTRALYTICS = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import ultralytics
+assert ultralytics.__file__.startswith(sys.argv[1])
+from ultralytics import YOLO
+from ultralytics.utils import LOGGER
+lines = []
+LOGGER.info = lambda *args, **kwargs: lines.append(args[0])
+model = YOLO("yolo11n.yaml")
+lines.clear()
+answers = [model.info(), model.info(verbose=False), model.info(detailed=False, verbose=True), model.model.info()]
+print(json.dumps([[None if a is None else [*a][:3] + [round(a[3], 9)] for a in answers], lines]))
+"""
+
+
+def test_the_package_ultralytics_is_a_checkout_too(tmp_path: Path) -> None:
+    import ultralytics
+
+    answers = []
+    folder = tmp_path / "ultralytics"
+    shutil.copytree(Path(ultralytics.__file__).parent, folder, ignore=shutil.ignore_patterns("__pycache__", "assets"))
+    for patched in (False, True):
+        if patched:
+            apply = [sys.executable, str(ROOT / "patches/apply.py"), str(folder)]
+            assert subprocess.run(apply, capture_output=True).returncode == 0
+        done = run_python(["-c", ULTRALYTICS, str(tmp_path)], cwd=tmp_path, env=yolo_environment(tmp_path / "settings"))
+        answers.append(json.loads(done.stdout.splitlines()[-1]))
+    (values, lines), (new_values, new_lines) = answers
+    assert values[1] is None and new_values[1][1:] == values[0][1:]  # what returned nothing returns the count
+    assert new_values[::2] == values[::2] and len(new_lines) == len(lines) > 1
+    for old, new in zip(lines, new_lines):
+        assert new.startswith(old) and ADDED.fullmatch(new[len(old) :]), new
 
 
 OLD_TORCH = """

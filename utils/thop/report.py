@@ -26,12 +26,13 @@ def accesses(kernel: float, output: float) -> str:
     return f"{readable(kernel + output)} memory accesses ({readable(kernel)} kernel + {readable(output)} output)"
 
 
-@dataclass
+@dataclass(eq=False)
 class ModelInfo:
     """What ``model_info`` returns: the summary line's numbers, and the profile that they come from.
 
     layers, parameters, gradients: as the checkout's own line has them; imgsz: (height, width) that was counted, if any;
-    profile: None where counting failed, and then ``error`` says why. Unpacks to layers, parameters, gradients, GFLOPs.
+    profile: None where counting failed, and then ``error`` says why. It unpacks to layers, parameters, gradients and
+    GFLOPs, and can be used like the tuple of these.
     count_traffic: counts the same model's bytes, when they are asked for; depth, sort: what the table shows unless its
     caller says otherwise. In a notebook it shows itself as that table.
     """
@@ -81,6 +82,18 @@ class ModelInfo:
 
     def __iter__(self) -> Iterator[float]:
         return iter((self.layers, self.parameters, self.gradients, self.gflops))
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: Any) -> Any:
+        return tuple(self)[index]
+
+    def __eq__(self, other: object) -> bool:
+        """Compare with another one, or with the four numbers that it stands for."""
+        if isinstance(other, ModelInfo):
+            return (tuple(self), self.imgsz, self.error) == (tuple(other), other.imgsz, other.error)
+        return tuple(self) == other if isinstance(other, tuple) else NotImplemented
 
     # ---- the operator ledger, and the rows of both ledgers ----
 
