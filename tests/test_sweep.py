@@ -1,16 +1,13 @@
 """A sample of the public networks that benchmarks/sweep.py counts, each in all the ways that it does."""
 
-import importlib.util
 from typing import Any
 
 import pytest
-import torch
 
 pytest.importorskip("timm", reason="benchmarks/sweep.py counts timm's networks")
-pytestmark = pytest.mark.skipif(
-    not hasattr(torch.utils, "flop_counter") and importlib.util.find_spec("torch.utils.flop_counter") is None,
-    reason="torch before 2.1 has no counter to compare with",
-)
+pytest.importorskip("torch.utils.flop_counter", reason="torch before 2.1 has no counter to compare with")
+
+from benchmarks.judge import Limits, judge
 
 EXACT = (
     "timm:convnext_atto", "timm:edgenext_xx_small", "timm:efficientformer_l1", "timm:efficientvit_b0",
@@ -25,8 +22,6 @@ NAMED = ("torchvision:raft_small", "torchvision:ssdlite320_mobilenet_v3_large")
 
 @pytest.mark.parametrize("network", EXACT + NAMED)
 def test_all_counts_of_a_network_agree(network: str, yolo: Any) -> None:
-    from benchmarks.judge import Limits, judge
-
     family, _, name = network.partition(":")
     row = judge(family, name, Limits())
     assert row.verdict == ("exact" if network in EXACT else "named"), f"{row.verdict}: {row.why}"
