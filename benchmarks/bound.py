@@ -27,8 +27,8 @@ from releases import SIZES
 
 from benchmarks.common import interleave, print_table, real_model, use_release
 from utils.thop import traffic
-from utils.thop.bound import TimeBound, time_bound
-from utils.thop.devices import Device, measure_this
+from utils.thop.deploy.bound import TimeBound, time_bound
+from utils.thop.deploy.devices import Device, measure_this
 
 SECONDS_EACH = 20  # all rounds of one network
 

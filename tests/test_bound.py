@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from utils.thop import traffic
-from utils.thop.bound import TimeBound, time_bound
-from utils.thop.devices import Device, DeviceError, find_device, load_devices, measure_this
+from utils.thop.deploy.bound import TimeBound, time_bound
+from utils.thop.deploy.devices import Device, DeviceError, find_device, load_devices, measure_this
 from utils.thop.traffic import Traffic
 
 NANOSECOND = 1e-9
@@ -235,7 +235,7 @@ def test_a_users_file_comes_on_top(tmp_path: Path) -> None:
 
 
 def test_the_example_in_devices_yaml_is_a_users_file(tmp_path: Path) -> None:
-    lines = (ROOT / "utils" / "thop" / "devices.yaml").read_text(encoding="utf-8").splitlines()
+    lines = (ROOT / "utils" / "thop" / "deploy" / "devices.yaml").read_text(encoding="utf-8").splitlines()
     example = [line[5:] for line in lines if line.startswith("#     ")]
     device = find_device("my-board", board(tmp_path, "\n".join(example)))
     assert (device.title, device.bandwidth) == ("My board, 4 GB", 12.8e9)
@@ -366,5 +366,5 @@ def test_what_cannot_be_multiplied_is_said() -> None:
 
 
 def test_import_needs_no_yaml_and_measures_nothing() -> None:
-    code = "import sys, utils.thop.bound; sys.exit('yaml' in sys.modules)"
+    code = "import sys, utils.thop.deploy.bound; sys.exit('yaml' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -24,16 +24,18 @@ import yaml
 from releases import LATEST, ROOT, copy_release, patch, release, yolo_environment
 from torch import nn
 
-from utils.thop import checkout, profile, traffic
-from utils.thop.bound import time_bound
-from utils.thop.checkout import ModelError, alone, read_cfg
-from utils.thop.cli import main
-from utils.thop.compare import Row, bound_all, count_all, records, to_csv, to_dataframe, to_json
-from utils.thop.compare_table import WIDTH, latex_comparison, markdown_comparison, notes, text_comparison
-from utils.thop.devices import CATALOGUE, find_device, load_devices
-from utils.thop.models import Setup, Source, build, counted, find, names
-from utils.thop.report import ModelInfo
-from utils.thop.tree import SORTS
+from utils.thop import profile, traffic
+from utils.thop.command import checkout
+from utils.thop.command.checkout import ModelError, alone, read_cfg
+from utils.thop.command.cli import main
+from utils.thop.command.compare import count_all
+from utils.thop.command.models import Setup, Source, build, counted, find, names
+from utils.thop.deploy.bound import time_bound
+from utils.thop.deploy.devices import CATALOGUE, find_device, load_devices
+from utils.thop.show.comparison import Row, bound_all, records, to_csv, to_dataframe, to_json
+from utils.thop.show.comparison_table import WIDTH, latex_comparison, markdown_comparison, notes, text_comparison
+from utils.thop.show.report import ModelInfo
+from utils.thop.show.tree import SORTS
 
 PROGRAM = "python -m utils.thop"
 MODELS = release(LATEST) / "yolov5" / "models"
@@ -388,15 +390,15 @@ def test_data_read_back(rows: list[Row]) -> None:
         for name, value in row.numbers().items():
             assert data[name] == value and float(line[name]) == value and line[name] == str(value)
     assert as_json[2]["gflops"] is None and as_csv[2]["gflops"] == "" and "backbone" in as_csv[2]["error"]
-    time_of_first = time_bound(traffic(build(rows[0].source, Setup((64, 96))).model, (torch.zeros(1, 3, 64, 96),)),
-                               find_device("raspberry-pi-5"))  # fmt: skip
+    first = build(find([rows[0].source])[0], Setup((64, 96))).model
+    time_of_first = time_bound(traffic(first, (torch.zeros(1, 3, 64, 96),)), find_device("raspberry-pi-5"))
     assert as_json[0]["time_seconds"] == time_of_first.seconds
     assert as_json[0]["time_memory_seconds"] == time_of_first.memory_seconds
     assert as_json[0]["binds"] == time_of_first.binds and as_json[0]["device"] == "raspberry-pi-5"
 
 
 def test_numbers_of_any_size_fit_and_tell(rows: list[Row]) -> None:
-    tiny, large = Row("t", Source("t", "callable")), Row("x" * 150, Source("x", "callable"))
+    tiny, large = Row("t", "t"), Row("x" * 150, "x")
     for row, model, size in ((tiny, nn.Conv2d(3, 1, 1), 1), (large, nn.Conv2d(3, 500, 9), 1000)):
         row.traffic, row.parameters = traffic(model, (torch.zeros(1, 3, size, size),)), 30
         row.input, row.dtype = f"1x3x{size}x{size}", "float32"

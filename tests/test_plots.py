@@ -25,9 +25,9 @@ from releases import ROOT, run_python
 from torch import Tensor, nn
 
 from utils.thop import profile, traffic
-from utils.thop.bound import time_bound
-from utils.thop.devices import Device, find_device
-from utils.thop.plots import SUFFIXES, Point, comparison_figure, network_figure, save_figure
+from utils.thop.deploy.bound import time_bound
+from utils.thop.deploy.devices import Device, find_device
+from utils.thop.show.plots import SUFFIXES, Point, comparison_figure, network_figure, save_figure
 from utils.thop.traffic import Traffic
 
 
@@ -555,9 +555,9 @@ DRAW = """
 import torch
 from torch import nn
 from utils.thop import traffic
-from utils.thop.bound import time_bound
-from utils.thop.devices import find_device
-from utils.thop.plots import Point, comparison_figure, network_figure, save_figure
+from utils.thop.deploy.bound import time_bound
+from utils.thop.deploy.devices import find_device
+from utils.thop.show.plots import Point, comparison_figure, network_figure, save_figure
 moved = traffic(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3)), (torch.zeros(1, 3, 64, 64),))
 save_figure(network_figure("three", moved, time_bound(moved, find_device("t4"))), f"{folder}/network.svg")
 points = [Point(f"model-{i}", 5 + i % 3, 1e7 + 1e4 * i) for i in range(12)]
@@ -587,7 +587,7 @@ def test_no_display_and_no_pyplot_is_needed(tmp_path: Path) -> None:
     plain = draw_both(tmp_path)
     script = f"""
 import sys
-import utils.thop.plots
+import utils.thop.show.plots
 assert "matplotlib" not in sys.modules
 import matplotlib
 before = dict(matplotlib.rcParams)

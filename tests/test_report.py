@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from utils.thop import profile, traffic
-from utils.thop.report import ModelInfo
+from utils.thop.show.report import ModelInfo
 from utils.torch_utils import model_info
 
 SUMS = "parameters", "total_ops", "flops", "kernel", "output", "read_bytes", "written_bytes"
@@ -338,7 +338,7 @@ def test_without_bytes_the_table_has_the_accesses(yolo: Any, monkeypatch: Any, t
     def fails(*args: Any) -> None:
         raise NotImplementedError("no bytes\nhere")
 
-    monkeypatch.setattr("utils.thop.summary.traffic", fails)
+    monkeypatch.setattr("utils.thop.show.summary.traffic", fails)
     info = model_info(yolo("yolov5n.yaml"), verbose=True)
     text = capsys.readouterr().out
     assert "Bytes not counted: NotImplementedError: no bytes." in text and "traffic" not in text

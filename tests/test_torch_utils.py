@@ -70,7 +70,7 @@ def test_the_quiet_line_counts_no_bytes(yolo: Any, monkeypatch: Any) -> None:
     def unwanted(*args: Any) -> None:
         raise AssertionError("nobody asked for it")
 
-    monkeypatch.setattr("utils.thop.summary.traffic", unwanted)
+    monkeypatch.setattr("utils.thop.show.summary.traffic", unwanted)
     assert "traffic" not in vars(model_info(yolo("yolov5n.yaml")))
 
 

@@ -38,7 +38,7 @@ def _checkout_function(name):
 
 
 try:
-    _summary, _speed = _import_memory_access("summary"), _import_memory_access("speed")
+    _summary, _speed = _import_memory_access("show.summary"), _import_memory_access("show.speed")
 except ImportError as _error:  # a torch that is too old: what is above stays as it is
     _emit(f"memory accesses are not counted: {_error}")
 else:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from utils.thop import profile, traffic
 from utils.thop.run import NotCountable
-from utils.thop.summary import show_summary
+from utils.thop.show.summary import show_summary
 
 distributed = pytest.importorskip("torch.distributed")
 X = torch.rand(2, 8)

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, weight_norm
 
 from utils.thop import profile
-from utils.thop.inputs import fitting_size
 from utils.thop.profile import LayerLedger, first_shape
 from utils.thop.run import Observer, run
+from utils.thop.run.inputs import fitting_size
 from utils.thop.run.layer_rules import LAYER_RULES
 from utils.thop.run.modes import ShapeMode
 from utils.thop.run.operator_rules import SHAPE_RULES

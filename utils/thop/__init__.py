@@ -12,5 +12,5 @@ require_torch()
 if not give_way(__name__):
     from .hooks import register_hooks
     from .profile import dfs_count, profile
+    from .show.units import clever_format
     from .traffic import traffic
-    from .units import clever_format

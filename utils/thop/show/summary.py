@@ -13,13 +13,13 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from torch import nn
 
+from ..profile import Layer, Profile, profile
+from ..run import in_few_words, unwrap
+from ..run.inputs import Size, as_size, fitting_size, image_size, images_for, resized
+from ..traffic import traffic
 from .asked import UNSAID, Asked, understand
 from .beside import Listener, beside
-from .inputs import Size, as_size, fitting_size, image_size, images_for, resized
-from .profile import Layer, Profile, profile
 from .report import ModelInfo, accesses, check_choice
-from .run import in_few_words, unwrap
-from .traffic import traffic
 from .units import kinds_not_counted
 
 DEFAULT: Size = (640, 640)

@@ -22,8 +22,8 @@ from typing import Any, Dict, Iterator, Optional
 import torch
 from torch import nn
 
-from .run import in_few_words
-from .summary import unannounced
+from ..run import in_few_words
+from ..show.summary import unannounced
 
 DARKNET = ".cfg"
 """The suffix of cfgs in Darknet's form, which forks of the YOLOv3 line build."""
@@ -58,8 +58,8 @@ class Checkout:
         return module
 
 
-_ROOT = Path(__file__).resolve().parents[2]
-_PACKAGE = __name__[: -len("utils.thop.checkout")]
+_ROOT = Path(__file__).resolve().parents[3]
+_PACKAGE = __name__[: -len("utils.thop.command.checkout")]
 _in_use: Optional[Checkout] = None
 
 
@@ -122,7 +122,7 @@ def _importable(root: Path) -> Checkout:
             del sys.modules[name]
     checkout = Checkout(root, "", _builder(root))
     with alone():
-        checkout.module("utils").thop = sys.modules[__name__.rpartition(".")[0]]
+        checkout.module("utils").thop = sys.modules[__name__[: -len(".command.checkout")]]
     return checkout
 
 

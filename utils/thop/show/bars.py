@@ -3,8 +3,8 @@
 import math
 from typing import TYPE_CHECKING, Dict, List, NamedTuple, Sequence, Tuple
 
+from ..traffic import LayerRow, Traffic
 from .drawing import KERNEL, OUTPUT, cut, write_head, write_instead
-from .traffic import LayerRow, Traffic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

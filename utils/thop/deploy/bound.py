@@ -13,8 +13,8 @@ is computed with fewer products than its definition has (Winograd's algorithm).
 from dataclasses import dataclass
 from typing import Dict, List
 
+from ..traffic import LayerRow, OperatorCall, Traffic
 from .devices import Device
-from .traffic import LayerRow, OperatorCall, Traffic
 
 _HEAVIEST = 5
 

@@ -14,13 +14,13 @@ from typing import Any, Callable, List, NamedTuple, Optional, Sequence, Tuple, T
 import torch
 from torch import Tensor, nn
 
+from ..profile import profile
+from ..run import blank, in_few_words
+from ..run.inputs import Size, fitting_size, image_size, images_for
+from ..show.report import ModelInfo
+from ..show.units import dtype_name
+from ..traffic import Traffic, traffic
 from .checkout import DARKNET, NO_CFG, ModelError, alone, build_cfg, fuse, load_weights, read_cfg
-from .inputs import Size, fitting_size, image_size, images_for
-from .profile import profile
-from .report import ModelInfo
-from .run import blank, in_few_words
-from .traffic import Traffic, traffic
-from .units import dtype_name
 
 CFG = (".yaml", ".yml", DARKNET)
 WEIGHTS = (".pt", ".pth")

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Tuple, Union
 
+from ..profile import Profile
+from ..run import in_few_words
+from ..traffic import Traffic
 from .html_table import html_message, html_table
-from .profile import Profile
 from .remarks import findings, reservations
-from .run import in_few_words
 from .table import View, markdown_table, text_table
-from .traffic import Traffic
 from .tree import Node, Row, addends, check_choice, choose, module_tree
 from .units import readable, readable_bytes
 

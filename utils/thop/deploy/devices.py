@@ -10,9 +10,9 @@ from typing import Any, Dict, Iterable, Mapping, Optional, Sequence, Union
 
 import torch
 
+from ..run import in_few_words
+from ..show.units import dtype_name
 from .machine import MeasureError, measure
-from .run import in_few_words
-from .units import dtype_name
 
 PathLike = Union[str, "os.PathLike[str]"]
 CATALOGUE = Path(__file__).with_name("devices.yaml")

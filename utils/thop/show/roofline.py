@@ -7,8 +7,9 @@ import math
 import textwrap
 from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Sequence, Tuple
 
-from .bound import LayerBound, TimeBound
-from .devices import Device
+from ..deploy.bound import LayerBound, TimeBound
+from ..deploy.devices import Device
+from ..traffic import Traffic
 from .drawing import (
     ARITHMETIC,
     DPI,
@@ -24,7 +25,6 @@ from .drawing import (
     write_instead,
 )
 from .placement import Placement
-from .traffic import Traffic
 from .units import dtype_name
 
 if TYPE_CHECKING:

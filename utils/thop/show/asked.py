@@ -3,8 +3,8 @@
 import inspect
 from typing import Any, Dict, NamedTuple, Tuple
 
-from .inputs import as_size, fitting_size, like_given
-from .run import unwrap
+from ..run import unwrap
+from ..run.inputs import as_size, fitting_size, like_given
 
 UNSAID: Any = inspect.Parameter.empty
 

@@ -7,20 +7,21 @@ import sys
 from pathlib import Path
 from typing import Any, Iterable, List, NoReturn, Optional, Sequence, TextIO, Tuple
 
-from .bound import LayerBound, TimeBound, time_bound
+from ..deploy.bound import LayerBound, TimeBound, time_bound
+from ..deploy.devices import THIS, Device, DeviceError, find_device, load_devices
+from ..run import in_few_words
+from ..run.inputs import Size, as_size
+from ..show.comparison import Row, bound_all, dtypes_used, to_csv, to_json
+from ..show.comparison_table import latex_comparison, markdown_comparison, text_comparison
+from ..show.report import ModelInfo
+from ..show.tree import SORTS
+from ..show.units import readable_bytes, scaled
+from ..traffic import Traffic
 from .checkout import ModelError
-from .compare import Row, bound_all, count_all, dtypes_used, to_csv, to_json
-from .compare_table import latex_comparison, markdown_comparison, text_comparison
-from .devices import THIS, Device, DeviceError, find_device, load_devices
-from .inputs import Size, as_size
+from .compare import count_all
 from .models import Built, Setup, counted, find
-from .report import ModelInfo
-from .run import in_few_words
-from .traffic import Traffic
-from .tree import SORTS
-from .units import readable_bytes, scaled
 
-PROGRAM = f"python -m {__package__}"
+PROGRAM = f"python -m {__package__.rpartition('.')[0]}"
 _FORMATS = {
     "text": text_comparison,
     "csv": to_csv,
@@ -168,7 +169,7 @@ def _whole_number(words: str) -> int:
 
 
 def _picture(words: str) -> Path:
-    from .plots import SUFFIXES
+    from ..show.plots import SUFFIXES
 
     if Path(words).suffix.lower() not in SUFFIXES:
         raise argparse.ArgumentTypeError(f"'{words}' must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
@@ -244,7 +245,7 @@ def _summary(arguments: argparse.Namespace) -> int:
         lines = [lines[0], _bound_line(bound), table, "", *_heaviest(bound)]
     print("\n".join(lines))
     if bound is not None and arguments.plot:
-        from .plots import network_figure, save_figure
+        from ..show.plots import network_figure, save_figure
 
         save_figure(network_figure(source.name, traffic, bound), arguments.plot)
     return 0
@@ -311,7 +312,7 @@ def _bound(arguments: argparse.Namespace, traffic: Traffic) -> Optional[TimeBoun
 
 
 def _draw_comparison(rows: Sequence[Row], path: Path) -> None:
-    from .plots import Point, comparison_figure, save_figure
+    from ..show.plots import Point, comparison_figure, save_figure
 
     numbers = [row.numbers() for row in rows]
     points = [Point(row.name, found["gflops"], found["accesses"]) for row, found in zip(rows, numbers)]

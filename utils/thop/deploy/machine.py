@@ -10,8 +10,8 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Seq
 
 import torch
 
-from .run import in_few_words
-from .units import dtype_name
+from ..run import in_few_words
+from ..show.units import dtype_name
 
 COPY_SECONDS = 0.2
 PRODUCT_SECONDS = 0.3

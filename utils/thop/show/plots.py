@@ -10,12 +10,12 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Dict, NamedTuple, Sequence, Union
 
+from ..deploy.bound import TimeBound
+from ..traffic import Traffic
 from .bars import lay_out
-from .bound import TimeBound
 from .drawing import ARITHMETIC, COLUMN, DPI, cut, fit_axis, in_units, new_axes, new_figure, own_settings
 from .placement import Placement
 from .roofline import draw_roofline, without_products
-from .traffic import Traffic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

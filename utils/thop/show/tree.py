@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Set, Tuple
 
-from .profile import Layer, Profile
-from .traffic import LayerRow, Traffic
+from ..profile import Layer, Profile
+from ..traffic import LayerRow, Traffic
 
 ITSELF = "(itself)"
 

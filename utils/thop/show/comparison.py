@@ -3,16 +3,13 @@
 import json
 import math
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Optional, Sequence
 
 import torch
 
-from .bound import TimeBound, time_bound
-from .devices import Device, DeviceError
-from .models import Built, ModelError, Setup, Source, counted, names
-from .run import in_few_words
-from .traffic import Traffic
+from ..deploy.bound import TimeBound, time_bound
+from ..deploy.devices import Device, DeviceError
+from ..traffic import Traffic
 from .units import kinds_not_counted
 
 if TYPE_CHECKING:
@@ -23,12 +20,12 @@ if TYPE_CHECKING:
 class Row:
     """A model and what was counted of it, or else ``error``, why nothing was.
 
-    input, dtype: what it was run on; rounded: a word about a size that the stride does not divide; bound: the least
-    time on a device, if one was asked for.
+    source: where it comes from; input, dtype: what it was run on; rounded: a word about a size that the stride does
+    not divide; bound: the least time on a device, if one was asked for.
     """
 
     name: str
-    source: Source
+    source: str
     traffic: Optional[Traffic] = None
     parameters: int = 0
     input: str = ""
@@ -81,31 +78,6 @@ class Row:
         return found
 
 
-def count_all(sources: Sequence[Source], setup: Setup, progress: Callable[..., Iterable[Any]] = iter) -> List[Row]:
-    """Count every model; one that can't be had or counted gets its row with the reason.
-
-    progress: wraps the work to do, as tqdm does.
-    """
-    rows = []
-    for name, source in progress(list(zip(names(sources), sources))):
-        row = Row(name, source)
-        try:
-            counted(source, setup, partial(_fill, row))
-        except ModelError as error:
-            row.error = str(error)
-        except Exception as error:
-            row.error = in_few_words(error)
-        rows.append(row)
-    return rows
-
-
-def _fill(row: Row, built: Built) -> None:
-    """Count a model into its row."""
-    row.traffic = built.traffic()
-    row.parameters, row.rounded = built.parameters, built.remark()
-    row.input, row.dtype = built.input, built.dtype
-
-
 def dtypes_used(traffics: Iterable[Traffic]) -> List[torch.dtype]:
     """Name the types that the arithmetic of some models is done in, for the device that they are to run on."""
     found = {call.dtype: None for traffic in traffics for call in traffic.calls if call.dtype is not None}
@@ -133,7 +105,7 @@ def records(rows: Sequence[Row]) -> List[Dict[str, Any]]:
     keys = max(numbers, key=len, default={}).keys()
     found = []
     for row, values in zip(rows, numbers):
-        record: Dict[str, Any] = {"model": row.name, "source": row.source.text, "input": row.input, "dtype": row.dtype}
+        record: Dict[str, Any] = {"model": row.name, "source": row.source, "input": row.input, "dtype": row.dtype}
         record.update({key: values.get(key) for key in keys})
         if any(row.bound for row in rows):
             record["device"] = row.bound.device.name if row.bound else None
@@ -164,4 +136,4 @@ def to_json(rows: Sequence[Row]) -> str:
     return json.dumps(records(rows), indent=1, allow_nan=False) + "\n"
 
 
-__all__ = ["Row", "bound_all", "count_all", "difference", "dtypes_used", "records", "to_csv", "to_dataframe", "to_json"]
+__all__ = ["Row", "bound_all", "difference", "dtypes_used", "records", "to_csv", "to_dataframe", "to_json"]

@@ -5,7 +5,7 @@ from typing import Any, List, Optional, Tuple
 
 from torch import Tensor, nn
 
-from .run import tensors_in
+from ..run import tensors_in
 
 Size = Tuple[int, int]
 

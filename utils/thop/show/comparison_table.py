@@ -4,7 +4,7 @@ import textwrap
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-from .compare import Row, difference
+from .comparison import Row, difference
 from .table import cut_left, escaped
 
 WIDTH = 120  # columns of the text

@@ -4,9 +4,9 @@ from typing import Dict, List, Optional, Tuple, Union
 
 from torch import nn
 
-from .profile import Profile
+from ..profile import Profile
+from ..traffic import Traffic
 from .table import View, part
-from .traffic import Traffic
 from .tree import ITSELF, Node, Row, addends, choose
 from .units import readable_bytes
 

@@ -19,7 +19,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from torch import nn
 
-from .run import is_unused, light_copy
+from ..run import is_unused, light_copy
 
 Thop = Callable[..., Any]
 Answer = Callable[["Listener", Optional[Thop], Tuple[Any, ...], Dict[str, Any]], Any]
@@ -218,7 +218,7 @@ def _installed_thop() -> Optional[ModuleType]:
         module = importlib.import_module("thop")
     except Exception:
         return None
-    ours = sys.modules[__name__.rpartition(".")[0]]
+    ours = sys.modules[__name__[: -len(".show.beside")]]
     return None if getattr(module, "__file__", None) == ours.__file__ else module
 
 

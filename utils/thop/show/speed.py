@@ -8,8 +8,8 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from .profile import profile as count
-from .run import in_few_words
+from ..profile import profile as count
+from ..run import in_few_words
 
 _TITLES = (
     ("Params", 12), ("GFLOPs", 12), ("GPU_mem (GB)", 14), ("forward (ms)", 14), ("backward (ms)", 14), ("input", 24),
