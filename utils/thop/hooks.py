@@ -10,30 +10,17 @@ tensor elements, not bytes: weights read (``kernel``) and outputs written (``out
 """
 
 from math import prod
-from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Type
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Type
 
-import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from .buffers import Cost, add_to_buffers
 from .run import look_at
-
-BUFFERS = ("total_ops", "total_params", "total_kernel_macs", "total_output_macs")
-
-
-class Cost(NamedTuple):
-    """What one call of a layer costs.
-
-    ops: multiply-accumulates; kernel: weight elements read; output: output elements written.
-    """
-
-    ops: float = 0
-    kernel: float = 0
-    output: float = 0
-
 
 Rule = Callable[[nn.Module, Tuple[Any, ...], Any], Cost]
 ForwardHook = Callable[[nn.Module, Tuple[Any, ...], Any], Any]
+CustomOps = Mapping[Type[nn.Module], ForwardHook]
 
 
 class Hook:
@@ -72,7 +59,7 @@ def counts(*names: str, sums_products: bool = False) -> Callable[[Rule], Hook]:
 
 
 def find_hook(
-    layer: Type[nn.Module], custom_ops: Optional[Mapping[Type[nn.Module], ForwardHook]] = None
+    layer: Type[nn.Module], custom_ops: Optional[CustomOps] = None
 ) -> Optional[ForwardHook]:
     """Return the hook of the nearest ancestor of ``layer`` that has one, or None; ``custom_ops`` goes first.
 
@@ -98,29 +85,6 @@ def inherited_hook(layer: Type[nn.Module]) -> Optional[ForwardHook]:
 def _runs_forward_of(layer: Type[nn.Module], ancestor: Type[nn.Module]) -> bool:
     methods = ("forward", "_conv_forward") if hasattr(ancestor, "_conv_forward") else ("forward",)
     return all(getattr(layer, method) is getattr(ancestor, method) for method in methods)
-
-
-def add_buffers(module: nn.Module) -> None:
-    """Give ``module`` the four float64 buffers of one element each, at zero; they stay out of its state_dict."""
-    for name in BUFFERS:
-        module._buffers[name] = torch.zeros(1, dtype=torch.float64)
-        module._non_persistent_buffers_set.add(name)
-
-
-def add_to_buffers(module: nn.Module, cost: Cost) -> None:
-    """Add ``cost`` to the buffers of ``module``."""
-    module.total_ops += cost.ops
-    module.total_kernel_macs += cost.kernel
-    module.total_output_macs += cost.output
-
-
-def read_buffers(module: nn.Module) -> Cost:
-    """Return what the buffers of ``module`` hold."""
-    return Cost(
-        module.total_ops.item(),
-        module.total_kernel_macs.item(),
-        module.total_output_macs.item(),
-    )
 
 
 def elements(value: Any) -> int:

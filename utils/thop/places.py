@@ -21,7 +21,8 @@ class Layer:
 
     path: name from the root, as in ``named_modules()``; kind: the module's class; parameters: elements of its own
     parameters, by an identity that tells shared ones (of all below it, where its parts are shown at ``first`` alone);
-    output_shape: of the last call's first tensor.
+    output_shape: of the last call's first tensor. What it costs itself has the names of a module's buffers too:
+    total_ops, total_params, total_kernel_macs, total_output_macs.
     """
 
     name: str
@@ -37,6 +38,11 @@ class Layer:
     hook: Optional[ForwardHook] = None
     parent: Optional["Layer"] = field(default=None, repr=False, compare=False)
     first: Optional["Layer"] = field(default=None, repr=False, compare=False)
+
+    total_ops = property(lambda self: float(self.ops))
+    total_params = property(lambda self: float(sum(self.parameters.values())))
+    total_kernel_macs = property(lambda self: float(self.kernel))
+    total_output_macs = property(lambda self: float(self.output))
 
     def walk(self) -> Iterator["Layer"]:
         """Yield this layer and all below it, depth first."""

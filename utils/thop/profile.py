@@ -1,28 +1,18 @@
 """The layer ledger: what every layer of a model computes, reads and writes in one forward pass."""
 
 import inspect
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple, Type
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple, Type, Union
 
 import torch
 from torch import Tensor, nn
 
-from .hooks import (
-    Cost,
-    ForwardHook,
-    Hook,
-    add_buffers,
-    add_to_buffers,
-    count_nothing,
-    elements,
-    find_hook,
-    inherited_hook,
-    read_buffers,
-)
+from .buffers import Cost, add_buffers, add_to_buffers, read_buffers
+from .by_hand import sum_buffers
+from .hooks import CustomOps, ForwardHook, Hook, count_nothing, elements, find_hook, inherited_hook
 from .places import Layer, Places, own_parameters
 from .products import ELEMENTWISE, MOVES, MULTIPLIES, OTHER, Product, kind_of, product_of, weights_of
 from .run import Observer, Replica, Run, collector_paused, in_few_words, is_weight, run, tensors_in, unwrap
 
-CustomOps = Mapping[Type[nn.Module], ForwardHook]
 Tree = Dict[str, Tuple[float, float, float, float, Any]]
 
 
@@ -33,13 +23,16 @@ def count_parameters(module: nn.Module, recurse: bool = True) -> int:
     )
 
 
-def dfs_count(layer: Layer) -> Tuple[float, float, float, float, Tree]:
-    """Sum a layer's costs over the tree below it.
+def dfs_count(counted: Union[Layer, nn.Module]) -> Tuple[float, float, float, float, Tree]:
+    """Sum the costs over a tree: that of ``Profile.root``, or of a module after ``add_hooks`` and a forward pass.
 
     Returns total_ops, total_params, total_kernel_macs, total_output_macs and the tree
     ``{child name: (ops, params, kernel, output, {its children})}``. A parameter shared by several modules is counted
     in each row that holds it, and once in the row above.
     """
+    if isinstance(counted, nn.Module):
+        return sum_buffers(counted)
+    layer = counted
     held: List[int] = []
     ops, parameters, kernel, output, tree = _sum(layer, held, any_shared=False)
     if len(held) != len(set(held)):

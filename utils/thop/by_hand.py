@@ -1,0 +1,78 @@
+"""The method by hand: hooks on the layers of a model, a forward pass, the sums, the hooks off again.
+
+    add_hooks(model)
+    model(x)
+    total_ops, total_params, total_kernel_macs, total_output_macs, tree = dfs_count(model)
+    remove_hooks(model)
+
+:func:`utils.thop.profile` does the same on a copy that runs without values, and hears besides of what runs outside of
+every layer with a rule, which no hook does.
+"""
+
+from typing import Any, Dict, Optional, Set, Tuple
+
+from torch import nn
+
+from .buffers import Cost, add_buffers, read_buffers, remove_buffers
+from .hooks import CustomOps, count_nothing, find_hook
+from .places import own_parameters
+
+_HANDLE = "_counting_hook"
+
+
+def add_hooks(model: nn.Module, custom_ops: Optional[CustomOps] = None) -> None:
+    """Give every module its four buffers, and those with a rule the rule as a forward hook.
+
+    Each call of the model adds to the buffers of the modules that it calls. The buffers stay out of its state_dict.
+    """
+    for module in model.modules():
+        _remove(module)
+        add_buffers(module)
+        module.total_params += sum(own_parameters(module).values())
+        hook = find_hook(type(module), custom_ops)
+        if hook is not None and hook is not count_nothing:
+            module.__dict__[_HANDLE] = module.register_forward_hook(hook)
+
+
+def remove_hooks(model: nn.Module) -> None:
+    """Take the hooks and buffers off again; nothing stays behind."""
+    for module in model.modules():
+        _remove(module)
+
+
+def _remove(module: nn.Module) -> None:
+    handle: Any = module.__dict__.pop(_HANDLE, None)
+    if handle is not None:
+        handle.remove()
+    remove_buffers(module)
+
+
+def sum_buffers(module: nn.Module) -> Tuple[float, float, float, float, Dict[str, Any]]:
+    """Sum the buffers over a module and its children; a module that has several places is summed at its first one.
+
+    Returns total_ops, total_params, total_kernel_macs, total_output_macs and the tree
+    ``{child name: (ops, params, kernel, output, {its children})}``, each parameter counted once in every sum.
+
+    Raises:
+        ValueError: the module has no buffers; ``add_hooks`` gives them.
+    """
+    cost, parameters, tree = _sum(module, set())
+    return cost.ops, float(sum(parameters.values())), cost.kernel, cost.output, tree
+
+
+def _sum(module: nn.Module, seen: Set[int]) -> Tuple[Cost, Dict[int, int], Dict[str, Any]]:
+    if "total_ops" not in module._buffers:
+        raise ValueError(f"{type(module).__name__} has no buffers to sum; add_hooks() gives them")
+    seen.add(id(module))
+    ops, kernel, output = read_buffers(module)
+    parameters, tree = own_parameters(module), {}
+    for name, child in module.named_children():
+        if id(child) not in seen:
+            cost, below, inner = _sum(child, seen)
+            tree[name] = (cost.ops, float(sum(below.values())), cost.kernel, cost.output, inner)
+            ops, kernel, output = ops + cost.ops, kernel + cost.kernel, output + cost.output
+            parameters = {**parameters, **below}
+    return Cost(ops, kernel, output), parameters, tree
+
+
+__all__ = ["add_hooks", "remove_hooks", "sum_buffers"]
