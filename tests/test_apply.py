@@ -118,7 +118,7 @@ def make(tmp_path: Path, capsys: Any) -> Iterator[Make]:
         block = body or f"def model_info(model):\n    return 'memory access {version}'\n"
         source = f"# another project\nimport os\n\n# >>> yolov5 memory access >>>\n{block}"
         contents = {
-            "patches/apply.py": SCRIPT.read_bytes(),
+            **{f"patches/{file.name}": file.read_bytes() for file in SCRIPT.parent.glob("*.py")},
             MODULE: f"{source}# <<< yolov5 memory access <<<\nx = os\n".encode(),
             "utils/thop/__init__.py": f'__version__ = "{version}"\n'.encode(),
             "utils/thop/hooks.py": b"RULES = {}  # " + version.encode() + b"\n",
@@ -962,13 +962,51 @@ def test_it_runs_as_a_script_and_its_words_are_ascii(make: Make, tmp_path: Path)
 
 def test_it_imports_the_standard_library_only() -> None:
     names = set()
-    for node in ast.walk(ast.parse(SCRIPT.read_bytes(), feature_version=(3, 8))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module.split(".")[0])
-    known = "__future__ argparse ast dataclasses difflib hashlib io json os re stat sys tokenize typing warnings"
+    for file in SCRIPT.parent.glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_bytes(), feature_version=(3, 8))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names.add(node.module.split(".")[0])
+    known = "__future__ argparse ast codecs dataclasses difflib hashlib json os re stat sys typing warnings patches"
     assert names <= set(known.split())
+
+
+COMMENT = "\u5de5\u5177"  # two letters that GBK writes in bytes that are no UTF-8
+ENCODED = {
+    "a comment before it": f"# {COMMENT}\n# -*- coding: gbk -*-\nx = '{COMMENT}'\n".encode("gbk"),
+    "on the first line": f"# coding=gbk {COMMENT}\nx = '{COMMENT}'\n".encode("gbk"),
+    "on the second line": f"#!/usr/bin/python\n# vim: set fileencoding=gbk : {COMMENT}\ny = 1\n".encode("gbk"),
+    "latin": "# coding: latin-1\nx = '\u00e9'\n".encode("latin-1"),
+    "a mark": b"\xef\xbb\xbfx = 1\n",
+}
+
+
+@pytest.mark.parametrize("kind", ENCODED)
+def test_sources_in_other_encodings_are_taken(make: Make, checkout: Path, kind: str) -> None:
+    """Python imports them, with the block and without."""
+    project = make()
+    (checkout / MODULE).write_bytes(ENCODED[kind])
+    before = snapshot(checkout)
+    for arguments in ((checkout,), (checkout, "--check"), (checkout, "--diff")):
+        assert project.run(*arguments).status == 0
+    compile((checkout / MODULE).read_bytes(), MODULE, "exec")
+    assert project.run(checkout, "--revert").status == 0 and snapshot(checkout) == before
+
+
+def test_what_has_no_ascii_lines_is_refused(make: Make, checkout: Path) -> None:
+    for data, reason in ((b"# coding: utf-16\nx = 1\n", "encoding"), (b"# coding: no-such\nx = 1\n", "does not parse")):
+        (checkout / MODULE).write_bytes(data)
+        result = make().run(checkout)
+        assert result.status == 1 and (reason in result.err or "does not parse" in result.err)
+        assert (checkout / MODULE).read_bytes() == data
+
+
+def test_an_older_python_is_told_which_it_needs() -> None:
+    program = "import sys; sys.version_info = (3, 7, 9); sys.argv = ['apply.py']; exec(open(sys.argv[0]).read())"
+    program = program.replace("open(sys.argv[0])", f"open({str(SCRIPT)!r})")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "apply.py: needs Python 3.8 or newer, and this is 3.7\n")
 
 
 def test_the_real_block_and_profiler_go_in_and_out(make: Make, checkout: Path, capsys: Any) -> None:

@@ -18,9 +18,9 @@ from utils.thop.profile import LayerLedger, first_shape
 from utils.thop.run import Observer, run
 from utils.thop.run.inputs import fitting_size
 from utils.thop.run.layer_rules import LAYER_RULES
-from utils.thop.run.modes import ShapeMode
 from utils.thop.run.operator_rules import SHAPE_RULES
 from utils.thop.run.runner import Facts
+from utils.thop.run.shape_mode import ShapeMode
 from utils.thop.run.shape_tensor import ShapeTensor, without_values
 
 
@@ -93,7 +93,7 @@ def assert_meta_kernels_agree(model: Any, batch: int, height: int, width: int) -
     image = torch.empty(batch, 3, *fitting_size(model, (height, width)), device="meta")
     by_rules = facts(model, (image,), True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("utils.thop.run.modes.SHAPE_RULES", {})
+        patch.setattr("utils.thop.run.shape_mode.SHAPE_RULES", {})
         patch.setattr(LAYER_RULES, "rules", {})
         assert facts(model, (image,), True) == by_rules
 

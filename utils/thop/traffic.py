@@ -1,8 +1,6 @@
 """The operator ledger: the bytes that every operator of a model must move, read and written.
 
-Whether an operator returns a view, or writes in place, is read from its schema. What the schema can't tell stands in
-one short registry, an entry with its reasoning for each true exception. FLOPs are those of
-``torch.utils.flop_counter``, two for each multiply-accumulate.
+What a call moves is in ``charges.py``, what it multiplies in ``products.py``: two FLOPs a multiply-accumulate.
 """
 
 from dataclasses import dataclass, field
@@ -12,10 +10,20 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tu
 import torch
 from torch import Tensor, nn
 
+from .charges import (
+    ASSUMED_ONCE,
+    DATA_DEPENDENT,
+    NO_FORMULA,
+    POOLS_WITH_INDICES,
+    SPECIAL_CASES,
+    Moved,
+    by_schema,
+    reserved,
+    stored_bytes,
+)
 from .products import Product, kind_of, product_of
 from .profile import CustomOps, Layer, LayerLedger
 from .run import (
-    Effects,
     Replica,
     Run,
     WeakStorage,
@@ -27,13 +35,6 @@ from .run import (
     tensors_in,
     unwrap,
 )
-
-
-class Moved(NamedTuple):
-    """Bytes that one call of an operator reads and writes."""
-
-    read: int
-    written: int
 
 
 @dataclass
@@ -132,159 +133,6 @@ class Traffic:
         return self.flops / moved if moved else 0.0
 
 
-# ---- what one call moves ----
-
-
-def stored_bytes(tensor: Tensor) -> int:
-    """Bytes of a tensor's elements; those in a broadcast axis (stride 0) or in overlapping windows are moved once."""
-    if tensor.layout is not torch.strided:
-        return sum(map(stored_bytes, _stored_parts(tensor)))
-    count = tensor.numel()
-    if count and not tensor.is_contiguous():
-        extent = 1
-        for size, stride in zip(tensor.shape, tensor.stride()):
-            extent += (size - 1) * stride
-            if stride == 0:
-                count //= size
-        count = min(count, extent)
-    return count * tensor.element_size()
-
-
-def _stored_parts(tensor: Any) -> List[Tensor]:
-    """Return the tensors that a sparse one consists of."""
-    if tensor.layout is torch.sparse_coo:
-        return [tensor._indices(), tensor._values()]
-    if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
-        return [tensor.crow_indices(), tensor.col_indices(), tensor.values()]
-    if tensor.layout in (torch.sparse_csc, torch.sparse_bsc):
-        return [tensor.ccol_indices(), tensor.row_indices(), tensor.values()]
-    raise NotImplementedError(f"a tensor of layout {tensor.layout}")
-
-
-def read_once(tensors: Sequence[Tensor]) -> int:
-    """Bytes of several inputs, where the same elements passed twice are read once."""
-    if len(tensors) == 1 or any(t.layout is not torch.strided for t in tensors):
-        return sum(map(stored_bytes, tensors))
-    distinct = {(storage_of(t)._cdata, t.storage_offset(), t.shape, t.stride(), t.dtype): t for t in tensors}
-    return sum(map(stored_bytes, distinct.values()))
-
-
-def _by_schema(effects: Effects, args: Any, kwargs: Any, out: Any) -> Moved:
-    """Charge each distinct input as read, each new result and each argument that is written to as written."""
-    inputs = tensors_in(args)
-    if kwargs:
-        inputs += tensors_in([v for name, v in kwargs.items() if name not in effects.write_only])
-    read = read_once(inputs)
-    if not effects.written and isinstance(out, Tensor):
-        return Moved(read, stored_bytes(out))
-    results = out if isinstance(out, (tuple, list)) else (out,)
-    if len(effects.new_results) == len(results):
-        results = [result for result, new in zip(results, effects.new_results) if new]
-    elif not all(effects.new_results):
-        results = []
-    written = [args[i] if i < len(args) else kwargs.get(name) for i, name in effects.written]
-    return Moved(read, sum(map(stored_bytes, tensors_in((*results, *written)))))
-
-
-Exception_ = Callable[..., Moved]
-_EXCEPTIONS: Dict[str, Exception_] = {}
-
-
-def _exception(*operators: str) -> Callable[[Exception_], Exception_]:
-    """Register what operators move whose schema does not tell; the function takes ``args``, ``kwargs`` and ``out``."""
-
-    def register(charge: Exception_) -> Exception_:
-        for operator in operators:
-            _EXCEPTIONS[f"aten::{operator}"] = charge
-        return charge
-
-    return register
-
-
-@_exception("_unsafe_view", "scalar_tensor", "_fused_sdp_choice")
-def _nothing(args: Any, kwargs: Any, out: Any) -> Moved:
-    """Memory gets another name, or a Python number the form of a tensor; no element is touched."""
-    return Moved(0, 0)
-
-
-@_exception("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided")
-def _reserved(args: Any, kwargs: Any, out: Any) -> Moved:
-    """No element is touched. It has no row: the layers' own forward passes reserve memory in ways of their own."""
-    return Moved(0, 0)
-
-
-@_exception(
-    "zeros_like", "ones_like", "full_like", "rand_like", "randn_like", "randint_like", "new_zeros", "new_ones",
-    "new_full",
-)  # fmt: skip
-def _made_like(args: Any, kwargs: Any, out: Tensor) -> Moved:
-    """The first argument gives its shape alone."""
-    return Moved(0, stored_bytes(out))
-
-
-@_exception("zero_", "fill_", "normal_", "uniform_", "bernoulli_", "random_", "exponential_")
-def _filled(args: Any, kwargs: Any, out: Tensor) -> Moved:
-    """What was there before is not looked at."""
-    return Moved(read_once(tensors_in(args[1:])) if tensors_in(args[1:]) else 0, stored_bytes(args[0]))
-
-
-@_exception("copy_")
-def _copied(args: Any, kwargs: Any, out: Tensor) -> Moved:
-    """The source is read, the destination only written."""
-    return Moved(stored_bytes(args[1]), stored_bytes(args[0]))
-
-
-@_exception("embedding", "index_select", "gather", "index", "take", "_unsafe_index")
-def _looked_up(args: Any, kwargs: Any, out: Tensor) -> Moved:
-    """Of the table only the elements that are returned are read, and the indices that say which."""
-    indices = tensors_in(args[1:]) + tensors_in(kwargs.values())
-    return Moved(stored_bytes(out) + sum(map(stored_bytes, indices)), stored_bytes(out))
-
-
-@_exception("_embedding_bag", "_embedding_bag_forward_only")
-def _looked_up_and_reduced(args: Any, kwargs: Any, out: Any) -> Moved:
-    """A row of the table for each index, then one result for each bag."""
-    weight, indices = args[:2]
-    rows = indices.numel() * weight.shape[-1] * weight.element_size()
-    return Moved(rows + sum(map(stored_bytes, tensors_in(args[1:]))), sum(map(stored_bytes, tensors_in(out))))
-
-
-@_exception("scatter_", "scatter_add_", "scatter_reduce_", "index_add_", "index_copy_", "index_fill_", "index_put_")
-def _scattered(args: Any, kwargs: Any, out: Any) -> Moved:
-    """Values and indices are read, and as many elements written as there are values."""
-    given = tensors_in(args[1:]) + tensors_in(kwargs.values())
-    values = [t for t in given if t.dtype is args[0].dtype] or given
-    touched = max(t.numel() for t in (given if len(values) == len(given) else values)) * args[0].element_size()
-    return Moved(sum(map(stored_bytes, given)), touched)
-
-
-@_exception(
-    "scaled_dot_product_attention", "_scaled_dot_product_flash_attention",
-    "_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_efficient_attention",
-    "_scaled_dot_product_cudnn_attention", "_scaled_dot_product_fused_attention_overrideable",
-)  # fmt: skip
-def _attended(args: Any, kwargs: Any, out: Any) -> Moved:
-    """The fused kernel keeps the attention matrix to itself: queries, keys, values and mask in, the result out.
-
-    What else it returns is for a backward pass.
-    """
-    return Moved(read_once(tensors_in(args) + tensors_in(kwargs.values())), stored_bytes(tensors_in((out,))[0]))
-
-
-_POOLS_WITH_INDICES = frozenset(
-    f"aten::{name}" for name in ("max_pool2d_with_indices", "max_pool3d_with_indices", "adaptive_max_pool2d",
-                                 "adaptive_max_pool3d", "fractional_max_pool2d", "fractional_max_pool3d")
-)  # fmt: skip
-_DATA_DEPENDENT = {
-    "aten::grid_sampler_2d": "every input element is read once",
-    "aten::grid_sampler_3d": "every input element is read once",
-    "aten::_native_multi_head_attention": "inputs are read and the result written; what lies between is not charged",
-    "aten::_transformer_encoder_layer_fwd": "inputs are read and the result written; what lies between is not charged",
-}
-_NO_FORMULA = "its arithmetic has no formula, and counts as no FLOPs"
-_ASSUMED_ONCE = "every input is read once and every result written once"
-
-
 # ---- the ledger ----
 
 
@@ -361,7 +209,7 @@ class TrafficLedger(LayerLedger):
         if plan is None:
             plan = self.plans[id(func)] = self._plan(func)
         call = OperatorCall(self._row(), plan.name)
-        if plan.charge is not _reserved:
+        if plan.charge is not reserved:
             self.calls_made.append(call)
         if plan.is_view:
             return
@@ -388,17 +236,17 @@ class TrafficLedger(LayerLedger):
     def _plan(self, func: Any) -> _Plan:
         """Look up, once for each operator, how its calls are charged."""
         name, effects = func._schema.name, effects_of(func)
-        charge = _EXCEPTIONS.get(name) or partial(_by_schema, effects)
-        assumption = _DATA_DEPENDENT.get(name) or ("" if name.startswith(("aten::", "prim")) else _ASSUMED_ONCE)
+        charge = SPECIAL_CASES.get(name) or partial(by_schema, effects)
+        assumption = DATA_DEPENDENT.get(name) or ("" if name.startswith(("aten::", "prim")) else ASSUMED_ONCE)
         if not kind_of(func):
-            assumption = f"{assumption}; {_NO_FORMULA}" if assumption else _NO_FORMULA
+            assumption = f"{assumption}; {NO_FORMULA}" if assumption else NO_FORMULA
         return _Plan(
             name=name,
             charge=charge,
             is_view=effects.is_view,
             makes_memory=any(effects.new_results) and not effects.is_view,
             product=product_of(func),
-            makes_indices=name in _POOLS_WITH_INDICES,
+            makes_indices=name in POOLS_WITH_INDICES,
             assumption=assumption,
         )
 

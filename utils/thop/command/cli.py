@@ -1,27 +1,24 @@
-"""The command: what it takes, and what it prints."""
+"""What the command does, and what it prints."""
 
 import argparse
 import os
-import re
 import sys
 from pathlib import Path
-from typing import Any, Iterable, List, NoReturn, Optional, Sequence, TextIO, Tuple
+from typing import Any, Iterable, List, Optional, Sequence, TextIO, Tuple
 
 from ..deploy.bound import LayerBound, TimeBound, time_bound
 from ..deploy.devices import THIS, Device, DeviceError, find_device, load_devices
 from ..run import in_few_words
-from ..run.inputs import Size, as_size
 from ..show.comparison import Row, bound_all, dtypes_used, to_csv, to_json
 from ..show.comparison_table import latex_comparison, markdown_comparison, text_comparison
 from ..show.report import ModelInfo
-from ..show.tree import SORTS
 from ..show.units import readable_bytes, scaled
 from ..traffic import Traffic
+from .arguments import PROGRAM, BadInput, parse
 from .checkout import ModelError
 from .compare import count_all
 from .models import Built, Setup, counted, find
 
-PROGRAM = f"python -m {__package__.rpartition('.')[0]}"
 _FORMATS = {
     "text": text_comparison,
     "csv": to_csv,
@@ -29,193 +26,6 @@ _FORMATS = {
     "markdown": markdown_comparison,
     "latex": latex_comparison,
 }
-
-_MODELS = """\
-MODEL is one of
-  models/yolov5s.yaml      a YOLOv5 cfg, built by the checkout's own classes; 'models/**/*.yaml' for all that match
-  runs/.../best.pt         a weights file (*.pt, *.pth), opened by the checkout's own loader
-  torchvision:resnet50     a model of torchvision, without weights
-  package.module:function  a function that returns a torch.nn.Module; the current folder is searched first
-
-A weights file runs code when it is opened, and YOLOv5 evaluates what a cfg says: name only files that you trust.
-The checkout is the one that this command runs in, or else the one that the file lies in."""
-
-
-class BadInput(ValueError):
-    """What was wrong on the command line, in one line."""
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise BadInput(f"{message} (see --help)")
-
-
-# ---- what it takes ----
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog=PROGRAM, description="What a model computes and what it moves: count it, compare it, bound its time."
-    )
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
-    _add_summary(commands)
-    _add_compare(commands)
-    devices = commands.add_parser("devices", help="list the devices that a time bound can be had for", description=(
-        "List the devices that --device takes: memory bandwidth, peaks by precision, and where each is published."
-    ))  # fmt: skip
-    _add_devices_file(devices)
-    devices.set_defaults(run=_devices)
-    return parser
-
-
-def _add_command(commands: Any, name: str, words: str) -> argparse.ArgumentParser:
-    return commands.add_parser(
-        name,
-        help=words,
-        description=f"{words[0].upper()}{words[1:]}.",
-        epilog=_MODELS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-
-
-def _add_summary(commands: Any) -> None:
-    summary = _add_command(commands, "summary", "show one model, module by module")
-    summary.add_argument("model", metavar="MODEL")
-    _add_setup(summary)
-    summary.add_argument("--depth", type=_whole_number, metavar="D", help="levels of modules to show; all by default")
-    summary.add_argument(
-        "--sort", choices=tuple(SORTS), metavar="COLUMN", help=f"the largest first, by one of: {', '.join(SORTS)}"
-    )
-    _add_device(summary)
-    summary.add_argument(
-        "--plot",
-        type=_picture,
-        metavar="FILE",
-        help="draw the roofline and the accesses along the network; png|svg|pdf",
-    )
-    summary.set_defaults(run=_summary)
-
-
-def _add_compare(commands: Any) -> None:
-    compare = _add_command(commands, "compare", "show several models, a row each, and how they differ from the first")
-    compare.add_argument("model", metavar="MODEL", nargs="+")
-    _add_setup(compare)
-    _add_device(compare)
-    formats = compare.add_mutually_exclusive_group()
-    for name, words in (
-        ("csv", "comma-separated values, in base units and unrounded"),
-        ("json", "the same as a list of objects"),
-        ("markdown", "a table for GitHub"),
-        ("latex", "a table for a paper, with the package booktabs"),
-    ):
-        formats.add_argument(f"--{name}", dest="format", action="store_const", const=name, help=words)
-    compare.add_argument("--output", type=_writable, metavar="FILE", help="write the table to a file")
-    words = "draw GFLOPs against memory accesses, as png, svg or pdf"
-    compare.add_argument("--plot", type=_picture, metavar="FILE", help=words)
-    compare.set_defaults(run=_compare, format="text")
-
-
-def _add_setup(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--imgsz", "--img", "--img-size", type=_size, metavar="H [W]",
-        help="image size, rounded up to the model's stride; 640 by default, 224 for torchvision",
-    )  # fmt: skip
-    command.add_argument(
-        "--batch", "--batch-size", type=_whole_number, default=1, metavar="N", help="images at once; 1 by default"
-    )
-    command.add_argument(
-        "--inputs", type=_shape, nargs="+", default=[], metavar="N,C,H,W",
-        help="the shapes of all that the model's forward takes, one for each argument; goes before --imgsz and --batch",
-    )  # fmt: skip
-    command.add_argument("--half", action="store_true", help="in float16")
-    command.add_argument("--fuse", action="store_true", help="after model.fuse(), as YOLOv5 runs inference")
-
-
-def _add_device(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--device",
-        metavar="NAME",
-        help="bound the time on a device: a name that the command 'devices' lists, or 'this' to measure this machine",
-    )
-    _add_devices_file(command)
-
-
-def _add_devices_file(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--devices", metavar="FILE", help="a file with devices of your own, in the form of devices.yaml"
-    )
-
-
-def _size(words: str) -> Size:
-    """Read '640', or the '640 480' that ``_join_size`` has made of two arguments."""
-    sides = words.split()
-    try:
-        return as_size([int(side) for side in sides] * (2 if len(sides) == 1 else 1))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be one or two whole numbers from 1 up, not '{words}'") from None
-
-
-def _shape(words: str) -> Tuple[int, ...]:
-    if not re.fullmatch(r"0*[1-9]\d*([,x]0*[1-9]\d*)*", words):
-        raise argparse.ArgumentTypeError(f"must be a shape such as 1,3,640,640, not '{words}'")
-    return tuple(int(number) for number in re.split("[,x]", words))
-
-
-def _whole_number(words: str) -> int:
-    if not re.fullmatch(r"0*[1-9]\d*", words):
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1 up, not '{words}'")
-    return int(words)
-
-
-def _picture(words: str) -> Path:
-    from ..show.plots import SUFFIXES
-
-    if Path(words).suffix.lower() not in SUFFIXES:
-        raise argparse.ArgumentTypeError(f"'{words}' must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
-    return _writable(words)
-
-
-def _writable(words: str) -> Path:
-    """Check, before any work, that a file can be written, by opening it; what is in it is kept."""
-    path = Path(words)
-    new = not path.exists()
-    try:
-        with open(path, "ab"):
-            pass
-        if new:
-            path.unlink()
-    except OSError as error:
-        raise argparse.ArgumentTypeError(f"'{words}' can't be written: {error.strerror or error}") from None
-    return path
-
-
-def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Read the command line; MODELs may stand before and after options, which argparse by itself does not allow."""
-    parser = _parser()
-    arguments, rest = parser.parse_known_args(_join_size(argv))
-    if arguments.command == "compare" and not any(text.startswith("-") for text in rest):
-        arguments.model += rest
-    elif rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    return arguments
-
-
-def _join_size(argv: Sequence[str]) -> List[str]:
-    """Make one argument of ``--imgsz 640 480``: argparse would take the MODEL after ``--imgsz 640`` for the width."""
-    joined: List[str] = []
-    rest = list(argv)
-    while rest:
-        argument = rest.pop(0)
-        joined.append(argument)
-        if argument in ("--imgsz", "--img", "--img-size"):
-            sides: List[str] = []
-            while len(sides) < 2 and rest and re.fullmatch(r"[-+]?[\d.]+", rest[0]):
-                sides.append(rest.pop(0))
-            if sides:
-                joined[-1] = f"{argument}={' '.join(sides)}"
-    return joined
-
 
 # ---- what it does ----
 
@@ -403,10 +213,13 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 def _run(argv: Sequence[str]) -> int:
     try:
-        arguments = _parse(argv)
+        arguments = parse(argv)
     except SystemExit as leaving:  # after --help
         return int(leaving.code or 0)
-    return arguments.run(arguments)
+    return _COMMANDS[arguments.command](arguments)
+
+
+_COMMANDS = {"summary": _summary, "compare": _compare, "devices": _devices}
 
 
 def _discard(stream: TextIO) -> None:

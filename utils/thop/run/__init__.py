@@ -6,13 +6,14 @@ without values. The user's process does not notice, and the model does not eithe
 
 from .ambient import collector_paused
 from .blank import BlankBuildFailed, blank
-from .copier import NotCountable, Replica, unwrap
+from .copier import Replica
 from .light_copy import is_unused, light_copy
 from .observer import Observer
 from .parameters import lacks_shapes, look_at, parameter_sizes
 from .runner import Run, in_few_words, run
 from .schema import Effects, effects_of
 from .shape_tensor import WeakStorage, storage_of, tensors_in
+from .unwrapping import NotCountable, unwrap
 from .weights import is_weight
 
 __all__ = [

@@ -19,24 +19,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from .module_fields import ModuleFields
-from .reach import ATOMS, Reach, attributes_of, bound_owner, is_shared, referent, slots_of
-
-_PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-
-
-class NotCountable(RuntimeError):
-    """The model can't be counted as it is, neither without values nor with them; the message says what to do."""
-
-
-def unwrap(model: nn.Module) -> nn.Module:
-    """Take a model out of DataParallel, DistributedDataParallel and torch.compile."""
-    while True:
-        if isinstance(model, _PARALLEL):
-            model = model.module
-        elif "_orig_mod" in model._modules:
-            model = model._modules["_orig_mod"]  # type: ignore[assignment]
-        else:
-            return model
+from .reach import ATOMS, Reach, attributes_of, bound_owner, has_own_construction, is_shared, referent, slots_of
+from .saved_forward import SavedForward
+from .unwrapping import NotCountable, unwrap
 
 
 @dataclass
@@ -334,7 +319,7 @@ class Copier:
             for index in range(duplicate.size):
                 duplicate.flat[index] = self.value(original.flat[index])
             return duplicate
-        if _has_own_construction(kind) and kind is not RemovableHandle:
+        if has_own_construction(kind) and kind is not RemovableHandle:
             if hasattr(kind, "__del__"):
                 return original
             for part in attributes_of(original):
@@ -388,34 +373,6 @@ class Copier:
                     getattr(duplicate, "__dict__", {}).clear()
         self.husks, self.helpers, self.waiting, self.modules, self.unregistered = [], [], [], [], {}
         self.memo, self.originals, self.reach = {}, [], Reach()
-
-
-class SavedForward:
-    """A forward that somebody has kept: it is watched like a call of its module, unless it is part of one.
-
-    ``m._old_forward = m.forward; m.forward = wrapped``, where ``wrapped`` comes back to it, is the latter.
-    """
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
-
-    def __call__(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        from .shape_tensor import THREAD
-
-        if THREAD.run is None:
-            return self.function(module, *args, **kwargs)
-        return THREAD.run.calls.saved_forward(module, self.function, args, kwargs)
-
-
-def _has_own_construction(kind: type) -> bool:
-    """Say whether a class says how its objects are to be copied."""
-    return (
-        kind.__reduce_ex__ is not object.__reduce_ex__
-        or kind.__reduce__ is not object.__reduce__
-        or getattr(kind, "__getstate__", None) is not getattr(object, "__getstate__", None)
-        or hasattr(kind, "__deepcopy__")
-        or not kind.__flags__ & 0x200  # not made by a class statement
-    )
 
 
 _BASES = (tuple, frozenset, defaultdict, OrderedDict, dict, set, list, deque)

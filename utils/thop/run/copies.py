@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedTensorMixin
 
-from .copier import NotCountable
 from .modes import OperatorMode, no_torch_dispatch
 from .shape_tensor import CPU, META, NeedsValues, ShapeTensor, shape_tensor, storage_of, without_values
+from .unwrapping import NotCountable
 from .weights import mark_weight
 
 _SMALL_BUFFER = 4096

@@ -1,16 +1,8 @@
-"""The dispatch modes of a run: every ATen operator passes through one, on shapes alone or for real.
-
-On shapes, an operand without values makes a result without values: by a shape rule where there is one, by PyTorch's
-own meta kernel otherwise, and where only another view of the same memory is made, by PyTorch's own view. What depends
-on no input, such as ``torch.arange(n)`` or a small buffer, is a *constant*: it is computed as it stands, so that its
-value can be asked for, and means the same in whatever cache it lands. A constant that is written to with what has no
-value has none from then on.
-"""
+"""The dispatch mode of a run for real, and what both modes have in common: every ATen operator passes through one."""
 
 import weakref
 from contextlib import contextmanager
-from math import prod
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Set, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -18,26 +10,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from .ambient import autocast_is_on
 from .blame import is_of_a_kernel
-from .operator_rules import SHAPE_RULES, attention_rule
 from .schema import Effects, effects_of
 from .shape_tensor import (
-    META,
     NeedsValues,
     ShapeTensor,
-    alias,
     device_of,
     in_few_words,
     lacks_values,
-    on_meta,
-    shape_tensor,
     storage_of,
     tensors_in,
-    without_values,
 )
 from .weights import pass_on
-
-SMALL = 2**14
-"""Elements that a constant may have; a larger one is not worth its arithmetic."""
 
 _COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd  # type: ignore[attr-defined]
 _DRAWN_LIKE = {"aten::rand_like": Tensor.uniform_, "aten::randn_like": Tensor.normal_}
@@ -252,7 +235,7 @@ def _unobserved(*args: Any) -> None:
 _KNOWN_KINDS = (Tensor, ShapeTensor, nn.Parameter, getattr(nn, "Buffer", Tensor))
 
 
-def _is_foreign(tensor: Tensor) -> bool:
+def is_foreign(tensor: Tensor) -> bool:
     """Say whether a tensor is of a class that has its own way with operators, such as a nested one."""
     return type(tensor) not in _KNOWN_KINDS and not isinstance(tensor, nn.Parameter)
 
@@ -260,240 +243,7 @@ def _is_foreign(tensor: Tensor) -> bool:
 def _is_taken_apart(effects: Effects, args: Any, kwargs: Dict[str, Any]) -> bool:
     """Say whether a composite operator runs as others: not where CUDA, or a tensor's class, has a kernel for it."""
     tensors = tensors_in((*args, *kwargs.values()))
-    if any(map(_is_foreign, tensors)):
+    if any(map(is_foreign, tensors)):
         return False
     device = device_of(tensors) if effects.on_cuda else None
     return device is None or device.type != "cuda"
-
-
-class ShapeMode(OperatorMode):
-    """Runs operators on shapes, and for real where all operands are constants."""
-
-    on_shapes = True
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.rules = {id(func): rule for func, rule in SHAPE_RULES.items()}
-        self.quick = {key: rule for key, rule in self.rules.items() if rule is not attention_rule}
-
-    def compute(self, func: Any, effects: Effects, args: Any, kwargs: Dict[str, Any]) -> Any:
-        rule = self.rules.get(id(func))
-        out = NotImplemented if rule is None else rule(*args, **kwargs)
-        if out is NotImplemented:
-            tensors = tensors_in((*args, *kwargs.values()) if kwargs else args)
-            for tensor in filter(_is_foreign, tensors):
-                raise NeedsValues(f"{func._schema.name} meets a {type(tensor).__name__}")
-            if tensors and any(map(lacks_values, tensors)):
-                if effects.is_view:
-                    out = self._view(func, args, kwargs)
-                    self.own(out, is_view=True)
-                    return out
-                out = self._by_meta_kernel(func, effects, args, kwargs)
-            else:
-                return self._of_constants(func, effects, args, kwargs, tensors)
-        self.own(out)
-        return out
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Answer what is asked most, by a rule or with a view, in as few steps as can be; leave the rest."""
-        first: Any = args[0] if args else None
-        kind = type(first)
-        if kind is Tensor and not self.stand_ins and not first.is_meta and effects_of(func).is_plain_view:
-            with no_torch_function():  # of a constant
-                out = func(*args, **(kwargs or {}))
-                self.own(out, is_view=True)
-                pass_on(args, out)
-                self.report(func, args, kwargs or {}, out)
-            return out
-        if kind is not ShapeTensor and kind is not list:
-            return super().__torch_dispatch__(func, types, args, kwargs)
-        rule = self.quick.get(id(func))
-        if self.stand_ins or (rule is None and not effects_of(func).is_plain_view):
-            return super().__torch_dispatch__(func, types, args, kwargs)
-        kwargs = kwargs or {}
-        with no_torch_function():
-            try:
-                out = self._view(func, args, kwargs) if rule is None else rule(*args, **kwargs)
-            except Exception as error:
-                if is_of_a_kernel(error):
-                    self.fail(error)
-                raise
-            if out is not NotImplemented:
-                if type(out) is ShapeTensor:
-                    self.references.append(weakref.ref(out))
-                elif rule is not None:
-                    self.own(out)
-                if type(first) is not ShapeTensor or first._of_weights:
-                    pass_on(args, out)
-                self.report(func, args, kwargs, out)
-                return out
-        return super().__torch_dispatch__(func, types, args, kwargs)
-
-    def leftovers(self) -> List[Tensor]:
-        """Return those that nobody may hold after the run: constants mean the same in whatever cache they are."""
-        return [tensor for tensor in self.alive() if lacks_values(tensor)]
-
-    # ---- operands without values ----
-
-    def _view(self, func: Any, args: Any, kwargs: Dict[str, Any]) -> Any:
-        """Let PyTorch make the view; it shares the storage that is not there."""
-        with no_torch_dispatch():
-            out = func(*args, **kwargs)
-        if type(out) is Tensor and not out.is_meta:
-            return alias(out, args[0])
-        made = _map_tensors(out, lambda t: t if type(t) is ShapeTensor or t.is_meta else alias(t, args[0]))
-        self.own(made, is_view=True)
-        return made
-
-    def _by_meta_kernel(self, func: Any, effects: Effects, args: Any, kwargs: Dict[str, Any]) -> Any:
-        """Call the operator with all of its tensors on the meta device, and take the result's shape from there."""
-        tensors = tensors_in((*args, *kwargs.values()))
-        device = kwargs.get("device") or device_of(tensors)
-        self._refuse_absent(device, tensors)
-        originals: Dict[int, Tuple[Tensor, Tensor]] = {}
-
-        def to_meta(tensor: Tensor) -> Tensor:
-            meta = on_meta(tensor)
-            originals[id(meta)] = meta, tensor
-            return meta
-
-        if func is torch.ops.aten.index.Tensor:
-            args = (args[0], _without_masks(args[1]))
-        meta_args, meta_kwargs = _map_tensors(args, to_meta), _map_tensors(kwargs, to_meta)
-        if effects.has_device and ("device" in kwargs or not tensors):
-            meta_kwargs = {**{k: v for k, v in meta_kwargs.items() if k != "pin_memory"}, "device": META}
-        out = func(*meta_args, **meta_kwargs)
-        if effects.written:
-            self._written(func, effects, args, kwargs, originals)
-
-        def from_meta(tensor: Tensor) -> Tensor:
-            _, original = originals.get(id(tensor), (None, None))
-            if original is not None:
-                return original
-            if device is None or torch.device(device).type == "meta" or not tensor.is_meta:
-                return tensor
-            if tensor.layout is not torch.strided:
-                raise NeedsValues(f"{func._schema.name} makes a tensor of layout {tensor.layout}")
-            return shape_tensor(tensor.shape, tensor.stride(), tensor.dtype, torch.device(device))
-
-        return _map_tensors(out, from_meta)
-
-    @staticmethod
-    def _refuse_absent(device: Any, tensors: Sequence[Tensor]) -> None:
-        """Leave a move to a device that is not there to a real run, which says what PyTorch says."""
-        if device is None or torch.device(device).type != "cuda" or torch.cuda.is_available():
-            return
-        if not any(tensor.is_cuda for tensor in tensors):
-            raise NeedsValues("no CUDA device is available")
-
-    def _written(self, func: Any, effects: Effects, args: Any, kwargs: Any, originals: Dict[int, Any]) -> None:
-        """Follow what was written to: shapes that have changed, and constants that have lost their values."""
-        resized = any(meta.shape != t.shape or meta.stride() != t.stride() for meta, t in originals.values())
-        if resized:
-            if torch.Tag.inplace_view not in getattr(func, "tags", ()):
-                raise NeedsValues(f"{func._schema.name} resizes a tensor")
-            with no_torch_dispatch():
-                func(*args, **kwargs)
-        for index, name in effects.written:
-            for tensor in tensors_in((args[index] if index < len(args) else kwargs.get(name),)):
-                if not lacks_values(tensor):
-                    self._forget_values(tensor)
-
-    def _forget_values(self, constant: Tensor) -> None:
-        """Make a constant, and all that share its memory, tensors without values from here on."""
-        storage = storage_of(constant)._cdata
-        if not self.is_own(constant):
-            self._stand_in_for(constant)
-            owner, whole = self.stand_ins[storage]
-            self.stand_ins[storage] = owner, without_values(whole)
-            return
-        for tensor in self.alive():
-            if type(tensor) is not ShapeTensor and not tensor.is_meta and storage_of(tensor)._cdata == storage:
-                tensor.__class__ = ShapeTensor
-        constant.__class__ = ShapeTensor
-
-    def _like_stand_in(self, view: Tensor, whole: Tensor) -> Tensor:
-        return alias(view, whole) if type(whole) is ShapeTensor and type(view) is not ShapeTensor else view
-
-    # ---- constants ----
-
-    def _of_constants(
-        self, func: Any, effects: Effects, args: Any, kwargs: Dict[str, Any], tensors: List[Tensor]
-    ) -> Any:
-        """Compute what depends on no input, if it is small; random numbers are not computed at all."""
-        if effects.random or not (effects.is_view or self._stays_small(func, effects, args, kwargs, tensors)):
-            rule = self.rules.get(id(func))
-            if rule is not None and not effects.written:
-                out = rule(*_map_tensors(args, without_values), **kwargs)
-                if out is not NotImplemented:
-                    self.own(out)
-                    return out
-            out = self._by_meta_kernel(func, effects, args, self._somewhere(effects, kwargs, tensors))
-            self.own(out)
-            return out
-        if effects.written:
-            args, kwargs = self._protected(effects, args, kwargs)
-        out = func(*args, **kwargs)
-        self.own(out, effects.is_view)
-        return out
-
-    @staticmethod
-    def _somewhere(effects: Effects, kwargs: Dict[str, Any], tensors: Sequence[Tensor]) -> Dict[str, Any]:
-        """Name the device of a result that is made from nothing."""
-        if effects.has_device and not tensors and kwargs.get("device") is None:
-            return {**kwargs, "device": torch.device("cpu")}
-        return kwargs
-
-    def _stays_small(
-        self, func: Any, effects: Effects, args: Any, kwargs: Dict[str, Any], tensors: Sequence[Tensor]
-    ) -> bool:
-        """Say whether neither the operands nor the result are too large to be computed."""
-        bound = _size_bound(func, effects, args, tensors)
-        if bound is not None:
-            return bound <= SMALL
-        try:
-            kwargs = self._somewhere(effects, kwargs, tensors)
-            out = self._by_meta_kernel(func, effects._replace(written=()), args, kwargs)
-        except Exception:
-            return True  # how large it gets depends on values, which are known
-        return sum(tensor.numel() for tensor in tensors_in((out,))) <= SMALL
-
-
-def _size_bound(func: Any, effects: Effects, args: Any, tensors: Sequence[Tensor]) -> Optional[int]:
-    """Return how many elements operands and result have at most, or None where only PyTorch's kernel can tell."""
-    if not tensors:
-        if args and isinstance(args[0], (list, tuple)):
-            return prod(args[0])
-        if func._schema.name == "aten::arange" and all(isinstance(bound, (int, float)) for bound in args):
-            start, end, step = (0, *args, 1) if len(args) == 1 else (*args, 1)[:3]
-            return abs(int((end - start) / (step or 1))) + 1
-        return None
-    sizes = [tensor.numel() for tensor in tensors]
-    if sum(sizes) > SMALL:
-        return sum(sizes)
-    if effects.has_sizes:
-        return prod(args[1]) if func._schema.name.startswith("aten::new_") else None
-    of_one_shape = len({tensor.shape for tensor in tensors if tensor.dim()}) <= 1
-    if of_one_shape or func._schema.name in ("aten::cat", "aten::stack"):
-        return sum(sizes)
-    return prod(sizes) if prod(sizes) <= SMALL else None
-
-
-def _without_masks(indices: Sequence[Any]) -> List[Any]:
-    """Replace masks whose values are known by the indices that they stand for."""
-    found: List[Any] = []
-    for index in indices:
-        is_mask = isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8) and not lacks_values(index)
-        found.extend(index.nonzero().unbind(1) if is_mask else (index,))
-    return found
-
-
-def _map_tensors(value: Any, function: Callable[[Tensor], Any]) -> Any:
-    """Apply a function to the tensors of an operator's arguments or results."""
-    if isinstance(value, Tensor):
-        return function(value)
-    if isinstance(value, (list, tuple)):
-        return type(value)([_map_tensors(part, function) for part in value])
-    if isinstance(value, dict):
-        return {name: _map_tensors(part, function) for name, part in value.items()}
-    return value

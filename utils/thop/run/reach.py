@@ -60,6 +60,17 @@ def slots_of(kind: type) -> Tuple[str, ...]:
     )
 
 
+def has_own_construction(kind: type) -> bool:
+    """Say whether a class says how its objects are to be copied."""
+    return (
+        kind.__reduce_ex__ is not object.__reduce_ex__
+        or kind.__reduce__ is not object.__reduce__
+        or getattr(kind, "__getstate__", None) is not getattr(object, "__getstate__", None)
+        or hasattr(kind, "__deepcopy__")
+        or not kind.__flags__ & 0x200  # not made by a class statement
+    )
+
+
 def attributes_of(value: Any) -> List[Any]:
     """Return what an object's attributes hold, its class's properties left alone."""
     found = list(getattr(value, "__dict__", {}).values())

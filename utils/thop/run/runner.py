@@ -17,12 +17,14 @@ from torch import Tensor, nn
 from .ambient import Ambient, PythonRandom
 from .blame import is_for_lack_of_values
 from .calls import CALLS_OF_MODULES, Calls
-from .copier import Copier, NotCountable, Replica
+from .copier import Copier, Replica
 from .copies import CopyTensor, real_copies, shape_copies
-from .modes import OperatorMode, ShapeMode
+from .modes import OperatorMode
 from .observer import Observer
+from .shape_mode import ShapeMode
 from .shape_tensor import THREAD, NeedsValues, in_few_words
 from .surroundings import Surroundings, evict
+from .unwrapping import NotCountable
 from .whole import WholeOperators
 
 Observe = Callable[[Replica], Observer]
