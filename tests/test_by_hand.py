@@ -4,7 +4,7 @@ from typing import Any, Dict
 
 import pytest
 import torch
-from test_profile import assert_same_state, state
+from states import assert_same_state, state
 from torch import Tensor, nn
 
 import utils.thop as thop

@@ -9,6 +9,7 @@ import pytest
 import thop as reference
 import torch
 import torchvision
+from states import assert_same_state, state
 from torch import Tensor, nn
 
 from utils.thop import clever_format, dfs_count, profile
@@ -41,22 +42,6 @@ def rows(tree: Any, prefix: str = "") -> Dict[str, Tuple[float, ...]]:
         flat[prefix + name] = tuple(totals)
         flat.update(rows(children, f"{prefix}{name}."))
     return flat
-
-
-def state(model: nn.Module) -> Any:
-    """Everything of a model that measuring must not change."""
-    tensors = {k: v.clone() for k, v in model.state_dict().items()}
-    modules = [(type(m), m.training, list(m.__dict__), list(m._forward_hooks.values())) for m in model.modules()]
-    numpy_state: Any = numpy.random.get_state()
-    return [tensors, modules, torch.get_rng_state(), random.getstate(), numpy_state[1].tolist()]
-
-
-def assert_same_state(model: nn.Module, before: Any) -> None:
-    tensors, modules, torch_random, python_random, numpy_random = state(model)
-    assert tensors.keys() == before[0].keys()
-    assert all(torch.equal(tensors[k], before[0][k]) for k in tensors)
-    assert modules == before[1]
-    assert torch.equal(torch_random, before[2]) and python_random == before[3] and numpy_random == before[4]
 
 
 @pytest.mark.parametrize("name, kernel, output", [("n", 1_861_888, 38_391_600), ("s", 7_215_616, 74_641_200)])

@@ -7,7 +7,7 @@ from typing import Any, Dict, List, Tuple
 import pytest
 import torch
 import torchvision
-from test_profile import assert_same_state, state
+from states import assert_same_state, state
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode

@@ -18,7 +18,7 @@ import numpy
 import pytest
 import torch
 import torchvision
-from test_profile import assert_same_state, state
+from states import assert_same_state, state
 from torch import Tensor, nn
 
 from utils.thop import profile, traffic

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torchvision
 from releases import ALL_CFGS
-from test_profile import assert_same_state, state
+from states import assert_same_state, state
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, weight_norm
 

@@ -13,5 +13,5 @@ if not give_way(__name__):
     from .by_hand import add_hooks, remove_hooks
     from .hooks import register_hooks
     from .profile import dfs_count, profile
-    from .show.units import clever_format
     from .traffic import traffic
+    from .units import clever_format

@@ -12,8 +12,8 @@ from ..run import in_few_words
 from ..show.comparison import Row, bound_all, dtypes_used, to_csv, to_json
 from ..show.comparison_table import latex_comparison, markdown_comparison, text_comparison
 from ..show.report import ModelInfo
-from ..show.units import readable_bytes, scaled
 from ..traffic import Traffic
+from ..units import readable_bytes, scaled
 from .arguments import PROGRAM, BadInput, parse
 from .checkout import ModelError
 from .compare import count_all

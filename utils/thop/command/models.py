@@ -18,8 +18,8 @@ from ..profile import profile
 from ..run import blank, in_few_words
 from ..run.inputs import Size, fitting_size, image_size, images_for
 from ..show.report import ModelInfo
-from ..show.units import dtype_name
 from ..traffic import Traffic, traffic
+from ..units import dtype_name
 from .checkout import DARKNET, NO_CFG, ModelError, alone, build_cfg, fuse, load_weights, read_cfg
 
 CFG = (".yaml", ".yml", DARKNET)

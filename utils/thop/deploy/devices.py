@@ -11,7 +11,7 @@ from typing import Any, Dict, Iterable, Mapping, Optional, Sequence, Union
 import torch
 
 from ..run import in_few_words
-from ..show.units import dtype_name
+from ..units import dtype_name
 from .machine import MeasureError, measure
 
 PathLike = Union[str, "os.PathLike[str]"]

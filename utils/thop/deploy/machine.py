@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Seq
 import torch
 
 from ..run import in_few_words
-from ..show.units import dtype_name
+from ..units import dtype_name
 
 COPY_SECONDS = 0.2
 PRODUCT_SECONDS = 0.3

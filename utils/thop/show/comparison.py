@@ -10,7 +10,7 @@ import torch
 from ..deploy.bound import TimeBound, time_bound
 from ..deploy.devices import Device, DeviceError
 from ..traffic import Traffic
-from .units import kinds_not_counted
+from ..units import kinds_not_counted
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -1,15 +1,13 @@
 """Room for names beside points: none on another or over the edge, on as few marks and lines as can be.
 
 Every name has the same places to choose from, around its mark and further away, and each place has a price: distance,
-and what it covers. What all names together pay is made small by simulated annealing, as in Christensen, Marks and
-Shieber, An Empirical Study of Algorithms for Point-Feature Label Placement (ACM Transactions on Graphics, 1995). The
-same input gives the same picture.
+and what it covers. One after the other takes the cheapest that is left. The same input gives the same picture.
 """
 
 import math
 import random
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Dict, List, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Sequence, Tuple
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,11 +22,9 @@ _MARGIN = 0.7  # points around a name that stay free
 _NEVER = 2000.0  # the price of being left out, where that shall not be
 _DOUBT = 25.0  # the price of leaving it open whose name it is
 _STACK = 5
-_PLACES, _SHARE = 3000, 30  # how many are searched, of all names together, and of one at least: the fewer, the faster
-_MOVES = 80000
-_HOT, _COLD = 40.0, 1.0  # how much dearer a place may be that is still tried now and then, at first and at last
-_SOFT = 150.0  # the price at first of covering another name, or of crossing its line
-_ROUNDS = 4
+_THRIFT = 6  # the higher, the rarer is a dear place
+_TRIES = 600  # names in orders by chance, of all such orders together
+_SETTLED = 100  # names in the best of these, which are improved
 
 
 @dataclass
@@ -184,100 +180,63 @@ def _directions() -> Tuple[Any, Any, Any, Any]:
 
 
 def _arrange(names: Sequence[_Name], unnamed: float) -> Dict[int, int]:
-    """Choose a place for each name so that none clash and the sum of prices is low; leave out those that find none.
+    """Let each name take the cheapest place that those before it leave, in several orders; the best of these stays.
 
-    ``unnamed`` is the price of being left out. Whoever finds none among the cheapest places, to which the search is
-    limited, has a second chance among all.
+    ``unnamed`` is the price of being left out. By chance a name takes a dearer place, and leaves one to others.
     """
-    import numpy as np
+    numbers = list(range(len(names)))
+    draw = random.Random(0)
+    fewest = sorted(numbers, key=lambda i: len(names[i].prices))
+    tried = [_take_in_turn(names, fewest, lambda: 0.0)]
+    for _ in range(_TRIES // max(len(names), 1)):
+        tried.append(_take_in_turn(names, draw.sample(numbers, len(numbers)), lambda: draw.random() ** _THRIFT))
 
-    share = max(_SHARE, _PLACES // max(len(names), 1))
-    nowhere = np.full((1, 4), -1e6)
-    boxes = [np.concatenate([name.boxes[:share], nowhere]) for name in names]
-    lines = [np.concatenate([name.lines[:share], -nowhere]) for name in names]
-    prices = [np.append(name.prices[:share], unnamed) for name in names]
-    found = _search(prices, _clashes(boxes, lines), 1.25 * unnamed)
-    chosen = {i: place for i, place in enumerate(found) if place < len(prices[i]) - 1}
-    for i, name in enumerate(names):
-        if i not in chosen:
-            taken_boxes = np.array([names[j].boxes[place] for j, place in chosen.items()]).reshape(-1, 4)
-            taken_lines = np.array([names[j].lines[place] for j, place in chosen.items()]).reshape(-1, 4)
-            free = ~_clash(name.boxes, name.lines, taken_boxes, taken_lines).any(axis=1)
-            if free.any():
-                chosen[i] = int(free.argmax())
+    def price(chosen: Dict[int, int]) -> float:
+        paid = sum(float(names[i].prices[place]) for i, place in chosen.items())
+        return paid + unnamed * (len(names) - len(chosen))
+
+    tried.sort(key=price)
+    return min([_settled(names, chosen) for chosen in tried[: max(1, _SETTLED // max(len(names), 1))]], key=price)
+
+
+def _settled(names: Sequence[_Name], chosen: Dict[int, int]) -> Dict[int, int]:
+    """Let each name move to the cheapest place that all others leave, three times over."""
+    for _ in range(3):
+        for i in range(len(names)):
+            others = {j: place for j, place in chosen.items() if j != i}
+            boxes = _rows([names[j].boxes[place] for j, place in others.items()])
+            lines = _rows([names[j].lines[place] for j, place in others.items()])
+            free = ~_clash(names[i].boxes, names[i].lines, boxes, lines).any(axis=1)
+            chosen = {**others, i: int(free.argmax())} if free.any() else others
     return chosen
 
 
-def _clashes(boxes: Sequence[Any], lines: Sequence[Any]) -> Any:
-    """Which places of different names can't be taken together, over the places of all."""
+def _rows(rows: Sequence[Any]) -> Any:
+    """Put rows of four numbers into an array, which may be empty."""
     import numpy as np
 
-    all_boxes, all_lines = (np.concatenate([np.zeros((0, 4)), *each]) for each in (boxes, lines))
-    clashes = np.zeros((len(all_boxes), len(all_boxes)), dtype=bool)
-    first = 0
-    for these_boxes, these_lines in zip(boxes, lines):
-        end = first + len(these_boxes)
-        clashes[first:end, end:] = _clash(these_boxes, these_lines, all_boxes[end:], all_lines[end:])
-        first = end
-    return clashes | clashes.T
+    return np.array(rows).reshape(-1, 4)
+
+
+def _take_in_turn(names: Sequence[_Name], order: Sequence[int], luck: Callable[[], float]) -> Dict[int, int]:
+    """Let each name take one of the places that are free by then; ``luck``, 0 to 1, says how far from the cheapest."""
+    import numpy as np
+
+    boxes, lines = _rows([]), _rows([])
+    chosen: Dict[int, int] = {}
+    for i in order:
+        name = names[i]
+        free = np.flatnonzero(~_clash(name.boxes, name.lines, boxes, lines).any(axis=1))
+        if len(free):
+            place = chosen[i] = int(free[int(luck() * len(free))])
+            boxes, lines = np.vstack([boxes, name.boxes[place]]), np.vstack([lines, name.lines[place]])
+    return chosen
 
 
 def _clash(boxes: Any, lines: Any, other_boxes: Any, other_lines: Any) -> Any:
     """Whether each of the places covers each of the others, or either's line touches the other or its line."""
     touches = (_overlaps(boxes, other_boxes) > 0) | _hits(lines, other_boxes) | _hits(other_lines, boxes).T
     return touches | _cross(lines, other_lines)
-
-
-class _Choice:
-    """Which place each name has taken; places of all names are numbered through, the last of each is to be left out.
-
-    rivals: how many other names stand in the way of each place.
-    """
-
-    def __init__(self, prices: Sequence[Any], clashes: Any, clash: float) -> None:
-        import numpy as np
-
-        self.clash = clash
-        self.ends = np.cumsum([0] + [len(each) for each in prices])
-        self.prices = np.concatenate([np.zeros(0), *prices])
-        self.clashes = clashes
-        self.rivals = np.zeros(len(self.prices))
-        self.taken = [int(end) - 1 for end in self.ends[1:]]
-
-    def take(self, name: int, place: int) -> None:
-        """Let a name have another place."""
-        self.rivals += self.clashes[place].astype(float) - self.clashes[self.taken[name]]
-        self.taken[name] = place
-
-    def settle(self, name: int) -> None:
-        """Let a name have its cheapest place as the others are."""
-        first, end = self.ends[name : name + 2]
-        self.take(name, int(first + (self.prices[first:end] + self.clash * self.rivals[first:end]).argmin()))
-
-
-def _search(prices: Sequence[Any], clashes: Any, clash: float) -> List[int]:
-    """Choose a place for each name: its cheapest if all can have that, else what simulated annealing finds.
-
-    ``prices`` has the places of each name, the cheapest first, and the last to be left out; ``clashes`` says of each
-    two of all places whether they can't both be taken, ``clash`` is what it costs if they are.
-    """
-    choice, names = _Choice(prices, clashes, clash), range(len(prices))
-    for name in names:
-        choice.settle(name)
-    draw = random.Random(0).random
-    moves = _MOVES if any(place != first for place, first in zip(choice.taken, choice.ends)) else 0
-    for step in range(moves):
-        heat, rivalry = _HOT * (_COLD / _HOT) ** (step / moves), _SOFT * (clash / _SOFT) ** (step / moves)
-        name = int(draw() * len(names))
-        first, end = choice.ends[name : name + 2]
-        old, new = choice.taken[name], int(first + draw() ** 2 * (end - first))
-        dearer = choice.prices[new] - choice.prices[old] + rivalry * (choice.rivals[new] - choice.rivals[old])
-        if dearer <= 0 or draw() < math.exp(-dearer / heat):
-            choice.take(name, new)
-    for _ in range(_ROUNDS):
-        for name in names:
-            choice.settle(name)
-    return [int(place - first) for place, first in zip(choice.taken, choice.ends)]
 
 
 def _overlaps(boxes: Any, others: Any) -> Any:

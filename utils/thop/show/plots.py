@@ -8,7 +8,7 @@ import math
 import os
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING, Dict, NamedTuple, Sequence, Union
+from typing import TYPE_CHECKING, Dict, List, NamedTuple, Sequence, Union
 
 from ..deploy.bound import TimeBound
 from ..traffic import Traffic
@@ -25,7 +25,9 @@ SUFFIXES = (".png", ".svg", ".pdf")
 _NO_DATE: Dict[str, Dict[str, None]] = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 _GUTTER = 0.2  # inches between two columns
 _HEIGHT = 2.2  # of the roofline
-_FEW = 30  # models; of more, marks are smaller and names stay nearer to them
+_NAMED = 12  # models that stand with their names; more have numbers
+_FEW = 30  # models; of more, marks are smaller
+_LINE = 0.13  # inches of a line in the list of names
 
 
 class Point(NamedTuple):
@@ -70,31 +72,43 @@ def _write_title(figure: "Figure", name: str, bound: TimeBound) -> None:
 
 
 def comparison_figure(points: Sequence[Point]) -> "Figure":
-    """Draw models by GFLOPs and memory accesses, with their names; those without room for one are counted below.
+    """Draw models by GFLOPs and memory accesses; where there are many, by numbers that a list below explains.
 
     Points must be finite. An axis is logarithmic where its largest value is more than 30 times its smallest.
     """
     with own_settings():
-        figure = new_figure(COLUMN, 3.1)
-        axes = new_axes(figure, 0.48, 0.48, COLUMN - 0.62, 2.56)
+        listed = _listed(points) if len(points) > _NAMED else []
+        below = _LINE * (len(listed) + 1) if listed else 0.0
+        figure = new_figure(COLUMN, 3.1 + below)
+        axes = new_axes(figure, 0.48, 0.48 + below, COLUMN - 0.62, 2.56)
         xs, ys = [point.gflops for point in points], [point.accesses / 1e6 for point in points]
         fit_axis(axes, "x", xs)
         fit_axis(axes, "y", ys)
         axes.set_xlabel("GFLOPs")
         axes.set_ylabel("memory accesses (M)")
         axes.grid(True)
-        few = len(points) <= _FEW
-        area = 18 if few else 9
+        area = 18 if len(points) <= _FEW else 9
         axes.scatter(xs, ys, s=area, linewidths=0.4, zorder=3, gid="models", **ARITHMETIC)
         placement, radius = Placement(axes), math.sqrt(area) / 2
         for x, y in zip(xs, ys):
             placement.avoid_mark(x, y, radius)
-        names = [(cut(point.name, 36), x, y, radius) for point, x, y in zip(points, xs, ys)]
-        unnamed = placement.write(names, dearest=95 if few else 45)
+        texts = [str(i + 1) if listed else cut(point.name, 36) for i, point in enumerate(points)]
+        unnamed = placement.write([(text, x, y, radius) for text, x, y in zip(texts, xs, ys)], dearest=95)
+        for line, row in enumerate(listed):
+            for column, text in enumerate(row):
+                at = (0.02 + 0.5 * column, (below + 0.1 - _LINE * (line + 0.5)) / (3.1 + below))
+                figure.text(*at, text, ha="left", va="center")
         if unnamed:
-            text = f"{unnamed} of {len(points)} models are without a name, for want of room"
+            text = f"{unnamed} of {len(points)} models are without a {'number' if listed else 'name'}, for want of room"
             figure.text(0.99, 0.01, text, ha="right", va="bottom", style="italic")
     return figure
+
+
+def _listed(points: Sequence[Point]) -> List[List[str]]:
+    """Write the models' numbers and names in two columns, in the order of the numbers down each."""
+    names = [f"{i}  {cut(point.name, 24)}" for i, point in enumerate(points, 1)]
+    rows = -(-len(names) // 2)
+    return [names[i::rows] for i in range(rows)]
 
 
 def save_figure(figure: "Figure", path: PathLike) -> None:

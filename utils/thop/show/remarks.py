@@ -6,9 +6,9 @@ from torch import nn
 
 from ..profile import Profile
 from ..traffic import Traffic
+from ..units import readable_bytes
 from .table import View, part
 from .tree import ITSELF, Node, Row, addends, choose
-from .units import readable_bytes
 
 _MOST_NAMES = 6
 _FEWEST_MODULES = 4

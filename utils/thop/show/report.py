@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional,
 from ..profile import Profile
 from ..run import in_few_words
 from ..traffic import Traffic
+from ..units import readable, readable_bytes
 from .html_table import html_message, html_table
 from .remarks import findings, reservations
 from .table import View, markdown_table, text_table
 from .tree import Node, Row, addends, check_choice, choose, module_tree
-from .units import readable, readable_bytes
 
 if TYPE_CHECKING:
     from os import PathLike

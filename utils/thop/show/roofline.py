@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Sequence, Tuple
 from ..deploy.bound import LayerBound, TimeBound
 from ..deploy.devices import Device
 from ..traffic import Traffic
+from ..units import dtype_name
 from .drawing import (
     ARITHMETIC,
     DPI,
@@ -25,7 +26,6 @@ from .drawing import (
     write_instead,
 )
 from .placement import Placement
-from .units import dtype_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

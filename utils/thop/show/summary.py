@@ -17,10 +17,10 @@ from ..profile import Layer, Profile, profile
 from ..run import in_few_words, unwrap
 from ..run.inputs import Size, as_size, fitting_size, image_size, images_for, resized
 from ..traffic import traffic
+from ..units import kinds_not_counted
 from .asked import UNSAID, Asked, understand
 from .beside import Listener, beside
 from .report import ModelInfo, accesses, check_choice
-from .units import kinds_not_counted
 
 DEFAULT: Size = (640, 640)
 _SMALL_IMAGE = 128 * 128

@@ -5,8 +5,8 @@ import textwrap
 from dataclasses import dataclass
 from typing import Callable, List, Optional, Sequence
 
+from ..units import readable, readable_bytes
 from .tree import ITSELF, Numbers, Row, addends
-from .units import readable, readable_bytes
 
 WIDTH = 100  # columns of a terminal
 _MARKED = 5

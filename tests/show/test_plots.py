@@ -480,15 +480,18 @@ def test_models_stand_where_they_belong_and_names_keep_clear(name: str) -> None:
     places, sizes = offsets(axes, "models")
     assert places == [pytest.approx((point.gflops, point.accesses / 1e6)) for point in points]
     named = names_in(axes)
-    assert len(set(named)) == len(named) and set(named) <= {point.name for point in points}
-    if len(points) <= 10:
-        assert len(named) == len(points) and not figure.texts
-    else:
+    many = len(points) > 12
+    expected = [str(i + 1) for i in range(len(points))] if many else [point.name for point in points]
+    assert len(set(named)) == len(named) and set(named) <= set(expected)
+    listed = [text.get_text() for text in figure.texts]
+    if many:
+        assert {f"{i}  {point.name}" for i, point in enumerate(points, 1)} <= set(listed)
         missing = len(points) - len(named)
-        assert words(figure.texts) == (
-            f"{missing} of {len(points)} models are without a name, for want of room" if missing else ""
-        )
-        assert len(named) >= 20
+        told = f"{missing} of {len(points)} models are without a number, for want of room"
+        assert len(listed) == len(points) + bool(missing) and (told in listed) == bool(missing)
+        assert len(named) >= (30 if len(points) == 30 else 75)
+    else:
+        assert len(named) == len(points) and not figure.texts
     check_texts(figure)
     assert figure.get_size_inches()[0] == pytest.approx(3.4)
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("GFLOPs", "memory accesses (M)")

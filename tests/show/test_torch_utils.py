@@ -11,7 +11,7 @@ import pytest
 import torch
 import torchvision
 from releases import ROOT
-from test_profile import assert_same_state, state
+from states import assert_same_state, state
 from torch import Tensor, nn
 
 from utils.torch_utils import model_info, profile
