@@ -1,11 +1,10 @@
-"""The comparison for readers: one grid of cells, written as text, as Markdown and as LaTeX."""
+"""The comparison for readers: which columns there are, in which units, and the sentences below."""
 
-import textwrap
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from .comparison import Row, difference
-from .table import cut_left, escaped
+from .grid import Grid, Head, Line, to_latex, to_markdown, to_text
 
 WIDTH = 120  # columns of the text
 _FAR_APART = 1e5
@@ -58,32 +57,7 @@ _COLUMNS = (
 )
 
 
-@dataclass
-class Line:
-    """A row's cells: texts, numbers, how many per cent these are from the first row's, or why there are none."""
-
-    left: List[str]
-    cells: List[str]
-    differences: List[str]
-    error: str
-
-
-@dataclass
-class Grid:
-    """All cells as texts; left: the headings of the columns of texts, the model's name first."""
-
-    left: List[str]
-    headings: List[str]
-    units: List[str]
-    lines: List[Line] = field(default_factory=list)
-
-    @property
-    def indent(self) -> List[str]:
-        """Empty cells below the texts."""
-        return [""] * len(self.left)
-
-
-def grid(rows: Sequence[Row]) -> Grid:
+def grid_of(rows: Sequence[Row]) -> Grid:
     """Lay out the cells; the input is a column of its own where not all have the same."""
     numbers = [row.numbers() for row in rows]
     timed = any(row.bound for row in rows)
@@ -91,19 +65,20 @@ def grid(rows: Sequence[Row]) -> Grid:
     inputs = _inputs(rows)
     several = len({text for text in inputs if text}) > 1
     units, columns = zip(*(column.shown([values.get(column.key) for values in numbers]) for column in shown))
-    headings = [column.heading for column in shown]
-    found = Grid(["model"] + ["input"] * several, headings + ["binds"] * timed, [*units] + [""] * timed)
+    heads = [Head("model", is_text=True)] + [Head("input", is_text=True)] * several
+    texts = len(heads)
+    heads += [Head(column.heading, unit) for column, unit in zip(shown, units)] + [Head("binds")] * timed
+    lines = []
     for i, row in enumerate(rows):
         cells = [column[i] for column in columns]
         differences: List[str] = []
         if i and row.traffic and numbers[0]:
             differences = [_per_cent(difference(numbers[i].get(c.key), numbers[0].get(c.key))) for c in shown]
-        if timed:
-            cells.append(row.bound.binds if row.bound else "")
-            differences += [""] * bool(differences)
+            differences = [""] * texts + differences + [""] * timed
+        cells += [row.bound.binds if row.bound else ""] * timed
         left = [_named(row), inputs[i]] if several else [_named(row)]
-        found.lines.append(Line(left, cells, differences, "" if row.traffic else row.error))
-    return found
+        lines.append(Line([*left, *cells], differences, error="" if row.traffic else row.error))
+    return Grid(heads, lines, notes=notes(rows))
 
 
 def _named(row: Row) -> str:
@@ -144,111 +119,19 @@ def notes(rows: Sequence[Row]) -> List[str]:
     return found + [f"{', '.join(models)}: {remark}." for remark, models in remarks.items()]
 
 
-# ---- plain text ----
-
-
 def text_comparison(rows: Sequence[Row]) -> str:
     """The comparison for a terminal, with the differences below the numbers that they belong to."""
-    table = grid(rows)
-    head = [[*table.left, *table.headings], [*table.indent, *table.units]]
-    body = [[*line.left, *line.cells] for line in table.lines]
-    body += [[*table.indent, *line.differences] for line in table.lines if line.differences]
-    layout = _Layout([max(map(len, column)) for column in zip(*head, *body)], len(table.left))
-    lines = [*map(layout.line, head), layout.rule]
-    for line in table.lines:
-        if line.error:
-            lines += _reason(layout.name(line.left[0]), line.error)
-            continue
-        lines.append(layout.line([*line.left, *line.cells]))
-        if line.differences:
-            lines.append(layout.line([*table.indent, *line.differences]))
-    wrapped = [part for note in notes(rows) for part in textwrap.wrap(note, WIDTH, break_on_hyphens=False)]
-    return "\n".join([*lines, layout.rule, *wrapped]) + "\n"
-
-
-def _reason(name: str, error: str) -> List[str]:
-    """Say why a model was not counted, all of it: the name of what is missing often comes last."""
-    first = f"{name}  "
-    later, text = " " * len(first), f"not counted: {error}"
-    return textwrap.wrap(text, WIDTH, initial_indent=first, subsequent_indent=later, break_on_hyphens=False)
-
-
-class _Layout:
-    """Puts cells into columns; names are cut, from the left, where the columns would not fit."""
-
-    def __init__(self, widths: List[int], texts: int) -> None:
-        self.texts = texts
-        self.gap = 2 if sum(widths) + 2 * (len(widths) - 1) <= WIDTH else 1
-        room = WIDTH - sum(widths[1:]) - self.gap * (len(widths) - 1)
-        self.widths = [min(widths[0], max(room, 12)), *widths[1:]]
-
-    @property
-    def rule(self) -> str:
-        return "-" * (sum(self.widths) + self.gap * (len(self.widths) - 1))
-
-    def name(self, text: str) -> str:
-        return cut_left(text, self.widths[0]).ljust(self.widths[0])
-
-    def line(self, cells: Sequence[str]) -> str:
-        padded = [
-            cell.ljust(w) if i < self.texts else cell.rjust(w) for i, (cell, w) in enumerate(zip(cells, self.widths))
-        ]
-        return (" " * self.gap).join([self.name(cells[0]), *padded[1:]]).rstrip()
-
-
-# ---- Markdown ----
+    return to_text(grid_of(rows), WIDTH) + "\n"
 
 
 def markdown_comparison(rows: Sequence[Row]) -> str:
     """The comparison as GitHub reads it, with the differences in the cells."""
-    table = grid(rows)
-    units = [f" ({unit})" if unit else "" for unit in table.units]
-    lines = [[*table.left, *(heading + unit for heading, unit in zip(table.headings, units))]]
-    lines.append(["---"] * len(table.left) + ["---:"] * len(table.headings))
-    for line in table.lines:
-        cells = line.cells
-        if line.differences:
-            cells = [f"{cell} ({more})" if more else cell for cell, more in zip(cells, line.differences)]
-        if line.error:
-            cells = [f"not counted: {escaped(line.error)}", *[""] * (len(cells) - 1)]
-        lines.append([*map(escaped, line.left), *cells])
-    body = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-    return "\n\n".join([body, *map(escaped, notes(rows))]) + "\n"
-
-
-# ---- LaTeX ----
+    return to_markdown(grid_of(rows))
 
 
 def latex_comparison(rows: Sequence[Row]) -> str:
-    """The comparison as a ``tabular`` for the package booktabs, with the notes as comments below it."""
-    table = grid(rows)
-    texts, numbers = len(table.left), len(table.headings)
-    units = [f"({unit})" if unit else "" for unit in table.units]
-    lines = [f"\\begin{{tabular}}{{{'l' * texts}{'r' * numbers}}}", "\\toprule"]
-    lines += [_latex_row([*table.left, *table.headings]), _latex_row([*table.indent, *units]), "\\midrule"]
-    for line in table.lines:
-        if line.error:
-            reason = f"\\multicolumn{{{texts + numbers - 1}}}{{l}}{{{_latex(f'not counted: {line.error}')}}}"
-            lines.append(f"{_latex(line.left[0])} & {reason} \\\\")
-            continue
-        lines.append(_latex_row([*line.left, *line.cells]))
-        if line.differences:
-            lines.append(_latex_row([*table.indent, *line.differences]).replace("-", "$-$"))
-    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", *(f"% {note}" for note in notes(rows))]) + "\n"
+    """The comparison as a ``tabular`` for a paper."""
+    return to_latex(grid_of(rows))
 
 
-def _latex_row(cells: Sequence[str]) -> str:
-    return f"{' & '.join(map(_latex, cells))} \\\\"
-
-
-_LATEX = {
-    "\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "<": "\\textless{}",
-    ">": "\\textgreater{}", "|": "\\textbar{}", **{letter: f"\\{letter}" for letter in "&%$#_{}"},
-}  # fmt: skip
-
-
-def _latex(text: str) -> str:
-    return "".join(_LATEX.get(letter, letter) for letter in text)
-
-
-__all__ = ["WIDTH", "grid", "latex_comparison", "markdown_comparison", "notes", "text_comparison"]
+__all__ = ["WIDTH", "latex_comparison", "markdown_comparison", "notes", "text_comparison"]

@@ -1,11 +1,11 @@
-"""The table of modules as plain text and as Markdown: which columns there are, and what stands in them."""
+"""The table of modules: which columns there are, and what stands in them."""
 
 import math
-import textwrap
 from dataclasses import dataclass
 from typing import Callable, List, Optional, Sequence
 
 from ..units import readable, readable_bytes
+from .grid import Grid, Head, Line, cut, to_markdown, to_text
 from .tree import ITSELF, Numbers, Row, addends
 
 WIDTH = 100  # columns of a terminal
@@ -105,97 +105,26 @@ def columns(view: View) -> List[Column]:
     return [*_LAYERS, _BYTES, _INTENSITY if view.sort == "intensity" else _SHARE]
 
 
-# ---- plain text ----
+def grid_of(view: View, remarks: Sequence[str], longest_type: int) -> Grid:
+    """Put the rows into a grid."""
+    shown, marked = columns(view), view.marked()
+    heads = [Head("module", is_text=True, is_code=True), Head("type", is_text=True, is_code=True), Head("output shape")]
+    heads += [Head(column.heading, group=column.group) for column in shown]
+    lines = []
+    for row in view.rows:
+        texts = [view.name(row), cut(view.type(row), longest_type), view.shape(row)]
+        numbers = [column.cell(row.numbers, view.total) for column in shown]
+        mark = " *" if any(row is m for m in marked) else ""
+        lines.append(Line([*texts, *numbers], mark=mark, level=0 if view.flat else row.level))
+    total = ["total", "", "", *(column.cell(view.total, view.total) for column in shown)]
+    return Grid(heads, lines, total, list(remarks))
 
 
 def text_table(view: View, remarks: Sequence[str]) -> str:
     """Lay out the table in ASCII, no wider than a terminal, with the remarks below it."""
-    shown = columns(view)
-    marked = view.marked()
-    names = [view.name(row) if view.flat else "  " * row.level + view.name(row) for row in view.rows]
-    left = [["module", *names, "total"], ["type", *(cut(view.type(row), _LONGEST_TYPE) for row in view.rows), ""]]
-    left.append(["output shape", *(view.shape(row) for row in view.rows), ""])
-    numbers = [*(row.numbers for row in view.rows), view.total]
-    right = [[column.heading, *(column.cell(n, view.total) for n in numbers)] for column in shown]
-    marks = ["", *(" *" if any(row is m for m in marked) else "" for row in view.rows), ""]
-    gap = _fit(left, right)
-    cells = [_padded(texts, str.ljust) for texts in left[:2]] + [
-        _padded(texts, str.rjust) for texts in left[2:] + right
-    ]
-    lines = [gap.join(row) + mark for row, mark in zip(zip(*cells), marks)]
-    rule = "-" * len(gap.join(column[0] for column in cells))
-    groups = _group_heading([len(column[0]) for column in cells], ["", "", "", *(c.group for c in shown)], len(gap))
-    wrapped = [line for remark in remarks for line in textwrap.wrap(remark, WIDTH, break_on_hyphens=False)]
-    return "\n".join([groups, lines[0], rule, *lines[1:-1], rule, lines[-1], *wrapped])
-
-
-def _fit(left: List[List[str]], right: List[List[str]]) -> str:
-    """Return the gap between columns; names are cut, from the left, where even the smallest makes it too wide."""
-    widths = [max(map(len, texts)) for texts in [*left, *right]]
-    room = WIDTH - sum(widths) - len(" *")
-    if room >= 2 * (len(widths) - 1):
-        return "  "
-    spare = room - (len(widths) - 1)
-    if spare < 0:
-        longest = max(widths[0] + spare, 12)
-        left[0][:] = [cut_left(name, longest) for name in left[0]]
-    return " "
-
-
-def cut(text: str, longest: int) -> str:
-    """Keep the beginning of a text that is too long."""
-    return text if len(text) <= longest else text[: longest - 2] + ".."
-
-
-def cut_left(text: str, longest: int) -> str:
-    """Keep the indentation's beginning and the end of the name, which tells it from its neighbours."""
-    return text if len(text) <= longest else ".." + text[2 - longest :]
-
-
-def _padded(texts: Sequence[str], pad: Callable[[str, int], str]) -> List[str]:
-    width = max(map(len, texts))
-    return [pad(text, width) for text in texts]
-
-
-def _group_heading(widths: Sequence[int], groups: Sequence[str], gap: int) -> str:
-    """Write each group's name in the middle of a line over its columns."""
-    line, done = "", 0
-    for i, group in enumerate(groups):
-        if i < done:
-            continue
-        done = i + (groups.count(group) if group else 1)
-        width = sum(widths[i:done]) + gap * (done - i - 1)
-        line += (f" {group} ".center(width, "-") if group else " " * width) + " " * gap
-    return line.rstrip()
-
-
-# ---- Markdown ----
+    return to_text(grid_of(view, remarks, _LONGEST_TYPE), WIDTH)
 
 
 def markdown_table(view: View, remarks: Sequence[str]) -> str:
     """Write the table as GitHub reads it."""
-    shown = columns(view)
-    marked = view.marked()
-    headings = [f"{column.group} {column.heading}".strip() for column in shown]
-    lines = [_markdown_row(["module", "type", "output shape", *headings])]
-    lines.append(_markdown_row(["---"] * 2 + ["---:"] * (1 + len(shown))))
-    for row in view.rows:
-        numbers = [column.cell(row.numbers, view.total) for column in shown]
-        indentation = "" if view.flat else "&nbsp;&nbsp;&nbsp;" * row.level
-        name = indentation + _code(view.name(row)) + (r" \*" if any(row is m for m in marked) else "")
-        lines.append(_markdown_row([name, _code(view.type(row)), view.shape(row), *numbers]))
-    lines.append(_markdown_row(["total", "", "", *(column.cell(view.total, view.total) for column in shown)]))
-    return "\n".join([*lines, "", "\n\n".join(escaped(remark) for remark in remarks)]).rstrip() + "\n"
-
-
-def _markdown_row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _code(text: str) -> str:
-    return "`{}`".format(text.replace("`", "'").replace("|", "\\|")) if text else ""
-
-
-def escaped(text: str) -> str:
-    """Take the meaning off what Markdown and HTML would read as markup."""
-    return "".join(f"\\{letter}" if letter in "\\`*_<>|" else letter for letter in text)
+    return to_markdown(grid_of(view, remarks, 1000))
