@@ -91,7 +91,7 @@ def shape_tensor(
     elif strides is None:
         made = _make_wrapper(ShapeTensor, shape, dtype=dtype, device=device)
     else:
-        made = _make_wrapper(ShapeTensor, shape, strides, dtype=dtype, device=device)
+        made = _make_wrapper(ShapeTensor, shape, strides=strides, dtype=dtype, device=device)
     _guard_pointer(made)  # or an extension that is handed it outside of the dispatcher reads at address 0
     return made
 
