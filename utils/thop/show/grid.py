@@ -2,7 +2,7 @@
 
 import textwrap
 from dataclasses import dataclass, field
-from typing import List, Sequence
+from typing import Dict, List, Sequence
 
 SHORTEST_NAME = 12
 
@@ -22,7 +22,8 @@ class Head:
 class Line:
     """A row: its cells; below: what stands below them, or in brackets behind; mark: behind all of it.
 
-    level: how far its name is indented; error: what stands in place of the cells but the first.
+    level: how far its name is indented; error: what stands in place of the cells but the first; kinds: words for what
+    it is, for those who can show it; title: what its name is short for; bars: by column, how long a bar stands there.
     """
 
     cells: List[str]
@@ -30,6 +31,9 @@ class Line:
     mark: str = ""
     level: int = 0
     error: str = ""
+    kinds: List[str] = field(default_factory=list)
+    title: str = ""
+    bars: Dict[int, float] = field(default_factory=dict)
 
 
 @dataclass

@@ -1,9 +1,9 @@
-"""The table of modules for a notebook: HTML that carries its own style and needs no script."""
+"""A grid for a notebook: HTML that carries its own style and needs no script."""
 
 from html import escape
-from typing import Callable, List, Sequence
+from typing import Sequence
 
-from .table import Column, View, columns
+from .grid import Grid, Head, Line
 
 _CLASS = "yolov5-memory-access"
 # Text and background come from one source, so that they always fit each other: the notebook's theme if it names its
@@ -38,18 +38,16 @@ _STYLE = """
 """.replace(".C", f".{_CLASS}")
 
 
-def html_table(view: View, caption: str, remarks: Sequence[str]) -> str:
-    """Lay out the table with a caption above it and the remarks below."""
-    shown = columns(view)
-    body = "".join(_body(view, shown))
-    total = ['<td class="text" colspan="3">total</td>']
-    total += [
-        f"<td{_class(shown, i)}>{escape(column.cell(view.total, view.total))}</td>" for i, column in enumerate(shown)
-    ]
-    below = "".join(f"<p>{escape(remark)}</p>" for remark in remarks)
+def html_table(grid: Grid, caption: str) -> str:
+    """Lay out a grid with a caption above it and its notes below."""
+    body = "".join(_row(grid.heads, line) for line in grid.lines)
+    texts = next(i for i, text in enumerate(grid.total) if i and text)  # columns that have no total
+    total = [f'<td class="text" colspan="{texts}">{escape(grid.total[0])}</td>']
+    total += [f"<td{_class(grid.heads, i)}>{escape(grid.total[i])}</td>" for i in range(texts, len(grid.heads))]
+    below = "".join(f"<p>{escape(note)}</p>" for note in grid.notes)
     return (
         f'<div class="{_CLASS}"><style>{_STYLE}</style><p>{escape(caption)}</p><div class="box"><table class="rows">'
-        f"<thead>{_head(shown)}</thead><tbody>{body}</tbody><tfoot><tr>{''.join(total)}</tr></tfoot></table></div>"
+        f"<thead>{_head(grid.heads)}</thead><tbody>{body}</tbody><tfoot><tr>{''.join(total)}</tr></tfoot></table></div>"
         f"{below}</div>"
     )
 
@@ -59,56 +57,37 @@ def html_message(text: str) -> str:
     return f'<div class="{_CLASS}"><p>{escape(text)}</p></div>'
 
 
-def _class(shown: Sequence[Column], i: int, bar: bool = False) -> str:
+def _class(heads: Sequence[Head], i: int, bar: bool = False) -> str:
     """The first column of a group keeps its distance from what is before it."""
-    begins = bool(shown[i].group) and (i == 0 or shown[i - 1].group != shown[i].group)
+    begins = bool(heads[i].group) and (i == 0 or heads[i - 1].group != heads[i].group)
     names = ["group"] * begins + ["bar"] * bar
     return ' class="{}"'.format(" ".join(names)) if names else ""
 
 
-def _head(shown: Sequence[Column]) -> str:
+def _head(heads: Sequence[Head]) -> str:
     """Two rows: the groups' names, and below them the columns'."""
     over, below = [], []
-    for text in ("module", "type"):
-        over.append('<th class="text"></th>')
-        below.append(f'<th class="text">{text}</th>')
-    over.append("<th></th>")
-    below.append("<th>output shape</th>")
-    groups = [column.group for column in shown]
-    for i, column in enumerate(shown):
-        below.append(f"<th{_class(shown, i)}>{escape(column.heading)}</th>")
-        if not column.group:
-            over.append("<th></th>")
-        elif groups.index(column.group) == i:
-            over.append(f'<th class="over" colspan="{groups.count(column.group)}">{escape(column.group)}</th>')
+    groups = [head.group for head in heads]
+    for i, head in enumerate(heads):
+        kind = ' class="text"' if head.is_text else _class(heads, i)
+        below.append(f"<th{kind}>{escape(head.text)}</th>")
+        if not head.group:
+            over.append('<th class="text"></th>' if head.is_text else "<th></th>")
+        elif groups.index(head.group) == i:
+            over.append(f'<th class="over" colspan="{groups.count(head.group)}">{escape(head.group)}</th>')
     return f"<tr>{''.join(over)}</tr><tr>{''.join(below)}</tr>"
 
 
-def _body(view: View, shown: Sequence[Column]) -> List[str]:
-    marked = view.marked()
-    bars = [_bar(view, column) for column in shown]
-    lines = []
-    for row in view.rows:
-        mark = any(row is m for m in marked)
-        kinds = ["sum"] * row.is_sum + ["itself"] * row.itself + ["marked"] * mark
-        indentation = 7 if view.flat else 7 + 14 * row.level
-        cells = [
-            f'<td class="text" style="padding-left: {indentation}px" title="{escape(row.path)}">'
-            f"{escape(view.name(row))}{' *' * mark}</td>",
-            f'<td class="text">{escape(view.type(row))}</td>',
-            f"<td>{escape(view.shape(row))}</td>",
-        ]
-        for i, (column, bar) in enumerate(zip(shown, bars)):
-            text = escape(column.cell(row.numbers, view.total))
-            cells.append(f"<td{_class(shown, i, column.share is not None)}{bar(row.numbers)}>{text}</td>")
-        lines.append(f'<tr class="{" ".join(kinds)}">{"".join(cells)}</tr>' if kinds else f"<tr>{''.join(cells)}</tr>")
-    return lines
+def _row(heads: Sequence[Head], line: Line) -> str:
+    cells = [
+        f'<td class="text" style="padding-left: {7 + 14 * line.level}px" title="{escape(line.title)}">'
+        f"{escape(line.cells[0])}{line.mark}</td>"
+    ]
+    for i, text in list(enumerate(line.cells))[1:]:
+        bar = f' style="background-size: {line.bars[i]:.1%} 76%"' if i in line.bars else ""
+        kind = ' class="text"' if heads[i].is_text else _class(heads, i, i in line.bars)
+        cells.append(f"<td{kind}{bar}>{escape(text)}</td>")
+    return f'<tr class="{" ".join(line.kinds)}">{"".join(cells)}</tr>' if line.kinds else f"<tr>{''.join(cells)}</tr>"
 
 
-def _bar(view: View, column: Column) -> Callable[..., str]:
-    """Return what draws a share as a bar in its cell; the largest share of all rows fills it."""
-    share = column.share
-    if share is None:
-        return lambda numbers: ""
-    largest = max((share(row.numbers, view.total) for row in view.rows), default=0.0) or 1.0
-    return lambda numbers: f' style="background-size: {share(numbers, view.total) / largest:.1%} 76%"'
+__all__ = ["html_message", "html_table"]

@@ -12,7 +12,7 @@ from ..traffic import Traffic
 from ..units import readable, readable_bytes
 from .html_table import html_message, html_table
 from .remarks import findings, reservations
-from .table import View, markdown_table, text_table
+from .table import View, grid_of, markdown_table, text_table
 from .tree import Node, Row, addends, check_choice, choose, module_tree
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ class ModelInfo:
             return html_message(f"Memory accesses not counted ({self.error})")
         view, remarks = self._view(None, None)
         where = " at {}x{}".format(*self.imgsz) if self.imgsz else ""
-        return html_table(view, self.caption() + where, remarks)
+        return html_table(grid_of(view, remarks), self.caption() + where)
 
     # ---- to reckon with ----
 

@@ -105,17 +105,24 @@ def columns(view: View) -> List[Column]:
     return [*_LAYERS, _BYTES, _INTENSITY if view.sort == "intensity" else _SHARE]
 
 
-def grid_of(view: View, remarks: Sequence[str], longest_type: int) -> Grid:
-    """Put the rows into a grid."""
+def grid_of(view: View, remarks: Sequence[str], longest_type: int = 1000) -> Grid:
+    """Put the rows into a grid; the largest share of all rows fills its cell with a bar."""
     shown, marked = columns(view), view.marked()
     heads = [Head("module", is_text=True, is_code=True), Head("type", is_text=True, is_code=True), Head("output shape")]
     heads += [Head(column.heading, group=column.group) for column in shown]
+    shares = {i: column.share for i, column in enumerate(shown, 3) if column.share is not None}
+    largest = {
+        i: max((share(row.numbers, view.total) for row in view.rows), default=0.0) or 1.0 for i, share in shares.items()
+    }
     lines = []
     for row in view.rows:
         texts = [view.name(row), cut(view.type(row), longest_type), view.shape(row)]
         numbers = [column.cell(row.numbers, view.total) for column in shown]
         mark = " *" if any(row is m for m in marked) else ""
-        lines.append(Line([*texts, *numbers], mark=mark, level=0 if view.flat else row.level))
+        line = Line([*texts, *numbers], mark=mark, level=0 if view.flat else row.level, title=row.path)
+        line.kinds = ["sum"] * row.is_sum + ["itself"] * row.itself + ["marked"] * bool(mark)
+        line.bars = {i: share(row.numbers, view.total) / largest[i] for i, share in shares.items()}
+        lines.append(line)
     total = ["total", "", "", *(column.cell(view.total, view.total) for column in shown)]
     return Grid(heads, lines, total, list(remarks))
 
@@ -127,4 +134,4 @@ def text_table(view: View, remarks: Sequence[str]) -> str:
 
 def markdown_table(view: View, remarks: Sequence[str]) -> str:
     """Write the table as GitHub reads it."""
-    return to_markdown(grid_of(view, remarks, 1000))
+    return to_markdown(grid_of(view, remarks))
