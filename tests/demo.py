@@ -116,7 +116,8 @@ def train(yolo: Yolo) -> None:
     data = make_data_set(FOLDER / "data")
     runs = FOLDER / "runs"
     shutil.rmtree(runs, ignore_errors=True)
-    options = [*train_options(data), "--cfg", yolo.model("yolov5n.yaml"), "--project", str(runs), "--name", "train"]
+    options = [*train_options(data, yolo.folder / "train.py"), "--cfg", yolo.model("yolov5n.yaml")]
+    options += ["--project", str(runs), "--name", "train"]
     run([*yolo.train, *options], yolo.cwd, "training")
 
 

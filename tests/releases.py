@@ -127,10 +127,11 @@ def make_data_set(folder: Path) -> Path:
     return yaml
 
 
-def train_options(data: Path, weights: str = "") -> list[str]:
-    """Return the options of train.py for an epoch that takes seconds on a CPU."""
-    options = f"--epochs 1 --imgsz 64 --batch-size 2 --device cpu --workers 0 --noplots --weights={weights}"
-    return [*options.split(), "--data", str(data)]
+def train_options(data: Path, script: Path) -> list[str]:
+    """Return the options of a train.py for an epoch that takes seconds on a CPU; older ones can't do without plots."""
+    options = "--epochs 1 --imgsz 64 --batch-size 2 --device cpu --workers 0 --weights="
+    plots = ["--noplots"] if "--noplots" in script.read_text(encoding="utf-8", errors="replace") else []
+    return [*options.split(), *plots, "--data", str(data)]
 
 
 def run_python(

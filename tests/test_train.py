@@ -50,7 +50,8 @@ def training(tmp_path_factory: pytest.TempPathFactory) -> Training:
     cwd = copy_release(LATEST, folder / "release")
     patch(cwd / "yolov5")
     where = ["--project", str(folder / "runs"), "--name", "train"]
-    options = [*train_options(make_data_set(folder / "data")), "--cfg", "yolov5/models/yolov5n.yaml", *where]
+    data, script = make_data_set(folder / "data"), cwd / "yolov5" / "train.py"
+    options = [*train_options(data, script), "--cfg", "yolov5/models/yolov5n.yaml", *where]
     environment = yolo_environment(folder / "settings")
     log = run_python(["-m", "yolov5.train", *options], cwd, environment).stdout
     return Training(log, folder / "runs" / "train")
