@@ -381,6 +381,17 @@ def test_two_inputs_are_counted_as_the_checkout_hands_them_in() -> None:
     assert Tree("", True).module.memory_info(model, inputs=(torch.zeros(1, 3, 64, 64), torch.zeros(1, 1, 64, 64))).imgsz
 
 
+def test_two_inputs_are_counted_where_the_checkout_hands_in_one() -> None:
+    unless = "\n    except Exception: flops = None"
+    tries = ("    flops = ", "    try:\n        flops = "), (" * 2 * 400", f" * 2 * 400{unless}")
+    source = varied(*tries, (", {flops:.3f} GFLOPS", " {flops}"))
+    before, after = ask(source, TwoStreams(3))
+    assert before.lines[0].endswith(" None") and after.lines[0].startswith(before.lines[0])
+    words = after.lines[0][len(before.lines[0]) :]
+    assert re.fullmatch(r", 0\.\d GFLOPs, \S+ memory accesses \(1\.6K kernel .*\)", words)
+    assert after.value.total_kernel_macs == 27 * 8 * 2 + 72 * 16 and after.value.error == ""
+
+
 def test_channels_are_those_that_the_checkout_hands_in() -> None:
     model: Any = Net()
     model.stem, model.yaml = nn.Conv2d(5, 8, 3, 2, 1), {"ch": 3}
