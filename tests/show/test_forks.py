@@ -4,12 +4,15 @@ import contextlib
 import io
 import json
 import logging
+import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
 import threading
+import timeit
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Callable, Dict, List, NamedTuple, Tuple
@@ -19,6 +22,8 @@ import thop
 import torch
 from releases import ROOT, run_python, yolo_environment
 from torch import Tensor, nn
+
+from utils.thop.show import beside
 
 BLOCK = (ROOT / "utils" / "torch_utils.py").read_text(encoding="utf-8")
 ADDED = re.compile(r", (?:[\d.]+ GFLOPs, )?\S+ memory accesses \(\S+ kernel \+ \S+ output\)(?:, at \d+x\d+)?")
@@ -686,3 +691,40 @@ def test_a_pager_that_is_closed_is_no_error(tmp_path: Path) -> None:
         process.stdout.close()
         error = process.stderr.read()
         assert (process.wait(), error) == (0, b"")
+
+
+# ---- interrupts ----
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers on this system")
+def test_an_interrupt_at_any_moment_leaves_the_process_as_it_was() -> None:
+    """Timers at random moments of a call."""
+    tree, model = Tree("import thop\nLOGGER = the_logger\n" + USUAL, True), Net()
+    space = tree.module.__dict__
+
+    def process() -> List[Any]:
+        names = {name: id(value) for name, value in space.items() if name != "__builtins__"}
+        threads = vars(beside._THREAD).get("listener"), dict(beside._ORIGINALS)
+        return [id(sys.stdout), logging.Logger.handle, thop.profile.__code__, names, list(vars(model)), threads,
+                sys.modules.get("thop"), torch.is_grad_enabled(), len(model.stem._forward_hooks)]  # fmt: skip
+
+    tree.call(model)
+    before, generator, interrupted = process(), random.Random(0), 0
+    longest = min(timeit.repeat(lambda: tree.module.model_info(model), number=1, repeat=5))  # type: ignore[attr-defined]
+    kept = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        for _ in range(300):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, generator.uniform(1e-5, longest))
+                tree.module.model_info(model)  # type: ignore[attr-defined]
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except KeyboardInterrupt:
+                interrupted += 1
+            assert process() == before
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, kept)
+    assert interrupted > 50
+    tree.lines.clear()
+    tree.module.model_info(model)  # type: ignore[attr-defined]
+    assert len(tree.lines) == 1 and "memory accesses" in tree.lines[0]

@@ -20,6 +20,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 from torch import nn
 
 from ..run import is_unused, light_copy
+from .changes import Changes
 
 Thop = Callable[..., Any]
 Answer = Callable[["Listener", Optional[Thop], Tuple[Any, ...], Dict[str, Any]], Any]
@@ -83,16 +84,22 @@ class Listener:
 @contextlib.contextmanager
 def beside(function: Callable[..., Any], model: nn.Module, answer: Answer) -> Iterator[Listener]:
     """Listen to a function that is called inside; nothing is printed before ``Listener.emit``."""
-    listener = Listener(model, answer)
+    listener, changes = Listener(model, answer), Changes()
     namespaces = _namespaces(function)
-    with _ONE_AT_A_TIME, contextlib.ExitStack() as stack:
-        stack.enter_context(_listening(listener))
-        stack.enter_context(_thop_led_here(listener, namespaces))
-        stack.enter_context(_loggers_led_here(namespaces, function))
-        stack.enter_context(_with_attribute(sys, "stdout", _Stdout(sys.stdout)))
-        if isinstance(model, nn.Module) and not hasattr(model, "__deepcopy__"):
-            stack.enter_context(_with_attribute(model, "__deepcopy__", listener.copy_of_model))
-        yield listener
+    with _ONE_AT_A_TIME:
+        try:
+            try:
+                changes.item(vars(_THREAD), "listener", listener)
+                _lead_thop_here(listener, namespaces, changes)
+                _lead_loggers_here(namespaces, function, changes)
+                changes.attribute(sys, "stdout", _Stdout(sys.stdout))
+                if isinstance(model, nn.Module) and not hasattr(model, "__deepcopy__"):
+                    changes.attribute(model, "__deepcopy__", listener.copy_of_model)
+                yield listener
+            finally:
+                changes.take_back()
+        finally:
+            changes.take_back()
 
 
 def _namespaces(function: Callable[..., Any]) -> List[Dict[str, Any]]:
@@ -103,59 +110,6 @@ def _namespaces(function: Callable[..., Any]) -> List[Dict[str, Any]]:
         if isinstance(space, dict):
             found[id(space)] = space
     return list(found.values())
-
-
-@contextlib.contextmanager
-def _listening(listener: Listener) -> Iterator[None]:
-    before, _THREAD.listener = _THREAD.listener, listener
-    try:
-        yield
-    finally:
-        _THREAD.listener = before
-
-
-@contextlib.contextmanager
-def _with_attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Give an object an attribute for a while, past its class's own ways of setting one."""
-    fields = vars(owner)
-    had, before = name in fields, fields.get(name)
-    _set(owner, name, value)
-    try:
-        yield
-    finally:
-        if vars(owner).get(name) is value:
-            if had:
-                _set(owner, name, before)
-            else:
-                _delete(owner, name)
-
-
-@contextlib.contextmanager
-def _without_attribute(owner: Any, name: str) -> Iterator[None]:
-    fields = vars(owner)
-    if name not in fields:
-        yield
-        return
-    before = fields[name]
-    _delete(owner, name)
-    try:
-        yield
-    finally:
-        _set(owner, name, before)
-
-
-def _set(owner: Any, name: str, value: Any) -> None:
-    if isinstance(owner, (type, ModuleType)):
-        setattr(owner, name, value)
-    else:
-        vars(owner)[name] = value
-
-
-def _delete(owner: Any, name: str) -> None:
-    if isinstance(owner, (type, ModuleType)):
-        delattr(owner, name)
-    else:
-        vars(owner).pop(name, None)
 
 
 # ---- thop ----
@@ -172,8 +126,12 @@ def answer_thop(args: Any, kwargs: Dict[str, Any]) -> Any:
         if original is None:
             raise ImportError("thop is not installed")
         return original(*args, **kwargs)
-    with _without_attribute(listener.model, "__deepcopy__"):  # it leads to the copies
+    own_way = vars(listener.model).pop("__deepcopy__", None)  # it leads to the copies
+    try:
         return listener.answer(listener, listener.real_thop, args, kwargs)
+    finally:
+        if own_way is not None:
+            vars(listener.model)["__deepcopy__"] = own_way
 
 
 def _code_that_asks_here() -> Any:
@@ -184,32 +142,21 @@ def _code_that_asks_here() -> Any:
     return space["profile"].__code__
 
 
-@contextlib.contextmanager
-def _thop_led_here(listener: Listener, namespaces: List[Dict[str, Any]]) -> Iterator[None]:
+def _lead_thop_here(listener: Listener, namespaces: List[Dict[str, Any]], changes: Changes) -> None:
     """Let ``thop.profile`` answer by the listener, also where thop is not installed."""
-    module = _installed_thop()
-    function = getattr(module, "profile", None)
+    function = getattr(_installed_thop(), "profile", None)
     if not isinstance(function, FunctionType) or function.__closure__:
-        with _thop_made_up(namespaces):
-            yield
+        _make_thop_up(namespaces, changes)
         return
-    code = function.__code__
-    listener.real_thop = FunctionType(
-        code, function.__globals__, function.__name__, function.__defaults__, function.__closure__
-    )
-    listener.real_thop.__kwdefaults__ = function.__kwdefaults__
     outer = _ORIGINALS.get(id(function))
     if outer is not None:  # a call inside of a call
         listener.real_thop = outer
-        yield
         return
-    try:
-        _ORIGINALS[id(function)] = listener.real_thop
-        function.__code__ = _code_that_asks_here()
-        yield
-    finally:
-        function.__code__ = code
-        _ORIGINALS.pop(id(function), None)
+    original = FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__)
+    original.__kwdefaults__ = function.__kwdefaults__
+    listener.real_thop = original
+    changes.item(_ORIGINALS, id(function), original)  # type: ignore[arg-type]
+    changes.code(function, _code_that_asks_here())
 
 
 def _installed_thop() -> Optional[ModuleType]:
@@ -222,26 +169,14 @@ def _installed_thop() -> Optional[ModuleType]:
     return None if getattr(module, "__file__", None) == ours.__file__ else module
 
 
-@contextlib.contextmanager
-def _thop_made_up(namespaces: List[Dict[str, Any]]) -> Iterator[None]:
+def _make_thop_up(namespaces: List[Dict[str, Any]], changes: Changes) -> None:
     """Put a module in thop's place, in ``import`` and under the names that stand for its absence."""
     stand_in: Any = ModuleType("thop")
     stand_in.profile = lambda *args, **kwargs: answer_thop(args, kwargs)
-    had, before = "thop" in sys.modules, sys.modules.get("thop")
-    empty = [space for space in namespaces if "thop" in space and not callable(getattr(space["thop"], "profile", None))]
-    kept = [space["thop"] for space in empty]
-    try:
-        sys.modules["thop"] = stand_in
-        for space in empty:
-            space["thop"] = stand_in
-        yield
-    finally:
-        for space, value in zip(empty, kept):
-            space["thop"] = value
-        if had:
-            sys.modules["thop"] = before  # type: ignore[assignment]
-        else:
-            sys.modules.pop("thop", None)
+    changes.item(sys.modules, "thop", stand_in)
+    for space in namespaces:
+        if "thop" in space and not callable(getattr(space["thop"], "profile", None)):
+            changes.item(space, "thop", stand_in)
 
 
 # ---- what is printed ----
@@ -271,28 +206,14 @@ class _Stdout:
         return getattr(self._real, name)
 
 
-@contextlib.contextmanager
-def _loggers_led_here(namespaces: List[Dict[str, Any]], function: Callable[..., Any]) -> Iterator[None]:
+def _lead_loggers_here(namespaces: List[Dict[str, Any]], function: Callable[..., Any], changes: Changes) -> None:
     """Hold back the records of all loggers, and what goes to objects that are used as loggers are."""
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(_with_attribute(logging.Logger, "handle", _handler(logging.Logger.handle)))
-        names = getattr(getattr(inspect.unwrap(function), "__code__", None), "co_names", ())
-        for space in namespaces:
-            for name in names:
-                value = space.get(name)
-                if _logs_by_itself(value):
-                    stack.enter_context(_with_item(space, name, _Recording(value)))
-        yield
-
-
-@contextlib.contextmanager
-def _with_item(space: Dict[str, Any], name: str, value: Any) -> Iterator[None]:
-    before, space[name] = space[name], value
-    try:
-        yield
-    finally:
-        if space.get(name) is value:
-            space[name] = before
+    changes.attribute(logging.Logger, "handle", _handler(logging.Logger.handle))
+    names = getattr(getattr(inspect.unwrap(function), "__code__", None), "co_names", ())
+    for space in namespaces:
+        for name in names:
+            if _logs_by_itself(space.get(name)):
+                changes.item(space, name, _Recording(space[name]))
 
 
 def _handler(handle: Callable[..., Any]) -> Callable[..., Any]:
