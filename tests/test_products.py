@@ -333,3 +333,17 @@ def test_keyword_arguments() -> None:
     assert counted.total_output_macs == 2 * 3 * 4
     assert traffic(Takes(), (torch.rand(2, 5, 8),), kwargs={"mask": mask}).flops == 2 * 2 * 3 * 32
     assert profile(Takes(), (), kwargs={"x": torch.rand(2, 5, 8)}, verbose=False).total_output_macs == 2 * 5 * 4
+
+
+def test_what_only_checks_costs_nothing() -> None:
+    class Checks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 4, bias=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            torch._assert_async((x >= x).any())
+            return self.linear(x)
+
+    counted, moved = profile(Checks(), (torch.zeros(2, 4),), verbose=False), traffic(Checks(), (torch.zeros(2, 4),))
+    assert (counted.missing, moved.uncounted) == ({}, {}) and counted[:4] == (32, 16, 16, 8)

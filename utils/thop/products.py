@@ -268,7 +268,8 @@ _NOTHING = _names(
     "scalar_tensor normal uniform random exponential tril_indices triu_indices hann_window hamming_window "
     "_local_scalar_dense is_nonzero equal item _fused_sdp_choice cudnn_is_acceptable sym_size sym_numel "
     "sym_stride is_same_size as_strided_ t_ transpose_ squeeze_ unsqueeze_ swapaxes_ "
-    "_has_compatible_shallow_copy_type _cudnn_init_dropout_state detach alias"
+    "_has_compatible_shallow_copy_type _cudnn_init_dropout_state detach alias _assert_async _functional_assert_async "
+    "_assert_scalar _functional_assert_scalar _assert_tensor_metadata"
 )
 _OTHER = _names(
     "max_pool2d_with_indices max_pool3d_with_indices max_pool1d max_pool2d max_pool3d mkldnn_max_pool2d avg_pool1d "
