@@ -88,7 +88,7 @@ class Tree:
     def call(self, *args: Any, **kwargs: Any) -> Heard:
         self.lines.clear()
         printed = io.StringIO()
-        with contextlib.redirect_stdout(printed):
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
             try:
                 value = self.module.model_info(*args, **kwargs)  # type: ignore[attr-defined]
             except Exception as error:
@@ -156,6 +156,9 @@ CALLS: Dict[str, Tuple[str, Tuple[Any, ...], Dict[str, Any]]] = {
     "prints": (varied((LOG, "print(")), (), {}),
     "prints in pieces": (varied((LOG, "print('a', 'b', end=' ');print(")), (), {}),
     "writes": (varied((LOG, "import sys; sys.stdout.write('\\n' + ")), (), {}),
+    "prints to standard error": (
+        varied((LOG, "import sys; print(file=sys.stderr, *["), ('GFLOPS")', 'GFLOPS"])')), (), {},
+    ),
     "logs by another name": (varied((LOG, "log.info("), head="log = the_logger"), (), {}),
     "logs by the way": (varied((LOG, "say("), head="def say(text):\n    the_logger.warning('%s', text)\n"), (), {}),
     "logs by an object": (
@@ -705,8 +708,8 @@ def test_an_interrupt_at_any_moment_leaves_the_process_as_it_was() -> None:
     def process() -> List[Any]:
         names = {name: id(value) for name, value in space.items() if name != "__builtins__"}
         threads = vars(beside._THREAD).get("listener"), dict(beside._ORIGINALS)
-        return [id(sys.stdout), logging.Logger.handle, thop.profile.__code__, names, list(vars(model)), threads,
-                sys.modules.get("thop"), torch.is_grad_enabled(), len(model.stem._forward_hooks)]  # fmt: skip
+        return [id(sys.stdout), id(sys.stderr), logging.Logger.handle, thop.profile.__code__, names, threads,
+                list(vars(model)), sys.modules.get("thop"), torch.is_grad_enabled(), len(model.stem._forward_hooks)]  # fmt: skip
 
     tree.call(model)
     before, generator, interrupted = process(), random.Random(0), 0

@@ -2,7 +2,7 @@
 
 The function itself runs, with its own namespace and decorators, in whatever module it is. For the time of the call,
 and for this thread alone, three things of the process are led past here: ``thop.profile``, by whatever name it has been
-imported; the standard output; and loggers. Another thread meets what was there before. A copy that the function
+imported; standard output and error; and loggers. Another thread meets what was there before. A copy that the function
 makes of the model shares the weights, which nobody counts who only asks for FLOPs.
 """
 
@@ -92,7 +92,9 @@ def beside(function: Callable[..., Any], model: nn.Module, answer: Answer) -> It
                 changes.item(vars(_THREAD), "listener", listener)
                 _lead_thop_here(listener, namespaces, changes)
                 _lead_loggers_here(namespaces, function, changes)
-                changes.attribute(sys, "stdout", _Stdout(sys.stdout))
+                for name in ("stdout", "stderr"):
+                    if getattr(sys, name) is not None:  # as in a program without a console
+                        changes.attribute(sys, name, _Stream(getattr(sys, name)))
                 if isinstance(model, nn.Module) and not hasattr(model, "__deepcopy__"):
                     changes.attribute(model, "__deepcopy__", listener.copy_of_model)
                 yield listener
@@ -182,8 +184,8 @@ def _make_thop_up(namespaces: List[Dict[str, Any]], changes: Changes) -> None:
 # ---- what is printed ----
 
 
-class _Stdout:
-    """The standard output, of which the listening thread writes nothing yet."""
+class _Stream:
+    """Standard output or standard error, to which the listening thread writes nothing yet."""
 
     def __init__(self, real: Any) -> None:
         self._real = real
