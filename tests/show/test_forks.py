@@ -708,8 +708,9 @@ def test_an_interrupt_at_any_moment_leaves_the_process_as_it_was() -> None:
     def process() -> List[Any]:
         names = {name: id(value) for name, value in space.items() if name != "__builtins__"}
         threads = vars(beside._THREAD).get("listener"), dict(beside._ORIGINALS)
-        return [id(sys.stdout), id(sys.stderr), logging.Logger.handle, thop.profile.__code__, names, threads,
-                list(vars(model)), sys.modules.get("thop"), torch.is_grad_enabled(), len(model.stem._forward_hooks)]  # fmt: skip
+        streams = id(sys.stdout), id(sys.stderr)
+        kept = list(vars(model)), len(model.stem._forward_hooks), torch.is_grad_enabled()
+        return [streams, logging.Logger.handle, thop.profile.__code__, names, threads, kept, sys.modules.get("thop")]
 
     tree.call(model)
     before, generator, interrupted = process(), random.Random(0), 0
