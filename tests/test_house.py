@@ -22,11 +22,7 @@ def room_of(file: Path) -> str:
 def imported(file: Path) -> Iterator[Path]:
     """Yield what a file imports from this package, as a path below it."""
     package = list(file.parts[:-1])
-    tree = ast.parse((THOP / file).read_text(encoding="utf-8"))
-    for_types = [part for node in tree.body if isinstance(node, ast.If) for part in ast.walk(node)]
-    for node in ast.walk(tree):
-        if node in for_types:
-            continue
+    for node in ast.walk(ast.parse((THOP / file).read_text(encoding="utf-8"))):
         if not isinstance(node, ast.ImportFrom) or not node.level:
             continue
         base = package[: len(package) - node.level + 1] + (node.module.split(".") if node.module else [])

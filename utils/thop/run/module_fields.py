@@ -6,17 +6,14 @@ A model has hundreds of modules with two dozen attributes each, most of them emp
 from collections import OrderedDict
 from functools import lru_cache
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, List, Tuple
+from typing import Any, Callable, Dict, FrozenSet, List, Optional, Protocol, Tuple
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.lazy import LazyModuleMixin
 
-from .parameters import UncopiedParameters
+from .parameters import TableCopier, UncopiedParameters
 from .reach import ATOMS, slots_of
-
-if TYPE_CHECKING:
-    from .copier import Copier
 
 _REGISTRIES = ("_parameters", "_buffers", "_modules")
 _OF_EVERY_MODULE = frozenset(nn.Identity().__dict__)
@@ -48,10 +45,21 @@ class _Kind:
         self.stock = _stock_attributes().get(kind)
 
 
+class ValueCopier(TableCopier, Protocol):
+    """What copies the values of attributes; attribute: the name of the one that is being copied."""
+
+    on_shapes: bool
+    training: Optional[bool]
+    attribute: str
+
+    def value(self, value: Any) -> Any:
+        """Copy any value."""
+
+
 class ModuleFields:
     """Fills the copies of modules, for one copier."""
 
-    def __init__(self, copier: "Copier") -> None:
+    def __init__(self, copier: ValueCopier) -> None:
         self.copier = copier
         self.kinds: Dict[type, _Kind] = {}
 

@@ -4,13 +4,19 @@ A layer rule looks at the shapes alone, and there the original's parameters do. 
 copy of each takes longer than all that is asked of it.
 """
 
-from typing import TYPE_CHECKING, Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, Optional, Protocol
 
 from torch import nn
 from torch.nn.parameter import UninitializedTensorMixin
 
-if TYPE_CHECKING:
-    from .copier import Copier
+
+class TableCopier(Protocol):
+    """What copies tables of parameters; memo: the copies that there are, by the originals' ids."""
+
+    memo: Dict[int, Any]
+
+    def mapping(self, original: Any) -> Any:
+        """Copy a dict."""
 
 
 class UncopiedParameters(Dict[str, Any]):
@@ -21,8 +27,8 @@ class UncopiedParameters(Dict[str, Any]):
 
     __slots__ = ("copier", "originals")
 
-    def __init__(self, copier: "Copier", originals: Dict[str, Any]) -> None:
-        self.copier: Optional[Copier] = copier
+    def __init__(self, copier: TableCopier, originals: Dict[str, Any]) -> None:
+        self.copier: Optional[TableCopier] = copier
         self.originals: Optional[Dict[str, Any]] = originals
 
     def copy_now(self) -> None:
