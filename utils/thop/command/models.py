@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..profile import profile
 from ..run import blank, in_few_words
 from ..run.inputs import Size, fitting_size, image_size, images_for
-from ..show.report import ModelInfo
+from ..show.report import ModelInfo, sizes_of
 from ..traffic import Traffic, traffic
 from ..units import dtype_name
 from .checkout import DARKNET, NO_CFG, ModelError, alone, build_cfg, fuse, load_weights, read_cfg
@@ -97,9 +97,7 @@ class Built:
         """Count both ledgers, for the table of modules."""
         counted = profile(self.model, self.inputs, verbose=False)
         return ModelInfo(
-            layers=len(list(self.model.modules())),
-            parameters=self.parameters,
-            gradients=sum(p.numel() for p in self.model.parameters() if p.requires_grad),
+            *sizes_of(self.model),
             imgsz=image_size(self.inputs),
             profile=counted,
             count_traffic=self.traffic,

@@ -7,7 +7,7 @@ without values. The user's process does not notice, and the model does not eithe
 from .ambient import collector_paused
 from .blank import BlankBuildFailed, blank
 from .copier import Replica
-from .light_copy import is_unused, light_copy
+from .light_copy import is_unused, light_copy, own_way_aside
 from .observer import Observer
 from .parameters import lacks_shapes, look_at, parameter_sizes
 from .runner import Run, in_few_words, run
@@ -19,5 +19,5 @@ from .weights import is_weight
 __all__ = [
     "BlankBuildFailed", "Effects", "NotCountable", "Observer", "Replica", "Run", "WeakStorage", "blank",
     "collector_paused", "effects_of", "in_few_words", "is_unused", "is_weight", "lacks_shapes", "light_copy", "look_at",
-    "parameter_sizes", "run", "storage_of", "tensors_in", "unwrap",
+    "own_way_aside", "parameter_sizes", "run", "storage_of", "tensors_in", "unwrap",
 ]  # fmt: skip

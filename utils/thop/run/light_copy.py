@@ -20,7 +20,7 @@ def light_copy(model: nn.Module) -> Any:
     """
     kind: Any = type(model)
     if isinstance(model, torch.jit.ScriptModule):
-        with _own_way_aside(model):
+        with own_way_aside(model):
             return copy.deepcopy(model)
 
     def use(self: Any, name: str) -> Any:
@@ -31,7 +31,7 @@ def light_copy(model: nn.Module) -> Any:
     try:
         return object.__new__(type(kind)(kind.__name__, (kind,), {"__getattribute__": use, "__module__": __name__}))
     except Exception:  # a class that will have no subclass, or none like this
-        with _own_way_aside(model):
+        with own_way_aside(model):
             return copy.deepcopy(model)
 
 
@@ -44,7 +44,7 @@ def _fill(model: nn.Module, duplicate: Any) -> None:
     ambient = Ambient()
     try:
         ambient.set_aside()  # no mode of somebody else's hears of it, nor is in the way
-        with _own_way_aside(model):
+        with own_way_aside(model):
             if not _copied(model, duplicate):
                 vars(duplicate).update(vars(copy.deepcopy(model)))
     finally:
@@ -52,7 +52,7 @@ def _fill(model: nn.Module, duplicate: Any) -> None:
 
 
 @contextmanager
-def _own_way_aside(model: nn.Module) -> Iterator[None]:
+def own_way_aside(model: nn.Module) -> Iterator[None]:
     """Take a model's own attribute ``__deepcopy__`` off for a while: it may be what leads here."""
     own_way = vars(model).pop("__deepcopy__", None)
     try:

@@ -6,7 +6,6 @@ imported; standard output and error; and loggers. Another thread meets what was 
 makes of the model shares the weights, which nobody counts who only asks for FLOPs.
 """
 
-import builtins
 import contextlib
 import importlib
 import inspect
@@ -19,7 +18,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from torch import nn
 
-from ..run import is_unused, light_copy
+from ..run import is_unused, light_copy, own_way_aside
 from .changes import Changes
 
 Thop = Callable[..., Any]
@@ -128,12 +127,8 @@ def answer_thop(args: Any, kwargs: Dict[str, Any]) -> Any:
         if original is None:
             raise ImportError("thop is not installed")
         return original(*args, **kwargs)
-    own_way = vars(listener.model).pop("__deepcopy__", None)  # it leads to the copies
-    try:
+    with own_way_aside(listener.model):  # it leads to the copies
         return listener.answer(listener, listener.real_thop, args, kwargs)
-    finally:
-        if own_way is not None:
-            vars(listener.model)["__deepcopy__"] = own_way
 
 
 def _code_that_asks_here() -> Any:
@@ -275,7 +270,7 @@ class _Recording:
 def _formatted(args: Any) -> Optional[str]:
     """Put a message together as ``logging`` does; None for what is no message."""
     try:
-        return str(args[0]) % args[1:] if len(args) > 1 else builtins.str(args[0])
+        return str(args[0]) % args[1:] if len(args) > 1 else str(args[0])
     except (IndexError, TypeError, ValueError):
         return None
 

@@ -4,7 +4,9 @@ import json
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Tuple, Union
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
+
+from torch import nn
 
 from ..profile import Profile
 from ..run import in_few_words
@@ -24,6 +26,21 @@ if TYPE_CHECKING:
 def accesses(kernel: float, output: float) -> str:
     """The summary line's words for memory access."""
     return f"{readable(kernel + output)} memory accesses ({readable(kernel)} kernel + {readable(output)} output)"
+
+
+class Sizes(NamedTuple):
+    """What the summary line says of a model before it is counted; gradients: elements of parameters that have them."""
+
+    layers: int
+    parameters: int
+    gradients: int
+
+
+def sizes_of(model: nn.Module) -> Sizes:
+    """Count a model's modules and parameters."""
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    trained = sum(number for number, is_trained in sizes if is_trained)
+    return Sizes(len(list(model.modules())), sum(number for number, _ in sizes), trained)
 
 
 @dataclass(eq=False)
@@ -259,4 +276,4 @@ def _without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-__all__ = ["ModelInfo", "accesses", "check_choice"]
+__all__ = ["ModelInfo", "Sizes", "accesses", "check_choice", "sizes_of"]

@@ -21,7 +21,7 @@ from ..traffic import traffic
 from ..units import kinds_not_counted
 from .asked import UNSAID, Asked, understand
 from .beside import Listener, beside
-from .report import ModelInfo, accesses, check_choice
+from .report import ModelInfo, accesses, check_choice, sizes_of
 
 DEFAULT: Size = (640, 640)
 _SMALL_IMAGE = 128 * 128
@@ -49,24 +49,22 @@ class Count:
         """Return the operations on a small image ``shown`` by which a checkout estimates those at ``size``."""
         counted = self.at(size)
         if shown != size and not _grows_with_area(counted.root, size, shown):
-            try:
+            with suppress(Exception):  # a window does not fit into it
                 return self.at(shown).total_ops
-            except Exception:  # a window does not fit into it
-                return counted.total_ops * _area(shown) / _area(size)
         return counted.total_ops * _area(shown) / _area(size)
 
     def info(self, size: Optional[Size], layers: int = 0, of: Optional[nn.Module] = None) -> ModelInfo:
         """Put the numbers together, with the parameters of ``of``; where there is no count, ``error`` says why."""
-        model, error, counted = of or self.model, "", None
-        sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+        sizes = sizes_of(self.model if of is None else of)
+        error, counted = "", None
         try:
             counted = None if size is None else self.at(size)
         except Exception as reason:
             error = in_few_words(reason)
         return ModelInfo(
-            layers or len(list(model.modules())),
-            sum(number for number, _ in sizes),
-            sum(number for number, trained in sizes if trained),
+            layers or sizes.layers,
+            sizes.parameters,
+            sizes.gradients,
             size,
             counted,
             error,
@@ -97,8 +95,8 @@ def _grows_with_area(root: Layer, size: Size, shown: Size) -> bool:
 
 _NUMBER = r"(?P<number>\d+(?:\.\d+)?)"
 _FLOPS = (
-    re.compile(_NUMBER + r"\s*[GMB]?\s*(?P<word>FLOP[Ss]?\b|FLOPs?\b)", re.IGNORECASE),
-    re.compile(r"(?P<word>FLOPs?)\b[^\w\d]{0,4}" + _NUMBER, re.IGNORECASE),
+    re.compile(_NUMBER + r"\s*[GMB]?\s*FLOPs?\b", re.IGNORECASE),
+    re.compile(r"FLOPs?\b[^\w\d]{0,4}" + _NUMBER, re.IGNORECASE),
 )
 _FACT = re.compile(
     r"[\d.,]+\s*[KMGB]?\s*(?:layers|param\w*|gradients)\b|\b(?:layers|param\w*|gradients)\b[^\w\d]{1,4}[\d.,]+",
@@ -239,7 +237,7 @@ class Summary:
             return line
         remark = f" (exact; estimated {figure.text})" if own == self.size else ""
         word = line[figure.end : figure.end_of_word]
-        return line[: figure.start] + exact + word + remark + line[max(figure.end, figure.end_of_word) :]
+        return line[: figure.start] + exact + word + remark + line[figure.end_of_word :]
 
     def _own_size(self, figure: Figure, shown: Size) -> Tuple[Size, float]:
         """Return the size that the checkout's figure is of, and what it takes for an operation: 1, or 0.5 for MACs.
@@ -294,11 +292,10 @@ class Summary:
 
     def own_line(self) -> str:
         """Return a line of ours, where the checkout has none."""
-        model = self.model
-        sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
-        name = Path(str(getattr(model, "yaml_file", "Model"))).stem.replace("yolov5", "YOLOv5")
-        facts = f"{len(list(model.modules()))} layers, {sum(n for n, _ in sizes)} parameters"
-        return f"{name} summary: {facts}, {sum(n for n, trained in sizes if trained)} gradients{self.addition(False)}"
+        name = Path(str(getattr(self.model, "yaml_file", "Model"))).stem.replace("yolov5", "YOLOv5")
+        layers, parameters, gradients = sizes_of(self.model)
+        facts = f"{layers} layers, {parameters} parameters, {gradients} gradients"
+        return f"{name} summary: {facts}{self.addition(False)}"
 
 
 def _make(model: nn.Module) -> Tuple[List[type], List[Any]]:
