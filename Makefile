@@ -1,10 +1,10 @@
 # Every target makes the environment first (.venv), if it is missing or out of date.
-# Without make: $(PYTHON) tests/environment.py test|demo|lint|bench|table|pictures|clean
+# Without make: $(PYTHON) tests/environment.py test|demo|lint|bench|table|pictures|clock|calibrate|clean
 
 PYTHON ?= python3
 RUN = $(PYTHON) tests/environment.py
 
-.PHONY: help test demo lint bench table pictures clean
+.PHONY: help test demo lint bench table pictures clock calibrate clean
 
 help:
 	@echo "make test [ARGS='-k train']     run all tests, or those that the pytest arguments pick"
@@ -13,6 +13,8 @@ help:
 	@echo "make bench                      compare with other profilers"
 	@echo "make table                      print the models' table of README"
 	@echo "make pictures                   draw the pictures of README, print its comparison"
+	@echo "make clock                      fit the clock to the published speeds, say how far it is off"
+	@echo "make calibrate                  the same, and write the figures to devices.yaml"
 	@echo "make clean                      remove the environment and everything downloaded"
 
 test:
@@ -32,6 +34,12 @@ table:
 
 pictures:
 	@$(RUN) pictures
+
+clock:
+	@$(RUN) clock $(ARGS)
+
+calibrate:
+	@$(RUN) calibrate
 
 clean:
 	@$(RUN) clean

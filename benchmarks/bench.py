@@ -10,6 +10,8 @@ Sections, all on real models of the latest release:
     profile     profile() at 640 x 640 against ultralytics-thop's profile(stride=32)
     model_info  the patched model_info() against the same checkout's own
     traffic     profile() with the operator ledger, traffic(), against profile() without it
+    launches    deployed(), the count with its data flow and launches, against traffic()
+    predict     the command predict on all 28 cfgs against compare
     size        profile() at 1280 x 1280, batch 64, against 64 x 64, batch 1
     memory      growth of the process's peak memory while yolov5x6 is profiled at 1280 x 1280, batch 64
     import      import of utils.thop on top of torch
@@ -25,7 +27,9 @@ contradict is called unclear.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
+import io
 import json
 import logging
 import os
@@ -43,13 +47,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
 import torch
-from releases import CACHE, LATEST, ROOT, copy_release, patch, run_python, yolo_environment
+from releases import CACHE, LATEST, ROOT, copy_release, patch, release, run_python, yolo_environment
 from tqdm import tqdm
 
 from benchmarks.bound import compare_with_clock, misplaced
 from benchmarks.common import interleave, print_table, real_model, twin, use_release
 from benchmarks.peers import compare
-from utils.thop import profile, traffic
+from utils.thop import deployed, profile, traffic
+from utils.thop.command.cli import main as main_command
 
 PATCHED = CACHE / "bench" / LATEST
 IMPORTS = 7
@@ -185,6 +190,36 @@ def traffic_section(rounds: int) -> list[Bound]:
     return bounds
 
 
+def launches_section(rounds: int) -> list[Bound]:
+    """The count with its data flow, and the launches made of it, against the operator ledger alone."""
+    x = torch.zeros(1, 3, 640, 640)
+    bounds = []
+    for size in "sx":
+        model = real_model(f"yolov5{size}.yaml")
+        calls = {"with": partial(deployed, model, (x,), "rknn"), "without": partial(traffic, model, (x,))}
+        timings = interleave(calls, rounds)
+        seconds = timings["with"].seconds, timings["without"].seconds
+        bounds.append(ratio_bound("deployed() : traffic()", f"yolov5{size}", seconds, 2.0, 1.5))
+    return bounds
+
+
+def predict_section(rounds: int) -> list[Bound]:
+    """The command on all cfgs of the release, with a predicted time and without."""
+    cfgs = str(release(LATEST) / "yolov5" / "models" / "**" / "*.yaml")
+
+    def command(*words: str) -> None:
+        with contextlib.redirect_stdout(io.StringIO()):
+            assert main_command([*words]) == 0
+
+    calls = {
+        "predict": partial(command, "predict", cfgs, "--device", "rk3588"),
+        "compare": partial(command, "compare", cfgs),
+    }
+    timings = interleave(calls, min(rounds, 7))
+    seconds = timings["predict"].seconds, timings["compare"].seconds
+    return [ratio_bound("predict : compare", "28 cfgs", seconds, 1.2, 1.1)]
+
+
 def size_section(rounds: int) -> list[Bound]:
     """A large batch of large images against a small image; images without storage, or one would take 1.2 GB."""
     model = real_model("yolov5s.yaml")
@@ -264,6 +299,8 @@ SECTIONS = {
     "profile": profile_section,
     "model_info": model_info_section,
     "traffic": traffic_section,
+    "launches": launches_section,
+    "predict": predict_section,
     "size": size_section,
     "memory": memory_section,
     "import": import_section,

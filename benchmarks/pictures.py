@@ -1,4 +1,4 @@
-"""Draw the two pictures and print the comparison table that README.md shows, by the command that it shows them for.
+"""Draw three pictures and print the comparison table that README.md shows, by the commands that it shows them for.
 
 python benchmarks/pictures.py                       draw into docs/, print the table
 python benchmarks/pictures.py --check README.md     exit with 1 if the file's table is another one; draw nothing
@@ -20,6 +20,7 @@ from benchmarks.model_table import table_in
 
 DOCS = ROOT / "docs"
 NETWORK = "summary models/yolov5s.yaml --depth 1 --device rtx-3090"
+TIME = "predict models/yolov5s.yaml --device rk3588 --no-decode"
 COMPARISON = (
     "compare models/yolov5s.yaml models/hub/yolov5s-ghost.yaml models/hub/yolov5s-transformer.yaml"
     " models/hub/yolov5-p34.yaml models/hub/yolov3-tiny.yaml models/yolov5n.yaml"
@@ -43,6 +44,7 @@ def main() -> int:
     if path is None:
         DOCS.mkdir(exist_ok=True)
         command(NETWORK, "--plot", str(DOCS / "network.png"))
+        command(TIME, "--plot", str(DOCS / "time.png"))
         print(command(COMPARISON, "--plot", str(DOCS / "comparison.png")), end="")
         return 0
     compared = command(COMPARISON).splitlines()

@@ -6,6 +6,8 @@
     python tests/environment.py bench [ARGUMENTS]           comparison with other profilers
     python tests/environment.py table                       the models' table of README
     python tests/environment.py pictures                    the pictures and the comparison of README
+    python tests/environment.py clock [--details]           how far predicted times are from published ones
+    python tests/environment.py calibrate                   the same, and write the figures to devices.yaml
     python tests/environment.py clean                       remove .venv, .cache and the tools' caches
 
 Needs Python 3.8 or newer with pip, nothing else. On Linux with Python 3.11 the packages are those pinned in
@@ -37,6 +39,8 @@ COMMANDS: Dict[str, List[List[str]]] = {
     "bench": [["benchmarks/bench.py"]],
     "table": [["benchmarks/model_table.py"]],
     "pictures": [["benchmarks/pictures.py"]],
+    "clock": [["benchmarks/clock.py"]],
+    "calibrate": [["benchmarks/clock.py", "--calibrate"]],
 }
 
 

@@ -1,12 +1,18 @@
-"""Memory access beside GFLOPs: counts what a PyTorch model computes, reads and writes.
+"""Memory access beside GFLOPs: counts what a PyTorch model computes, reads and writes, and what that means on a device.
 
 Part of YOLOv5 memory access, under the MIT licence. It needs torch and the standard library, nothing else.
 """
 
+from typing import TYPE_CHECKING, Any, List
+
 from .namesake import give_way, require_torch
 
 __version__ = "1.0.0"
-__all__ = ["add_hooks", "clever_format", "dfs_count", "profile", "register_hooks", "remove_hooks", "traffic"]
+__all__ = [
+    "add_hooks", "calibrate", "clever_format", "deployed", "dfs_count", "predict", "profile", "register_hooks",
+    "remove_hooks", "traffic",
+]  # fmt: skip
+_OF_DEVICES = ("calibrate", "deployed", "predict")
 
 require_torch()
 if not give_way(__name__):
@@ -15,3 +21,19 @@ if not give_way(__name__):
     from .profile import dfs_count, profile
     from .traffic import traffic
     from .units import clever_format
+
+if TYPE_CHECKING:
+    from .deploy import calibrate, deployed, predict
+
+
+def __getattr__(name: str) -> Any:
+    """Load what devices need only where it is asked for: a training run prints its line without."""
+    if name not in _OF_DEVICES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import deploy
+
+    return getattr(deploy, name)
+
+
+def __dir__() -> List[str]:
+    return sorted({*globals(), *_OF_DEVICES})

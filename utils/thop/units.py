@@ -38,6 +38,12 @@ def readable_bytes(number: float) -> str:
     return f"{readable(number)}B"
 
 
+def listed(names: Iterable[str], last: str = " and ") -> str:
+    """Join names for a sentence: a, b and c."""
+    *others, final = names
+    return last.join((", ".join(others), final)) if others else final
+
+
 def kinds_not_counted(missing: Mapping[str, int]) -> str:
     """Say in a few words that something ran which has no number: "+ 2 kinds of layers not counted"; "" for nothing."""
     kinds = len(missing)

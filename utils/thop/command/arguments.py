@@ -1,10 +1,11 @@
-"""What the command takes: its three commands, their arguments, and what is wrong with those that it was given."""
+"""What the command takes: its commands, their arguments, and what is wrong with those that it was given."""
 
 import argparse
 import re
 from pathlib import Path
 from typing import Any, List, NoReturn, Sequence, Tuple
 
+from ..deploy.runtimes import RUNTIMES
 from ..run.inputs import Size, as_size
 from ..show.tree import SORTS
 
@@ -36,8 +37,11 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
     _add_summary(commands)
     _add_compare(commands)
-    devices = commands.add_parser("devices", help="list the devices that a time bound can be had for", description=(
-        "List the devices that --device takes: memory bandwidth, peaks by precision, and where each is published."
+    _add_predict(commands)
+    _add_calibrate(commands)
+    devices = commands.add_parser("devices", help="list the devices that a time can be had for", description=(
+        "List the devices that --device takes: memory bandwidth and peaks by precision, how fast networks were measured"
+        " to be under which runtime, and where each figure is published."
     ))  # fmt: skip
     _add_devices_file(devices)
     return parser
@@ -76,7 +80,39 @@ def _add_compare(commands: Any) -> None:
     compare.add_argument("model", metavar="MODEL", nargs="+")
     _add_setup(compare)
     _add_device(compare)
-    formats = compare.add_mutually_exclusive_group()
+    _add_formats(compare)
+    words = "draw GFLOPs against memory accesses, as png, svg or pdf"
+    compare.add_argument("--plot", type=_picture, metavar="FILE", help=words)
+
+
+def _add_predict(commands: Any) -> None:
+    predict = _add_command(commands, "predict", "predict the time that models take on a device, a row each")
+    predict.add_argument("model", metavar="MODEL", nargs="+")
+    _add_setup(predict)
+    _add_device(predict, required=True)
+    _add_formats(predict)
+    words = "draw where along the one MODEL the time goes, by what binds; png, svg or pdf"
+    predict.add_argument("--plot", type=_picture, metavar="FILE", help=words)
+
+
+def _add_calibrate(commands: Any) -> None:
+    calibrate = _add_command(commands, "calibrate", "make a device out of networks that you measured on your board")
+    calibrate.add_argument(
+        "table", type=Path, metavar="MEASURED.csv",
+        help="columns model (a MODEL) and ms (milliseconds of a pass over the batch); optional: imgsz, batch",
+    )  # fmt: skip
+    calibrate.add_argument("--name", required=True, help="what --device shall call it")
+    calibrate.add_argument("--runtime", required=True, metavar="NAME", help=f"one of {', '.join(RUNTIMES)}")
+    calibrate.add_argument("--precision", metavar="NAME", help="int8, float16, float32 or amp; the runtime's usual one")
+    _add_decode(calibrate)
+    calibrate.add_argument("--fuse", action="store_true", help="after model.fuse(), as YOLOv5 runs inference")
+    calibrate.add_argument(
+        "--output", type=_writable, metavar="FILE", help="add the device to a file for --devices; shown without"
+    )
+
+
+def _add_formats(command: argparse.ArgumentParser) -> None:
+    formats = command.add_mutually_exclusive_group()
     for name, words in (
         ("csv", "comma-separated values, in base units and unrounded"),
         ("json", "the same as a list of objects"),
@@ -84,10 +120,8 @@ def _add_compare(commands: Any) -> None:
         ("latex", "a table for a paper, with the package booktabs"),
     ):
         formats.add_argument(f"--{name}", dest="format", action="store_const", const=name, help=words)
-    compare.add_argument("--output", type=_writable, metavar="FILE", help="write the table to a file")
-    words = "draw GFLOPs against memory accesses, as png, svg or pdf"
-    compare.add_argument("--plot", type=_picture, metavar="FILE", help=words)
-    compare.set_defaults(format="text")
+    command.add_argument("--output", type=_writable, metavar="FILE", help="write the table to a file")
+    command.set_defaults(format="text")
 
 
 def _add_setup(command: argparse.ArgumentParser) -> None:
@@ -106,13 +140,23 @@ def _add_setup(command: argparse.ArgumentParser) -> None:
     command.add_argument("--fuse", action="store_true", help="after model.fuse(), as YOLOv5 runs inference")
 
 
-def _add_device(command: argparse.ArgumentParser) -> None:
+def _add_device(command: argparse.ArgumentParser, required: bool = False) -> None:
     command.add_argument(
         "--device",
         metavar="NAME",
-        help="bound the time on a device: a name that the command 'devices' lists, or 'this' to measure this machine",
+        required=required,
+        help="the time on a device: a name that the command 'devices' lists, or 'this' to measure this machine",
     )
+    command.add_argument("--runtime", metavar="NAME", help=f"what runs the model there: {', '.join(RUNTIMES)}")
+    command.add_argument("--precision", metavar="NAME", help="in which: int8, float16, float32 or amp")
+    _add_decode(command)
     _add_devices_file(command)
+
+
+def _add_decode(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--no-decode", dest="decode", action="store_false", help="end a detector's heads at their last convolutions"
+    )
 
 
 def _add_devices_file(command: argparse.ArgumentParser) -> None:
@@ -168,7 +212,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Read the command line; MODELs may stand before and after options, which argparse by itself does not allow."""
     parser = _parser()
     arguments, rest = parser.parse_known_args(_join_size(argv))
-    if arguments.command == "compare" and not any(text.startswith("-") for text in rest):
+    if arguments.command in ("compare", "predict") and not any(text.startswith("-") for text in rest):
         arguments.model += rest
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")

@@ -7,52 +7,56 @@ from pathlib import Path
 from typing import Any, Iterable, List, Optional, Sequence, TextIO, Tuple
 
 from ..deploy.bound import LayerBound, TimeBound, time_bound
-from ..deploy.devices import THIS, Device, DeviceError, find_device, load_devices
+from ..deploy.devices import THIS, Device, find_device, load_devices
+from ..deploy.errors import DeviceError
+from ..flow import Flow
 from ..run import in_few_words
+from ..show.advice import advice
 from ..show.comparison import Row, bound_all, dtypes_used, to_csv, to_json
-from ..show.comparison_table import latex_comparison, markdown_comparison, text_comparison
+from ..show.comparison_table import COMPARED, PREDICTED, Column, latex_comparison, markdown_comparison, text_comparison
 from ..show.report import ModelInfo
+from ..show.time_table import headline, milliseconds, time_table
 from ..traffic import Traffic
 from ..units import readable_bytes, scaled
 from .arguments import PROGRAM, BadInput, parse
+from .calibrate import add_to_file, calibrate_board, describe, entry_of, file_text
 from .checkout import ModelError
 from .compare import count_all
-from .models import Built, Setup, counted, find
+from .models import Built, Setup, Source, counted, find
+from .timing import check_place, place_of
 
-_FORMATS = {
-    "text": text_comparison,
-    "csv": to_csv,
-    "json": to_json,
-    "markdown": markdown_comparison,
-    "latex": latex_comparison,
-}
+_TABLES = {"text": text_comparison, "markdown": markdown_comparison, "latex": latex_comparison}
+_RECORDS = {"csv": to_csv, "json": to_json}
 
 # ---- what it does ----
 
 
 def _summary(arguments: argparse.Namespace) -> int:
-    _check_device(arguments)
+    check_place(arguments)
     sources = find([arguments.model])
     if len(sources) > 1:
         raise BadInput(f"{arguments.model} stands for {len(sources)} files; 'compare' takes several, 'summary' one")
     source = sources[0]
 
-    def count(built: Built) -> Tuple[Built, ModelInfo, str]:
+    def count(built: Built) -> Tuple[Built, ModelInfo, str, Optional[Flow]]:
         info = built.info()
-        return built, info, info.table(arguments.depth, arguments.sort)
+        return built, info, info.table(arguments.depth, arguments.sort), built.flow() if arguments.device else None
 
     try:
-        built, info, table = counted(source, _setup(arguments), count)
+        built, info, table, flow = counted(source, _setup(arguments), count)
         traffic = info.traffic
     except ModelError as error:
         raise BadInput(f"{source.text}: {error}") from error
     except Exception as error:
         _complain(f"{source.text}: could not be counted: {in_few_words(error)}")
         return 1
-    bound = _bound(arguments, traffic)
-    lines = [_summary_line(source.name, built, info), table]
-    if bound is not None and arguments.device:
-        lines = [lines[0], _bound_line(bound), table, "", *_heaviest(bound)]
+    lines, bound = [_summary_line(source.name, built, info), table], None
+    if flow is not None:
+        above, below, bound = _times(arguments, flow)
+        lines = [lines[0], *above, table, "", *below]
+    elif arguments.plot:
+        print("measuring this machine for the roofline, for want of a --device", file=sys.stderr)
+        bound = time_bound(traffic, _device(arguments, [traffic]))
     print("\n".join(lines))
     if bound is not None and arguments.plot:
         from ..show.plots import network_figure, save_figure
@@ -61,24 +65,82 @@ def _summary(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _times(arguments: argparse.Namespace, flow: Flow) -> Tuple[List[str], List[str], Optional[TimeBound]]:
+    """The expected and the least time on a device: what stands above the table, what below it, and the bound.
+
+    Raises DeviceError where neither is known.
+    """
+    device, place = _device(arguments, [flow.traffic]), place_of(arguments)
+    assert place is not None
+    above: List[str] = []
+    below: List[str] = []
+    bound: Optional[TimeBound] = None
+    try:
+        prediction = place.predict(flow.under(place.amp))
+        above.append(headline(prediction))
+        below += [time_table(prediction), *advice(prediction)]
+    except DeviceError as error:
+        if not device.bandwidth:
+            raise
+        above.append(f"no expected time: {error}")
+    try:
+        bound = time_bound(flow.traffic, device)
+        above.append(_bound_line(bound))
+        below = below or _heaviest(bound)
+    except DeviceError:
+        if not below:
+            raise
+    return above, below, bound
+
+
 def _compare(arguments: argparse.Namespace) -> int:
-    _check_device(arguments)
+    return _several(arguments, with_bound=True)
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    return _several(arguments, with_bound=False)
+
+
+def _several(arguments: argparse.Namespace, with_bound: bool) -> int:
+    """Count several models, and print them side by side, for ``compare`` with the least times."""
+    check_place(arguments)
     sources = find(arguments.model)
-    rows = count_all(sources, _setup(arguments), _progress)
+    rows = count_all(sources, _setup(arguments), _progress, place_of(arguments))
     good = [row for row in rows if row.traffic]
-    if arguments.device and good:
+    if arguments.device and good and with_bound:
         bound_all(good, _device(arguments, [row.traffic for row in good if row.traffic]))
-    table = _FORMATS[_format(arguments)](rows)
-    if arguments.output:
-        arguments.output.write_text(table, encoding="utf-8")
-    else:
-        print(table, end="")
-    if arguments.plot and good:
+    _write_table(rows, arguments, COMPARED if with_bound else PREDICTED)
+    if arguments.plot and good and with_bound:
         _draw_comparison(good, arguments.plot)
+    elif arguments.plot and good:
+        _draw_prediction(sources[rows.index(good[0])], good[0].name, arguments)
     failed = [row for row in rows if row.error]
     if failed:
         _complain(f"{len(failed)} of {len(rows)} models failed: {', '.join(row.name for row in failed)}")
     return 1 if failed else 0
+
+
+def _write_table(rows: Sequence[Row], arguments: argparse.Namespace, columns: Sequence[Column]) -> None:
+    """Print the table, or write it to the file that was asked for, in the format that was."""
+    form = _format(arguments)
+    table = _RECORDS[form](rows) if form in _RECORDS else _TABLES[form](rows, columns)
+    if arguments.output:
+        arguments.output.write_text(table, encoding="utf-8")
+    else:
+        print(table, end="")
+
+
+def _calibrate(arguments: argparse.Namespace) -> int:
+    calibration, lines = calibrate_board(arguments, _progress)
+    print(describe(calibration, lines))
+    title = f"{arguments.name}, calibrated"
+    entry = entry_of(calibration, title, f"calibrate {arguments.table.name}")
+    if arguments.output:
+        add_to_file(arguments.output, calibration.name, entry)
+        print(f"written to {arguments.output}: predict MODEL --device {calibration.name} --devices {arguments.output}")
+    else:
+        print(f"\n{file_text({calibration.name: entry})}", end="")
+    return 0
 
 
 def _devices(arguments: argparse.Namespace) -> int:
@@ -100,25 +162,8 @@ def _format(arguments: argparse.Namespace) -> str:
     return by_suffix.get(arguments.output.suffix.lower(), "text")
 
 
-def _check_device(arguments: argparse.Namespace) -> None:
-    """Raise DeviceError, before any work, for a device that there is not."""
-    if arguments.device and arguments.device.strip().lower() != THIS:
-        find_device(arguments.device, arguments.devices)
-    elif arguments.devices:
-        load_devices(arguments.devices)
-
-
 def _device(arguments: argparse.Namespace, traffics: Iterable[Traffic]) -> Device:
     return find_device(arguments.device or THIS, arguments.devices, dtypes_used(traffics))
-
-
-def _bound(arguments: argparse.Namespace, traffic: Traffic) -> Optional[TimeBound]:
-    """The time bound where it is asked for, or needed for a picture."""
-    if arguments.plot and not arguments.device:
-        print("measuring this machine for the roofline, for want of a --device", file=sys.stderr)
-    elif not arguments.device:
-        return None
-    return time_bound(traffic, _device(arguments, [traffic]))
 
 
 def _draw_comparison(rows: Sequence[Row], path: Path) -> None:
@@ -127,6 +172,17 @@ def _draw_comparison(rows: Sequence[Row], path: Path) -> None:
     numbers = [row.numbers() for row in rows]
     points = [Point(row.name, found["gflops"], found["accesses"]) for row, found in zip(rows, numbers)]
     save_figure(comparison_figure(points), path)
+
+
+def _draw_prediction(source: Source, name: str, arguments: argparse.Namespace) -> None:
+    """Draw where the time of the first model goes."""
+    from ..show.clock_plot import time_figure
+    from ..show.plots import save_figure
+
+    place = place_of(arguments)
+    assert place is not None
+    figure = counted(source, _setup(arguments), lambda built: time_figure(name, place.predict(built.flow(place.amp))))
+    save_figure(figure, arguments.plot)
 
 
 def _progress(work: List[Any]) -> Iterable[Any]:
@@ -143,10 +199,6 @@ def _progress(work: List[Any]) -> Iterable[Any]:
 # ---- what it prints ----
 
 
-def _milliseconds(seconds: float) -> str:
-    return f"{seconds * 1e3:.{1 if seconds >= 0.01 else 3}f} ms"
-
-
 def _summary_line(name: str, built: Built, info: ModelInfo) -> str:
     where = f"at {built.input}, {built.dtype}" + (f" ({built.remark()})" if built.remark() else "")
     peak = readable_bytes(info.traffic.peak_activation_bytes)
@@ -156,7 +208,7 @@ def _summary_line(name: str, built: Built, info: ModelInfo) -> str:
 def _bound_line(bound: TimeBound) -> str:
     share = bound.memory_seconds / bound.seconds if bound.seconds else 0.0
     held = f"memory binds for {share:.0%} of it, arithmetic for {1 - share:.0%}"
-    return f"{bound.device.title}: at least {_milliseconds(bound.seconds)}; {held}"
+    return f"{bound.device.title}: at least {milliseconds(bound.seconds)}; {held}"
 
 
 def _heaviest(bound: TimeBound) -> List[str]:
@@ -171,17 +223,21 @@ def _heaviest(bound: TimeBound) -> List[str]:
 def _heaviest_row(layer: LayerBound, total: float) -> List[str]:
     share = layer.seconds / total if total else 0.0
     row = layer.layer
-    return [_milliseconds(layer.seconds), f"{share:.1%}", layer.binds, row.path or "(the model itself)", row.type]
+    return [milliseconds(layer.seconds), f"{share:.1%}", layer.binds, row.path or "(the model itself)", row.type]
 
 
 def _device_lines(device: Device) -> List[str]:
     """A device's name, and a line for each figure with its source."""
-    figures = [("bandwidth", device.bandwidth, "B/s")]
+    figures = [("bandwidth", device.bandwidth, "B/s")] if device.bandwidth else []
     figures += [(name, peak, "OP/s" if name.startswith("int") else "FLOP/s") for name, peak in device.peaks.items()]
     lines = [f"{device.name}: {device.title}"]
     for name, value, unit in figures:
         number = scaled(value, "%.4g", " ")
         lines.append(f"  {name:<9}  {f'{number[:-1]} {number[-1]}{unit}':>12}  {device.sources.get(name, '')}")
+    for runtime, precisions in device.runtimes.items():
+        for precision, found in precisions.items():
+            what = f"{found.networks} networks, predictions off by x {found.error:.2f}: {found.source}"
+            lines.append(f"  {runtime} {precision}: {what}")
     return lines
 
 
@@ -219,7 +275,13 @@ def _run(argv: Sequence[str]) -> int:
     return _COMMANDS[arguments.command](arguments)
 
 
-_COMMANDS = {"summary": _summary, "compare": _compare, "devices": _devices}
+_COMMANDS = {
+    "summary": _summary,
+    "compare": _compare,
+    "predict": _predict,
+    "calibrate": _calibrate,
+    "devices": _devices,
+}
 
 
 def _discard(stream: TextIO) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Callable, List, NamedTuple, Optional, Sequence, Tuple, T
 import torch
 from torch import Tensor, nn
 
+from ..flow import Flow, flow
 from ..profile import profile
 from ..run import blank, in_few_words
 from ..run.inputs import Size, fitting_size, image_size, images_for
@@ -93,6 +94,10 @@ class Built:
         """Count the operator ledger, and the layer ledger with it."""
         return traffic(self.model, self.inputs)
 
+    def flow(self, amp: bool = False) -> Flow:
+        """Count the operator ledger with its data flow, of which launches are made; ``amp``: under autocast."""
+        return flow(self.model, self.inputs, amp=amp)
+
     def info(self) -> ModelInfo:
         """Count both ledgers, for the table of modules."""
         counted = profile(self.model, self.inputs, verbose=False)
@@ -101,6 +106,7 @@ class Built:
             imgsz=image_size(self.inputs),
             profile=counted,
             count_traffic=self.traffic,
+            count_flow=self.flow,
         )
 
 

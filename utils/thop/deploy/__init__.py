@@ -1,10 +1,17 @@
-"""What counts mean on a device: its published figures, the least time that it can take, this machine's own speed.
+"""What counts mean on a device: what its runtime launches, the least time and the expected time, its figures.
 
-Nothing here counts: it is told what the ledgers of ``utils.thop`` have counted. Others use ``time_bound`` and
-``find_device``.
+Nothing here counts: it is told what the ledgers of ``utils.thop`` have counted. Others use ``deployed``, ``predict``,
+``calibrate``, ``time_bound`` and ``find_device``.
 """
 
 from .bound import TimeBound, time_bound
-from .devices import Device, DeviceError, find_device
+from .calibration import Calibration, calibrate
+from .devices import Device, find_device
+from .errors import DeviceError
+from .launches import Deployed, Launch, deployed
+from .prediction import Prediction, predict
 
-__all__ = ["Device", "DeviceError", "TimeBound", "find_device", "time_bound"]
+__all__ = [
+    "Calibration", "Deployed", "Device", "DeviceError", "Launch", "Prediction", "TimeBound", "calibrate", "deployed",
+    "find_device", "predict", "time_bound",
+]  # fmt: skip

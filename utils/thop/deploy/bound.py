@@ -82,6 +82,7 @@ def time_bound(traffic: Traffic, device: Device) -> TimeBound:
     Raises DeviceError where the device has no peak for a dtype that was used. Where FLOPs could not be counted
     (``traffic.uncounted``), it is the bound of memory alone, and still one.
     """
+    device.need_data_sheet()
     bounds: Dict[int, LayerBound] = {}
     for call in traffic.calls:
         bound = bounds.get(id(call.layer))

@@ -1,36 +1,36 @@
 """Devices: what each can compute and move at most, from devices.yaml, a file of the user's, or measured on the spot."""
 
 import difflib
-import math
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Dict, Iterable, Mapping, Optional, Sequence, Union
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple, Union
 
 import torch
 
 from ..run import in_few_words
-from ..units import dtype_name
+from ..units import dtype_name, listed
+from .errors import DeviceError
+from .figures import Figures, positive, read_runtimes
 from .machine import MeasureError, measure
 
 PathLike = Union[str, "os.PathLike[str]"]
 CATALOGUE = Path(__file__).with_name("devices.yaml")
 THIS = "this"
 PRECISIONS = ("float64", "float32", "tf32", "float16", "bfloat16", "int8")
-_FIELDS = ("title", "bandwidth", "peaks", "sources")
-
-
-class DeviceError(ValueError):
-    """Why there is no such device or figure, in one line for the reader."""
+KINDS = ("gpu", "cpu", "npu")
+_FIELDS = ("title", "kind", "bandwidth", "peaks", "sources", "runtimes")
 
 
 @dataclass(frozen=True)
 class Device:
-    """What a device can do at most.
+    """What a device can do at most by its data sheet, and what networks were measured to take on it.
 
-    name: its key in the file, or "this"; bandwidth: of its memory, in bytes a second; peaks: operations a second by
-    precision, two for a multiply-accumulate; sources: where each figure is from, by precision and "bandwidth".
+    name: its key in the file, or "this"; bandwidth: of its memory, in bytes a second, 0 where no data sheet is known;
+    peaks: operations a second by precision, two for a multiply-accumulate; sources: where each figure is from, by
+    precision and "bandwidth"; kind: "gpu", "cpu" or "npu"; runtimes: fitted figures, by runtime and precision.
     """
 
     name: str
@@ -38,19 +38,21 @@ class Device:
     bandwidth: float
     peaks: Mapping[str, float]
     sources: Mapping[str, str]
+    kind: str = "gpu"
+    runtimes: Mapping[str, Mapping[str, Figures]] = field(default_factory=dict)
+
+    def need_data_sheet(self) -> None:
+        """Raise DeviceError where none is known, so that there is no least time either."""
+        if not self.bandwidth:
+            raise DeviceError(f"{self.name} ({self.title}) has no data sheet here, so its least time is not known")
 
     def peak(self, dtype: torch.dtype) -> float:
         """Operations a second on operands of ``dtype``; raises DeviceError where that is not known."""
         precision = dtype_name(dtype)
         if precision not in self.peaks:
-            known = f"only one for {_listed(self.peaks)}" if self.peaks else "none at all"
+            known = f"only one for {listed(self.peaks)}" if self.peaks else "none at all"
             raise DeviceError(f"{self.name} ({self.title}) has no peak for {precision}, {known}")
         return self.peaks[precision]
-
-
-def _listed(names: Iterable[str], last: str = " and ") -> str:
-    *others, final = names
-    return last.join((", ".join(others), final)) if others else final
 
 
 # ---- files ----
@@ -63,10 +65,15 @@ def load_devices(path: Optional[PathLike] = None) -> Dict[str, Device]:
 
     Raises DeviceError, with the file and the entry, for a file that can't be read or an entry that is not complete.
     """
-    devices = _read(CATALOGUE)
+    devices = dict(_catalogue())
     if path is not None:
         devices.update(_read(Path(path)))
     return devices
+
+
+@lru_cache(maxsize=1)
+def _catalogue() -> Dict[str, Device]:
+    return _read(CATALOGUE)
 
 
 def _read(path: Path) -> Dict[str, Device]:
@@ -89,26 +96,38 @@ def _read(path: Path) -> Dict[str, Device]:
     return {device.name: device for device in devices}
 
 
-def _key(name: str) -> str:
+def key_of(name: str) -> str:
+    """Write a device's name as the files do: "RTX 3090" is rtx-3090."""
     return re.sub(r"[\s_]+", "-", name.strip().lower())
 
 
 def _device(name: str, entry: Any, path: Path) -> Device:
     """Make a device of an entry in the units of the file: GB/s and TFLOPS."""
     where = f"{path}: {name}"
-    if _key(name) == THIS:
+    if key_of(name) == THIS:
         raise DeviceError(f"{where}: this name is kept for the machine that is measured")
     _check_keys(entry, _FIELDS, where)
-    for needed in ("bandwidth", "peaks"):
-        if entry.get(needed) in (None, {}):
-            raise DeviceError(f"{where}: {needed} is missing")
+    kind = entry.get("kind") or "gpu"
+    if kind not in KINDS:
+        raise DeviceError(f"{where}: kind must be {listed(KINDS, ' or ')}, not {kind!r}")
+    runtimes = read_runtimes(entry["runtimes"], f"{where}: runtimes") if entry.get("runtimes") else {}
+    bandwidth, rates, given = _data_sheet(entry, where, path, needed=not runtimes)
+    return Device(key_of(name), str(entry.get("title") or name), bandwidth, rates, given, kind, runtimes)
+
+
+def _data_sheet(entry: Any, where: str, path: Path, needed: bool) -> Tuple[float, Dict[str, float], Dict[str, str]]:
+    """Return an entry's bandwidth, peaks and sources; without any, it takes measured figures."""
+    if not needed and not entry.get("bandwidth") and not entry.get("peaks"):
+        return 0.0, {}, {}
+    for name in ("bandwidth", "peaks"):
+        if entry.get(name) in (None, {}):
+            raise DeviceError(f"{where}: {name} is missing")
     peaks, sources = entry["peaks"], entry.get("sources") or {}
     _check_keys(peaks, PRECISIONS, f"{where}: peaks")
     _check_keys(sources, ("bandwidth", *PRECISIONS), f"{where}: sources")
-    bandwidth = _positive(entry["bandwidth"], f"{where}: bandwidth") * 1e9
-    rates = {precision: _positive(value, f"{where}: {precision}") * 1e12 for precision, value in peaks.items()}
-    given = {figure: str(sources.get(figure) or path) for figure in ("bandwidth", *rates)}
-    return Device(_key(name), str(entry.get("title") or name), bandwidth, rates, given)
+    bandwidth = positive(entry["bandwidth"], f"{where}: bandwidth") * 1e9
+    rates = {precision: positive(value, f"{where}: {precision}") * 1e12 for precision, value in peaks.items()}
+    return bandwidth, rates, {figure: str(sources.get(figure) or path) for figure in ("bandwidth", *rates)}
 
 
 def _check_keys(value: Any, known: Sequence[str], where: str) -> None:
@@ -116,18 +135,7 @@ def _check_keys(value: Any, known: Sequence[str], where: str) -> None:
         raise DeviceError(f"{where}: not a mapping; {CATALOGUE.name} shows the form")
     unknown = [str(key) for key in value if key not in known]
     if unknown:
-        raise DeviceError(f"{where}: {unknown[0]} is not known here, only {_listed(known)}")
-
-
-def _positive(value: Any, where: str) -> float:
-    try:
-        # YAML reads 1e3 as text, for want of a dot and a sign
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise DeviceError(f"{where} must be a number above 0, not {value!r}")
-    return number
+        raise DeviceError(f"{where}: {unknown[0]} is not known here, only {listed(known)}")
 
 
 def find_device(name: str, path: Optional[PathLike] = None, dtypes: Sequence[torch.dtype] = (torch.float32,)) -> Device:
@@ -137,13 +145,13 @@ def find_device(name: str, path: Optional[PathLike] = None, dtypes: Sequence[tor
     with those that come close, and as ``load_devices`` and ``measure_this`` do.
     """
     devices = load_devices(path)
-    key = _key(name)
+    key = key_of(name)
     if key == THIS:
         return measure_this(dtypes)
     if key not in devices:
         close = [known for known in devices if key and key in known]
         close = close or difflib.get_close_matches(key, devices, n=3)
-        hint = f"did you mean {_listed(close, ' or ')}?" if close else f"known are {_listed([THIS, *devices])}"
+        hint = f"did you mean {listed(close, ' or ')}?" if close else f"known are {listed([THIS, *devices])}"
         raise DeviceError(f"no device is called {name!r}; {hint}")
     return devices[key]
 
@@ -158,4 +166,5 @@ def measure_this(dtypes: Sequence[torch.dtype]) -> Device:
     except MeasureError as error:
         raise DeviceError(f"this machine can't be measured: {error}") from error
     peaks = {dtype_name(dtype): rate for dtype, rate in speed.peaks.items()}
-    return Device(THIS, speed.name, speed.bandwidth, peaks, dict.fromkeys(("bandwidth", *peaks), "measured"))
+    kind = "gpu" if torch.cuda.is_available() else "cpu"
+    return Device(THIS, speed.name, speed.bandwidth, peaks, dict.fromkeys(("bandwidth", *peaks), "measured"), kind)

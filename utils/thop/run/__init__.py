@@ -12,12 +12,12 @@ from .observer import Observer
 from .parameters import lacks_shapes, look_at, parameter_sizes
 from .runner import Run, in_few_words, run
 from .schema import Effects, effects_of
-from .shape_tensor import WeakStorage, storage_of, tensors_in
+from .shape_tensor import HAS_STORAGE, WeakStorage, storage_of, tensors_in
 from .unwrapping import NotCountable, unwrap
 from .weights import is_weight
 
 __all__ = [
-    "BlankBuildFailed", "Effects", "NotCountable", "Observer", "Replica", "Run", "WeakStorage", "blank",
+    "HAS_STORAGE", "BlankBuildFailed", "Effects", "NotCountable", "Observer", "Replica", "Run", "WeakStorage", "blank",
     "collector_paused", "effects_of", "in_few_words", "is_unused", "is_weight", "lacks_shapes", "light_copy", "look_at",
     "own_way_aside", "parameter_sizes", "run", "storage_of", "tensors_in", "unwrap",
 ]  # fmt: skip

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .ambient import Ambient, PythonRandom
+from .autocast import can_autocast, cuda_autocast
 from .blame import is_for_lack_of_values
 from .calls import CALLS_OF_MODULES, Calls
 from .copier import Copier, Replica
@@ -59,8 +60,11 @@ def run(
     observe: Observe,
     on_shapes: bool = True,
     kwargs: Optional[Dict[str, Any]] = None,
+    amp: bool = False,
 ) -> Run:
     """Run a copy of ``model`` on copies of ``inputs``, in evaluation mode and without gradients.
+
+    With ``amp`` it is run as under autocast to float16 on CUDA, on shapes alone, which takes torch 2.4.
 
     It is run on shapes alone where that is possible, and for real where the lack of values is in the way or where
     ``on_shapes`` is False. ``observe`` is called with each copy and returns the observer of its run. Any other
@@ -71,8 +75,10 @@ def run(
         NotCountable: the model is spread over several processes, or needs values and has none.
     """
     why = "a real run was asked for"
-    if on_shapes:
-        attempt = _Attempt(model, inputs, kwargs or {}, observe, ShapeMode())
+    if amp and not can_autocast():
+        raise NotCountable("a run under autocast takes torch 2.4 or newer")
+    if on_shapes or amp:
+        attempt = _Attempt(model, inputs, kwargs or {}, observe, ShapeMode(), amp)
         try:
             return attempt.go()
         except Exception as error:
@@ -80,6 +86,8 @@ def run(
             why = attempt.mode.failure or (in_few_words(error) if is_for_lack_of_values(error) else "")
             if not why:
                 raise
+            if amp:
+                raise NotCountable(f"under autocast its forward needs values ({why})") from error
             if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
                 raise NotCountable(f"the model is on the meta device, and its forward needs values ({why})") from error
             traceback.clear_frames(error.__traceback__)  # they hold tensors of the run
@@ -93,9 +101,16 @@ class _Attempt:
     """One run of one copy."""
 
     def __init__(
-        self, model: nn.Module, inputs: Sequence[Any], kwargs: Dict[str, Any], observe: Observe, mode: OperatorMode
+        self,
+        model: nn.Module,
+        inputs: Sequence[Any],
+        kwargs: Dict[str, Any],
+        observe: Observe,
+        mode: OperatorMode,
+        amp: bool = False,
     ) -> None:
         self.model, self.inputs, self.kwargs, self.observe, self.mode = model, inputs, kwargs, observe, mode
+        self.amp = amp
         self.copier = Copier(self._copies(True), mode.on_shapes)
         self.calls: Optional[Calls] = None
         self.failed_in = ""
@@ -143,8 +158,9 @@ class _Attempt:
         observer.begin(arguments)
         self.mode.report = observer.operator
         CALLS_OF_MODULES.put_on(self)
-        whole: Any = WholeOperators(self.mode) if self.surroundings.runs_whole else nullcontext()
-        with self.mode, whole:
+        whole: Any = WholeOperators(self.mode, self.amp) if self.surroundings.runs_whole else nullcontext()
+        casting: Any = cuda_autocast() if self.amp else nullcontext()
+        with self.mode, whole, casting:
             THREAD.run = self
             output = replica.model(*arguments, **keywords)
             THREAD.run = None

@@ -21,6 +21,7 @@ def fuses_attention(
     is_causal: bool = False,
     scale: Optional[float] = None,
     enable_gqa: bool = False,
+    on_cuda: bool = False,
 ) -> bool:
     """Say whether attention is one kernel on the device of the queries, or the matrix is made that it attends by.
 
@@ -28,7 +29,7 @@ def fuses_attention(
     no dropout, adjacent elements along the last axis, and heads of at most 256 elements (flash attention, in half
     precision and without a mask, and memory-efficient attention agree on these).
     """
-    if query.device.type == "cpu" or torch.cuda.is_available():
+    if not on_cuda and (query.device.type == "cpu" or torch.cuda.is_available()):
         choose = getattr(torch, "_fused_sdp_choice", None)
         if choose is None:
             return False
@@ -48,9 +49,9 @@ def fuses_attention(
 class WholeOperators(TorchFunctionMode):
     """Leads the calls of recurrent layers and of attention through the operator mode, as one operator each."""
 
-    def __init__(self, operators: OperatorMode) -> None:
+    def __init__(self, operators: OperatorMode, on_cuda: bool = False) -> None:
         super().__init__()
-        self.operators = operators
+        self.operators, self.on_cuda = operators, on_cuda
         attend = getattr(functional, "scaled_dot_product_attention", None)
         self.replaced: Dict[Any, Any] = {} if attend is None else {attend: partial(self.attend, attend)}
         for name in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
@@ -68,7 +69,7 @@ class WholeOperators(TorchFunctionMode):
     def attend(self, function: Any, *args: Any, **kwargs: Any) -> Any:
         """Attend in one operator, where PyTorch has a kernel for that."""
         with no_torch_function():
-            fuses = fuses_attention(*args, **kwargs)
+            fuses = fuses_attention(*args, **{**kwargs, "on_cuda": self.on_cuda})
         if not fuses:
             return function(*args, **kwargs)
         return self.operators.whole(torch.ops.aten.scaled_dot_product_attention.default, function, args, kwargs)

@@ -3,12 +3,14 @@
 import json
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Optional, Sequence, Tuple
 
 import torch
 
 from ..deploy.bound import TimeBound, time_bound
-from ..deploy.devices import Device, DeviceError
+from ..deploy.devices import Device
+from ..deploy.errors import DeviceError
+from ..deploy.prediction import Timing
 from ..traffic import Traffic
 from ..units import kinds_not_counted
 
@@ -21,7 +23,9 @@ class Row:
     """A model and what was counted of it, or else ``error``, why nothing was.
 
     source: where it comes from; input, dtype: what it was run on; rounded: a word about a size that the stride does
-    not divide; bound: the least time on a device, if one was asked for.
+    not divide; bound, prediction: the least and the expected time on a device, if one was asked for; measured_seconds:
+    what somebody has published of a network of this name there. shape: of its first input; images: how many a pass
+    is of.
     """
 
     name: str
@@ -33,6 +37,10 @@ class Row:
     rounded: str = ""
     error: str = ""
     bound: Optional[TimeBound] = None
+    prediction: Optional[Timing] = None
+    measured_seconds: Optional[float] = None
+    images: int = 1
+    shape: Tuple[int, ...] = ()
 
     def numbers(self) -> Dict[str, Any]:
         """What is compared, in base units: elements, operations, bytes, seconds."""
@@ -56,7 +64,20 @@ class Row:
         if self.bound is not None:
             found["time_seconds"] = self.bound.seconds
             found["time_memory_seconds"] = self.bound.memory_seconds
+        if self.prediction is not None:
+            found.update(self._predicted(self.prediction))
         return found
+
+    def _predicted(self, prediction: Timing) -> Dict[str, Any]:
+        """The expected time of a pass over all images, and what comes of it."""
+        return {
+            "predicted_seconds": prediction.seconds,
+            "predicted_low_seconds": prediction.low,
+            "predicted_high_seconds": prediction.high,
+            "images_per_second": self.images / prediction.seconds if prediction.seconds else None,
+            "measured_seconds": self.measured_seconds,
+            "launches": prediction.launch_count,
+        }
 
     def _sum(self, column: str) -> float:
         """A total of the layer ledger, whole where it is."""
@@ -85,13 +106,14 @@ def dtypes_used(traffics: Iterable[Traffic]) -> List[torch.dtype]:
 
 
 def bound_all(rows: Sequence[Row], device: Device) -> None:
-    """Work out each model's least time on a device; where the device has no figure for its type, say so in the row."""
+    """Work out each model's least time on a device; where neither that nor a prediction is known, say so in the row."""
     for row in rows:
         if row.traffic is not None:
             try:
                 row.bound = time_bound(row.traffic, device)
             except DeviceError as error:
-                row.error = f"no time: {error}"
+                if row.prediction is None:
+                    row.error = f"no time: {error}"
 
 
 def difference(value: Any, first: Any) -> Optional[float]:
@@ -110,11 +132,22 @@ def records(rows: Sequence[Row]) -> List[Dict[str, Any]]:
         if any(row.bound for row in rows):
             record["device"] = row.bound.device.name if row.bound else None
             record["binds"] = row.bound.binds if row.bound else None
+        if any(row.prediction for row in rows):
+            record.update(_place(row.prediction))
         record.update({f"{key}_percent": difference(values.get(key), numbers[0].get(key)) for key in keys})
         record["kinds_not_counted"] = len(row.traffic.missing) if row.traffic else None
         record.update(mode=row.traffic.mode if row.traffic else None, remarks="; ".join(row.remarks()), error=row.error)
         found.append(record)
     return found
+
+
+def _place(prediction: Optional[Timing]) -> Dict[str, Optional[str]]:
+    """Where a prediction is for, what holds most of the time there, and what it rests on."""
+    if prediction is None:
+        return dict.fromkeys(("device", "runtime", "precision", "predicted_binds", "basis"))
+    runtime, binds = prediction.runtime.name, prediction.binds
+    return {"device": prediction.device, "runtime": runtime, "precision": prediction.precision,
+            "predicted_binds": binds, "basis": prediction.basis}  # fmt: skip
 
 
 def to_dataframe(rows: Sequence[Row]) -> "DataFrame":

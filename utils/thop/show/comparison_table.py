@@ -11,6 +11,7 @@ _FAR_APART = 1e5
 _STAR = " *"  # behind the name of a model in which something ran that has no number
 Unit = Tuple[str, float]
 _ONES: Sequence[Unit] = (("", 1),)
+_WHOLE: Sequence[Unit] = (("", 1.0),)  # of numbers that have no decimals
 _ELEMENTS: Sequence[Unit] = (("M", 1e6), ("K", 1e3), ("", 1))
 _BYTES: Sequence[Unit] = (("MB", 1e6), ("KB", 1e3), ("B", 1))
 _SECONDS: Sequence[Unit] = (("ms", 1e-3), ("us", 1e-6))
@@ -18,11 +19,15 @@ _SECONDS: Sequence[Unit] = (("ms", 1e-3), ("us", 1e-6))
 
 @dataclass(frozen=True)
 class Column:
-    """A column of numbers, and the units that it can be shown in, the largest first."""
+    """A column of numbers, and the units that it can be shown in, the largest first.
+
+    compared: whether a difference to the first row stands below.
+    """
 
     key: str
     heading: str
     units: Sequence[Unit] = _ONES
+    compared: bool = True
 
     def shown(self, values: Sequence[Any]) -> Tuple[str, List[str]]:
         """Choose one unit and one number of decimals for all, by the smallest; return the unit and the cells.
@@ -44,7 +49,7 @@ def _decimals(least: float) -> int:
     return next((decimals for decimals, limit in enumerate((1, 0.1, 0.01), 1) if least >= limit), 4)
 
 
-_COLUMNS = (
+COMPARED = (
     Column("parameters", "params", _ELEMENTS),
     Column("gflops", "GFLOPs"),
     Column("kernel", "kernel", _ELEMENTS),
@@ -53,32 +58,46 @@ _COLUMNS = (
     Column("traffic_bytes", "traffic", _BYTES),
     Column("arithmetic_intensity", "FLOPs/B"),
     Column("peak_activation_bytes", "peak", _BYTES),
-    Column("time_seconds", "time", _SECONDS),
+    Column("time_seconds", "least", _SECONDS),
+    Column("predicted_seconds", "time", _SECONDS),
 )
+PREDICTED = (
+    Column("gflops", "GFLOPs"),
+    Column("traffic_bytes", "traffic", _BYTES),
+    Column("launches", "launches", _WHOLE),
+    Column("predicted_seconds", "time", _SECONDS),
+    Column("predicted_low_seconds", "from", _SECONDS, compared=False),
+    Column("predicted_high_seconds", "to", _SECONDS, compared=False),
+    Column("images_per_second", "images/s"),
+    Column("measured_seconds", "published", _SECONDS, compared=False),
+)
+_IF_KNOWN = ("time_seconds", "predicted_seconds", "measured_seconds")
 
 
-def grid_of(rows: Sequence[Row]) -> Grid:
+def grid_of(rows: Sequence[Row], columns: Sequence[Column] = COMPARED) -> Grid:
     """Lay out the cells; the input is a column of its own where not all have the same."""
     numbers = [row.numbers() for row in rows]
-    timed = any(row.bound for row in rows)
-    shown = [column for column in _COLUMNS if timed or column.key != "time_seconds"]
+    known = {key for values in numbers for key, value in values.items() if value is not None}
+    shown = [column for column in columns if column.key in known or column.key not in _IF_KNOWN]
+    timed = bool(known & set(_IF_KNOWN[:2]))
     inputs = _inputs(rows)
     several = len({text for text in inputs if text}) > 1
-    units, columns = zip(*(column.shown([values.get(column.key) for values in numbers]) for column in shown))
+    units, texts_of = zip(*(column.shown([values.get(column.key) for values in numbers]) for column in shown))
     heads = [Head("model", is_text=True)] + [Head("input", is_text=True)] * several
     texts = len(heads)
     heads += [Head(column.heading, unit) for column, unit in zip(shown, units)] + [Head("binds")] * timed
     lines = []
     for i, row in enumerate(rows):
-        cells = [column[i] for column in columns]
+        cells = [cells_of[i] for cells_of in texts_of]
         differences: List[str] = []
         if i and row.traffic and numbers[0]:
-            differences = [_per_cent(difference(numbers[i].get(c.key), numbers[0].get(c.key))) for c in shown]
+            differences = [_difference(column, numbers[i], numbers[0]) for column in shown]
             differences = [""] * texts + differences + [""] * timed
-        cells += [row.bound.binds if row.bound else ""] * timed
+        place = row.prediction or row.bound
+        cells += [place.binds if place else ""] * timed
         left = [_named(row), inputs[i]] if several else [_named(row)]
         lines.append(Line([*left, *cells], differences, error="" if row.traffic else row.error))
-    return Grid(heads, lines, notes=notes(rows))
+    return Grid(heads, lines, notes=notes(rows, columns))
 
 
 def _named(row: Row) -> str:
@@ -91,13 +110,17 @@ def _inputs(rows: Sequence[Row]) -> List[str]:
     return [f"{row.input} {row.dtype}" if mixed and row.traffic else row.input for row in rows]
 
 
+def _difference(column: Column, numbers: Dict[str, Any], first: Dict[str, Any]) -> str:
+    return _per_cent(difference(numbers.get(column.key), first.get(column.key))) if column.compared else ""
+
+
 def _per_cent(value: Optional[float]) -> str:
     if value is None:
         return ""
     return f"{value:+.1f}%" if abs(value) < 1000 else f"{value:+.0f}%" if value < 1e5 else f"{value:+.0e}%"
 
 
-def notes(rows: Sequence[Row]) -> List[str]:
+def notes(rows: Sequence[Row], columns: Sequence[Column] = COMPARED) -> List[str]:
     """The sentences below the table: what the numbers mean, and which are not what they seem."""
     good = [row for row in rows if row.traffic]
     found = []
@@ -107,11 +130,9 @@ def notes(rows: Sequence[Row]) -> List[str]:
     what = {(row.input, row.dtype) for row in good}
     if len(what) == 1:
         found.append("Input {}, {}.".format(*what.pop()))
-    if good:
+    if good and any(column.key == "accesses" for column in columns):
         found.append("Accesses are elements, kernel + output; peak is the most memory that activations take at once.")
-    bound = next((row.bound for row in rows if row.bound), None)
-    if bound is not None:
-        found.append(f"Time is the least possible on {bound.device.title}; binds says what most of it goes to.")
+    found += _about_time(rows)
     remarks: Dict[str, List[str]] = {}
     for row in good:
         for remark in [*row.remarks(), *([row.error] if row.error else [])]:
@@ -119,19 +140,36 @@ def notes(rows: Sequence[Row]) -> List[str]:
     return found + [f"{', '.join(models)}: {remark}." for remark, models in remarks.items()]
 
 
-def text_comparison(rows: Sequence[Row]) -> str:
+def _about_time(rows: Sequence[Row]) -> List[str]:
+    """What the times mean, and what the predicted ones rest on."""
+    found = []
+    bound = next((row.bound for row in rows if row.bound), None)
+    prediction = next((row.prediction for row in rows if row.prediction), None)
+    if bound is not None:
+        found.append(f"Least is the least time possible on {bound.device.title}, in the precision that was counted.")
+    if prediction is not None:
+        place = f"{prediction.title}, {prediction.runtime.title}, {prediction.precision}"
+        found.append(f"Time is the expected one on {place}, from {prediction.basis}; off by x {prediction.error:.2f}.")
+    if found:
+        found.append("Binds says what most of the time goes to.")
+    return found
+
+
+def text_comparison(rows: Sequence[Row], columns: Sequence[Column] = COMPARED) -> str:
     """The comparison for a terminal, with the differences below the numbers that they belong to."""
-    return to_text(grid_of(rows), WIDTH) + "\n"
+    return to_text(grid_of(rows, columns), WIDTH) + "\n"
 
 
-def markdown_comparison(rows: Sequence[Row]) -> str:
+def markdown_comparison(rows: Sequence[Row], columns: Sequence[Column] = COMPARED) -> str:
     """The comparison as GitHub reads it, with the differences in the cells."""
-    return to_markdown(grid_of(rows))
+    return to_markdown(grid_of(rows, columns))
 
 
-def latex_comparison(rows: Sequence[Row]) -> str:
+def latex_comparison(rows: Sequence[Row], columns: Sequence[Column] = COMPARED) -> str:
     """The comparison as a ``tabular`` for a paper."""
-    return to_latex(grid_of(rows))
+    return to_latex(grid_of(rows, columns))
 
 
-__all__ = ["WIDTH", "latex_comparison", "markdown_comparison", "notes", "text_comparison"]
+__all__ = [
+    "COMPARED", "PREDICTED", "WIDTH", "latex_comparison", "markdown_comparison", "notes", "text_comparison",
+]  # fmt: skip

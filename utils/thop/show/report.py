@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, NamedTupl
 
 from torch import nn
 
+from ..flow import Flow
 from ..profile import Profile
 from ..run import in_few_words
 from ..traffic import Traffic
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from os import PathLike
 
     from pandas import DataFrame
+
+    from ..deploy.prediction import Prediction
 
 
 def accesses(kernel: float, output: float) -> str:
@@ -50,8 +53,8 @@ class ModelInfo:
     layers, parameters, gradients: as the checkout's own line has them; imgsz: (height, width) that was counted, if any;
     profile: None where counting failed, and then ``error`` says why. It unpacks to layers, parameters, gradients and
     GFLOPs, and can be used like the tuple of these.
-    count_traffic: counts the same model's bytes, when they are asked for; depth, sort: what the table shows unless its
-    caller says otherwise. In a notebook it shows itself as that table.
+    count_traffic, count_flow: count the same model's bytes, and its data flow, when they are asked for; depth, sort:
+    what the table shows unless its caller says otherwise. In a notebook it shows itself as that table.
     """
 
     layers: int
@@ -61,6 +64,7 @@ class ModelInfo:
     profile: Optional[Profile]
     error: str = ""
     count_traffic: Optional[Callable[[], Traffic]] = field(default=None, repr=False, compare=False)
+    count_flow: Optional[Callable[[bool], Flow]] = field(default=None, repr=False, compare=False)
     depth: Optional[int] = field(default=None, repr=False, compare=False)
     sort: Optional[str] = field(default=None, repr=False, compare=False)
 
@@ -195,6 +199,20 @@ class ModelInfo:
         return html_table(grid_of(view, remarks), self.caption() + where)
 
     # ---- to reckon with ----
+
+    def predict(
+        self, device: Any, runtime: Optional[str] = None, precision: Optional[str] = None, decode: bool = True
+    ) -> "Prediction":
+        """Predict the time of the same forward pass on a device, as ``utils.thop.predict`` does.
+
+        Raises DeviceError for what is not known of the device, RuntimeError where the model can't be counted.
+        """
+        from ..deploy.prediction import predict_counted
+
+        self._counted()
+        if self.count_flow is None:
+            raise RuntimeError("there is no model to count")
+        return predict_counted(self.count_flow, device, runtime, precision, decode)
 
     def to_dataframe(self, depth: Optional[int] = None, sort: Optional[str] = None) -> "DataFrame":
         """A row for each module with what it did itself, in elements, operations and bytes: columns sum to the totals.

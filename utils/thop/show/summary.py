@@ -14,6 +14,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from torch import nn
 
+from ..flow import flow
 from ..profile import Layer, Profile, profile
 from ..run import in_few_words, unwrap
 from ..run.inputs import Size, as_size, fitting_size, image_size, images_for, resized
@@ -69,6 +70,7 @@ class Count:
             counted,
             error,
             count_traffic=lambda: traffic(self.model, self.inputs(size or DEFAULT)),
+            count_flow=lambda amp: flow(self.model, self.inputs(size or DEFAULT), amp=amp),
         )
 
 

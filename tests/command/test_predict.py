@@ -1,0 +1,275 @@
+"""The commands predict and calibrate, and the times in summary and compare, against what the library predicts."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+import yaml
+from releases import LATEST, release
+from releases import yolo as build_yolo
+
+from utils.thop import deployed, predict
+from utils.thop.command.cli import main
+from utils.thop.deploy.calibration import calibrate
+from utils.thop.deploy.clock import Constants, seconds_of, work_of
+from utils.thop.show.advice import advice
+from utils.thop.show.clock_plot import Point, clock_figure, time_figure
+from utils.thop.show.plots import save_figure
+from utils.thop.show.report import ModelInfo
+
+MODELS = release(LATEST) / "yolov5" / "models"
+CFG = str(MODELS / "yolov5n.yaml")
+NAMES = ("resnet18", "mobilenet_v2", "squeezenet1_0", "vgg11", "densenet121")
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    """Run the command in this process; return its status and both outputs."""
+    status = main([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+# ---- predict ----
+
+
+def test_a_table_of_predictions(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = run(capsys, "predict", CFG, MODELS / "yolov5s.yaml", "--device", "rk3588", "--no-decode")
+    assert (status, err) == (0, "")
+    for name, published in (("yolov5n", 12.121), ("yolov5s", 20.661)):
+        model = build_yolo(f"{name}.yaml").eval()
+        found = predict(model, "rk3588", decode=False)
+        row = next(line.split() for line in out.splitlines() if line.startswith(name))
+        assert float(row[3]) == len(found.launches)
+        shown = [float(text) for text in row[4:9]]
+        milliseconds = [1e3 * seconds for seconds in (found.seconds, found.low, found.high)]
+        assert shown == pytest.approx([*milliseconds, 1 / found.seconds, published], abs=0.051)
+        assert row[9] == found.binds
+    assert "Time is the expected one on Rockchip RK3588" in out and "RKNN, int8" in out
+    assert "Least" not in out and "Accesses" not in out
+    differences = next(line for line in out.splitlines() if line.strip().startswith("+"))
+    assert differences.count("%") == 5  # not of the range, nor of what others have measured
+
+
+def test_the_other_formats_have_the_same_numbers(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    arguments = "predict", CFG, "torchvision:resnet18", "--device", "T4", "--imgsz", 320, "--batch", 4
+    status, out, err = run(capsys, *arguments, "--json")
+    assert (status, err) == (0, "")
+    records = json.loads(out)
+    model = torchvision.models.resnet18(weights=None).eval()
+    found = predict(model, "t4", inputs=(torch.zeros(4, 3, 320, 320),))
+    assert records[1]["predicted_seconds"] == pytest.approx(found.seconds)
+    assert records[1]["predicted_low_seconds"] == pytest.approx(found.low)
+    assert records[1]["images_per_second"] == pytest.approx(4 / found.seconds)
+    assert [records[1][key] for key in ("device", "runtime", "precision")] == ["t4", "tensorrt", "float16"]
+    assert records[0]["measured_seconds"] is None  # published at another size
+    rows = list(csv.DictReader(io.StringIO(run(capsys, *arguments, "--csv")[1])))
+    assert [float(row["predicted_seconds"]) for row in rows] == [record["predicted_seconds"] for record in records]
+    for option, mark in (("--markdown", "| model |"), ("--latex", r"\toprule")):
+        status, out, err = run(capsys, *arguments, option)
+        assert status == 0 and mark in out and "images/s" in out
+    target = tmp_path / "times.md"
+    assert run(capsys, *arguments, "--output", target)[:2] == (0, "")
+    assert target.read_text().startswith("| model |")
+
+
+def test_options_lead_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
+    base = "predict", CFG, "--json", "--device"
+
+    def seconds(*arguments: object) -> float:
+        status, out, _ = run(capsys, *base, *arguments)
+        assert status == 0
+        return float(json.loads(out)[0]["predicted_seconds"])
+
+    assert seconds("rk3588", "--no-decode") < seconds("rk3588") < seconds("rk3566")
+    assert seconds("jetson-orin-nano-super", "--precision", "int8") < seconds("jetson-orin-nano-super")
+    assert seconds("jetson-orin-nano-super", "--runtime", "pytorch") > seconds("jetson-orin-nano-super")
+    assert seconds("t4", "--imgsz", 320) < seconds("t4")
+    assert seconds("t4", "--batch", 8) > 4 * seconds("t4")
+
+
+def test_a_device_of_a_data_sheet_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = run(capsys, "predict", CFG, "--device", "jetson-agx-orin")
+    assert (status, err) == (0, "")
+    assert "from its data sheet, and how far" in out.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["predict", CFG], "the following arguments are required: --device"),
+        (["predict", CFG, "--device", "toaster"], "no device is called 'toaster'"),
+        (["predict", CFG, "--device", "rk3588", "--runtime", "onnx"], "no runtime is called 'onnx'"),
+        (["predict", CFG, "--device", "rk3588", "--runtime", "tensorrt"], "tensorrt does not run on rk3588"),
+        (["predict", CFG, "--device", "t4", "--precision", "int4"], "tensorrt has no precision 'int4'"),
+        (["compare", CFG, "--device", "t4", "--precision", "int4"], "tensorrt has no precision 'int4'"),
+        (["predict", "missing.yaml", "--device", "t4"], "missing.yaml: no such file"),
+    ],
+)
+def test_bad_input_gets_one_line(capsys: pytest.CaptureFixture[str], arguments: list[str], complaint: str) -> None:
+    status, out, err = run(capsys, *arguments)
+    assert (status, out) == (2, "")
+    assert complaint in err and len(err.splitlines()) == 1
+
+
+def test_where_nothing_is_known_the_row_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = run(capsys, "predict", CFG, "--device", "raspberry-pi-5", "--runtime", "ncnn")
+    assert status == 1
+    assert "nothing is known of raspberry-pi-5" in (out + err).replace("\n", " ") or "1 of 1 models failed" in err
+
+
+def test_summary_and_compare_have_both_times(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys, "compare", CFG, "torchvision:resnet18", "--device", "t4")
+    assert status == 0
+    head = next(line for line in out.splitlines() if line.startswith("model"))
+    assert head.split()[-3:] == ["least", "time", "binds"]
+    status, out, _ = run(capsys, "summary", CFG, "--device", "rk3562", "--no-decode")  # it has no data sheet here
+    assert status == 0 and "at least" not in out
+    assert re.search(r"about [\d.]+ ms \([\d.]+ ms to [\d.]+ ms\); of it memory \d+%", out)
+    assert re.search(r"^SiLU takes \d+% here, in passes of its own; ReLU would give about", out, re.MULTILINE)
+
+
+# ---- what to do about it ----
+
+
+def test_advice_is_what_comes_of_following_it() -> None:
+    model = build_yolo("yolov5s.yaml").eval()
+    found = predict(model, "rk3588", decode=False)
+    (sentence,) = [text for text in advice(found) if text.startswith("SiLU")]
+    for module in model.modules():
+        if type(module).__name__ == "Conv":
+            module.act = torch.nn.ReLU()
+    relu = predict(model, "rk3588", decode=False)
+    saved, fast, slow = (float(text) for text in re.findall(r"[\d.]+(?=%| runs|\.$)", sentence))
+    assert saved == pytest.approx(100 * (1 - relu.seconds / found.seconds), abs=0.51)
+    assert (fast, slow) == pytest.approx((1 / relu.seconds, 1 / found.seconds), abs=0.51)
+    assert not [text for text in advice(relu) if "ReLU" in text]
+
+
+def test_model_info_predicts() -> None:
+    from utils.torch_utils import model_info
+
+    model = build_yolo("yolov5n.yaml").eval()
+    info: ModelInfo = model_info(model, verbose=False, imgsz=640)
+    assert info.predict("rk3588", decode=False).seconds == predict(model, "rk3588", decode=False).seconds
+    assert info.predict("v100", precision="amp").precision == "amp"
+
+
+# ---- calibrate ----
+
+RIGHT = Constants(1.5e12, 5e9)
+
+
+def measured(tmp_path: Path, **columns: object) -> Path:
+    """A user's table: times of five networks by constants that they don't know."""
+    path = tmp_path / "measured.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["model", "ms", *columns])
+        for name in NAMES:
+            network = deployed(torchvision.models.get_model(name, weights=None), (torch.zeros(1, 3, 224, 224),), "rknn")
+            seconds = seconds_of(work_of(network, "int8"), RIGHT)
+            writer.writerow([f"torchvision:{name}", f"{seconds * 1e3:.5f}", *columns.values()])
+    return path
+
+
+def test_a_board_is_made_of_five_networks(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    board = tmp_path / "boards.yaml"
+    board.write_text("# mine\nother:\n  bandwidth: 5\n  peaks: {float32: 1}\n")
+    arguments = "calibrate", measured(tmp_path), "--name", "My Board", "--runtime", "rknn", "--precision", "int8"
+    status, out, err = run(capsys, *arguments, "--output", board)
+    assert (status, err) == (0, "")
+    assert [line.split()[0] for line in out.splitlines()[1:6]] == list(NAMES)
+    assert all(re.search(r"x (1\.0\d|0\.9\d)$", line) for line in out.splitlines()[1:6])
+    text = board.read_text()
+    assert text.startswith("# mine\nother:\n")  # to the letter
+    figures = yaml.safe_load(text)["my-board"]["runtimes"]["rknn"]["int8"]
+    assert figures["networks"] == 5
+    assert (figures["peak"], figures["bandwidth"]) == pytest.approx((1.5, 5), rel=0.1)
+    options = "--device", "my-board", "--devices", board, "--json"
+    status, out, err = run(capsys, "predict", "torchvision:resnet50", *options)
+    assert (status, err) == (0, "")
+    network = deployed(torchvision.models.resnet50(weights=None), (torch.zeros(1, 3, 224, 224),), "rknn")
+    expected = seconds_of(work_of(network, "int8"), RIGHT)
+    assert json.loads(out)[0]["predicted_seconds"] == pytest.approx(expected, rel=0.05)
+    # another runtime joins it
+    again = "calibrate", measured(tmp_path), "--name", "my-board", "--runtime", "rknn", "--precision", "float16"
+    assert run(capsys, *again, "--output", board)[0] == 0
+    assert set(yaml.safe_load(board.read_text())["my-board"]["runtimes"]["rknn"]) == {"int8", "float16"}
+
+
+def test_without_a_file_it_is_shown(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    table = measured(tmp_path, imgsz=224, batch=1)
+    status, out, _ = run(capsys, "calibrate", table, "--name", "b", "--runtime", "rknn")
+    assert status == 0
+    shown = yaml.safe_load(out[out.index("\nb:") :])
+    assert shown["b"]["kind"] == "npu" and shown["b"]["runtimes"]["rknn"]["int8"]["networks"] == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("model,time\nx,1\n", "measured.csv has no column ms; it takes model and ms, and may have imgsz and batch"),
+        ("", "measured.csv has no column model"),
+        ("model,ms\n", "measured.csv holds no measurements"),
+        ("model,ms\ntorchvision:resnet18,-3\n", "line 2: ms must be a number above 0, not '-3'"),
+        ("model,ms\ntorchvision:resnet18,fast\n", "line 2: ms must be a number above 0, not 'fast'"),
+        ("model,ms\ntorchvision:resnet18\n", "line 2: ms must be a number above 0, not ''"),
+        ("model,ms,imgsz\ntorchvision:resnet18,3,big\n", "line 2: imgsz 'big' and batch '' must be whole numbers"),
+        ("model,ms,batch\ntorchvision:resnet18,3,0\n", "line 2: batch must be a whole number from 1 up, not 0"),
+        ("model,ms\nresnet18,3\n", "line 2: resnet18: no MODEL"),
+        ("model,ms\ntorchvision:resnet19,3\n", "line 2: torchvision:resnet19: torchvision has no such model"),
+        ("model,ms\ntorchvision:resnet18,3\ntorchvision:resnet34,5\n", "too few measured networks: 2; it takes 3"),
+    ],
+)
+def test_a_table_that_does_not_fit(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str, complaint: str
+) -> None:
+    table, board = tmp_path / "measured.csv", tmp_path / "boards.yaml"
+    table.write_text(text)
+    status, out, err = run(capsys, "calibrate", table, "--name", "b", "--runtime", "rknn", "--output", board)
+    assert (status, out) == (2, "")
+    assert complaint in err and len(err.splitlines()) == 1
+    assert not board.exists()
+
+
+def test_other_mistakes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    table = measured(tmp_path)
+    for arguments, complaint in (
+        (["--runtime", "rknn", "--name", "this"], "a device can't be called 'this'"),
+        (["--runtime", "onnx", "--name", "b"], "no runtime is called 'onnx'"),
+        (["--runtime", "rknn", "--name", "b", "--precision", "int4"], "rknn has no precision 'int4'"),
+    ):
+        status, out, err = run(capsys, "calibrate", table, *arguments)
+        assert (status, out) == (2, "") and complaint in err and len(err.splitlines()) == 1
+    status, out, err = run(capsys, "calibrate", tmp_path / "none.csv", "--runtime", "rknn", "--name", "b")
+    assert status == 2 and "none.csv can't be read" in err
+
+
+# ---- pictures ----
+
+
+def test_pictures_are_drawn(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    target = tmp_path / "time.svg"
+    assert run(capsys, "predict", CFG, "--device", "t4", "--plot", target)[0] == 0
+    text = target.read_text()
+    assert "Time along the network" in text and "bound by memory" in text and "yolov5n" in text
+    tables = {"one": [Point(1e-3, 1.1e-3), Point(2e-2, 2e-2)], "two": [Point(0.3, 0.2)]}
+    save_figure(clock_figure(tables), tmp_path / "clock.svg")
+    text = (tmp_path / "clock.svg").read_text()
+    assert "one (2, x 1.05)" in text and "two (1, x 1.50)" in text
+
+
+def test_bars_are_the_predicted_times() -> None:
+    network = deployed(torchvision.models.resnet18(weights=None), (torch.zeros(1, 3, 64, 64),), "rknn")
+    times = [(network, seconds_of(work_of(network, "int8"), RIGHT) * factor) for factor in (1, 1, 1)]
+    found = predict(network, calibrate(times, "int8"))
+    figure = time_figure("resnet18", found)
+    heights = [patch.get_height() for patch in figure.axes[0].patches]  # type: ignore[attr-defined]
+    assert sum(heights) / 1e3 == pytest.approx(found.seconds)

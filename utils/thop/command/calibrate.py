@@ -1,0 +1,157 @@
+"""A user's measurements: reading them, counting their models, and the device that they make."""
+
+import argparse
+import csv
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterable, List, Tuple
+
+from ..deploy.calibration import Calibration, calibrate
+from ..deploy.devices import THIS, key_of
+from ..deploy.errors import DeviceError
+from ..deploy.launches import Deployed, as_deployed
+from ..deploy.runtimes import Runtime, find_runtime
+from ..run import in_few_words
+from ..run.inputs import as_size
+from .checkout import ModelError
+from .models import Built, Setup, Source, counted, find
+
+_NEEDED = ("model", "ms")
+
+
+@dataclass(frozen=True)
+class Line:
+    """A measured model; number: of the line in the file; seconds: of a pass over the batch."""
+
+    number: int
+    source: Source
+    setup: Setup
+    seconds: float
+
+
+def read_measurements(path: Path, fuse: bool) -> List[Line]:
+    """Read a table of measured models; raises DeviceError, with the file and the line, for what does not fit."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as lines:
+            reader = csv.DictReader(lines)
+            names = [name.strip() for name in reader.fieldnames or []]
+            rows = [dict(zip(names, (text or "" for text in row.values()))) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DeviceError(f"{path} can't be read: {in_few_words(error)}") from error
+    missing = [name for name in _NEEDED if name not in names]
+    if missing:
+        raise DeviceError(f"{path} has no column {missing[0]}; it takes model and ms, and may have imgsz and batch")
+    found = [_line(path, number, row, fuse) for number, row in enumerate(rows, 2)]
+    if not found:
+        raise DeviceError(f"{path} holds no measurements")
+    return found
+
+
+def _line(path: Path, number: int, row: Dict[str, Any], fuse: bool) -> Line:
+    where = f"{path}, line {number}"
+    try:
+        seconds = float(row["ms"]) / 1e3
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise DeviceError(f"{where}: ms must be a number above 0, not {row['ms']!r}")
+    size, batch = row.get("imgsz", "").strip(), row.get("batch", "").strip()
+    try:
+        sides = [int(side) for side in size.replace("x", " ").split()]
+        setup = Setup(as_size(sides * (2 if len(sides) == 1 else 1)) if sides else None, int(batch or 1), False, fuse)
+    except ValueError:
+        raise DeviceError(f"{where}: imgsz {size!r} and batch {batch!r} must be whole numbers from 1 up") from None
+    if setup.batch < 1:
+        raise DeviceError(f"{where}: batch must be a whole number from 1 up, not {batch}")
+    try:
+        sources = find([row["model"].strip()])
+    except ModelError as error:
+        raise DeviceError(f"{where}: {error}") from error
+    if len(sources) != 1:
+        raise DeviceError(f"{where}: {row['model']} stands for {len(sources)} files, not one")
+    return Line(number, sources[0], setup, seconds)
+
+
+def calibrate_board(
+    arguments: argparse.Namespace, progress: Callable[..., Iterable[Any]]
+) -> Tuple[Calibration, List[Line]]:
+    """Count the measured models and fit the board's constants; raises DeviceError for what does not fit."""
+    runtime = find_runtime(arguments.runtime)
+    precision = runtime.precision(arguments.precision)
+    name = key_of(arguments.name)
+    if not name or name == THIS:
+        raise DeviceError(f"a device can't be called {arguments.name!r}")
+    lines = read_measurements(arguments.table, arguments.fuse)
+    measured = []
+    for line in progress(lines):
+        measured.append((_deploy(arguments, line, runtime, precision == "amp"), line.seconds))
+    return calibrate(measured, precision, name), lines
+
+
+def _deploy(arguments: argparse.Namespace, line: Line, runtime: Runtime, amp: bool) -> Deployed:
+    def count(built: Built) -> Deployed:
+        return as_deployed(built.flow(amp), runtime, arguments.decode)
+
+    try:
+        return counted(line.source, line.setup, count)
+    except Exception as error:
+        reason = str(error) if isinstance(error, ModelError) else in_few_words(error)
+        raise DeviceError(f"{arguments.table}, line {line.number}: {line.source.text}: {reason}") from error
+
+
+def describe(calibration: Calibration, lines: List[Line]) -> str:
+    """The constants, how far each network is off that was left out, and how far all are."""
+    rows = [["network", "measured", "left out", "off"]]
+    for line, ratio in zip(lines, calibration.errors):
+        predicted = line.seconds * ratio
+        rows.append([line.source.name, f"{line.seconds * 1e3:.3f} ms", f"{predicted * 1e3:.3f} ms", f"x {ratio:.2f}"])
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    table = ["  ".join(t.ljust(w) if not i else t.rjust(w) for i, (t, w) in enumerate(zip(r, widths))) for r in rows]
+    figures = calibration.figures().entry()
+    constants = ", ".join(f"{name} {figures[name]} {unit}" for name, unit in _UNITS.items() if name in figures)
+    off = f"Networks that were left out are off by x {calibration.error:.2f} on average."
+    place = f"{calibration.name}, {calibration.runtime.title}, {calibration.precision}"
+    return "\n".join([*table, "", f"{place}: {constants}", off])
+
+
+_UNITS = {"peak": "TOPS", "bandwidth": "GB/s", "overhead": "us a launch", "host": "us of the host a launch",
+          "softmax": "GB/s of softmax"}  # fmt: skip
+
+
+def entry_of(calibration: Calibration, title: str, source: str) -> Dict[str, Any]:
+    """What a file for --devices holds of the board."""
+    figures = calibration.figures(source).entry()
+    runtimes = {calibration.runtime.name: {calibration.precision: figures}}
+    return {"title": title, "kind": calibration.runtime.kind, "runtimes": runtimes}
+
+
+def file_text(devices: Dict[str, Any]) -> str:
+    """Write devices as a file for --devices holds them."""
+    import yaml
+
+    return yaml.safe_dump(devices, sort_keys=False, width=110)
+
+
+def add_to_file(path: Path, name: str, entry: Dict[str, Any]) -> None:
+    """Add a device to a file, or a runtime to the device that is there; raises DeviceError for another kind of file."""
+    import yaml
+
+    try:
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        held = yaml.safe_load(text) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DeviceError(f"{path} can't be read: {in_few_words(error)}") from error
+    if not isinstance(held, dict):
+        raise DeviceError(f"{path} is no file of devices; give another --output")
+    if name not in held:  # what is there stays to the letter
+        gap = "" if not text else "\n" if text.endswith("\n") else "\n\n"
+        path.write_text(text + gap + file_text({name: entry}), encoding="utf-8")
+        return
+    known = held[name] = {**entry, **(held[name] if isinstance(held[name], dict) else {})}
+    for runtime, precisions in entry["runtimes"].items():
+        known["runtimes"] = {**known["runtimes"], runtime: {**known["runtimes"].get(runtime, {}), **precisions}}
+    path.write_text(file_text(held), encoding="utf-8")
+
+
+__all__ = ["Line", "add_to_file", "calibrate_board", "describe", "entry_of", "file_text", "read_measurements"]

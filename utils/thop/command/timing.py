@@ -1,0 +1,73 @@
+"""Predicted times for the command: where a network is to run, and what is known of it there."""
+
+import argparse
+from dataclasses import dataclass
+from typing import Dict, Optional
+
+import torch
+
+from ..deploy.devices import THIS, Device, find_device, load_devices
+from ..deploy.errors import DeviceError
+from ..deploy.launches import as_deployed
+from ..deploy.measurements import find_measurement
+from ..deploy.prediction import Prediction, choose, find_place, predict_deployed
+from ..deploy.runtimes import Runtime
+from ..flow import Flow
+from ..show.comparison import Row
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where models are to run; known: all devices, to learn from where only a data sheet is known.
+
+    decode: whether detectors decode their predictions there.
+    """
+
+    device: Device
+    runtime: Runtime
+    precision: str
+    decode: bool
+    known: Dict[str, Device]
+
+    @property
+    def amp(self) -> bool:
+        """Whether models run under autocast."""
+        return self.precision == "amp"
+
+    def predict(self, counted: Flow) -> Prediction:
+        """Predict the time of a run that was counted for here; raises DeviceError where nothing is known."""
+        network = as_deployed(counted, self.runtime, self.decode)
+        return predict_deployed(network, self.device, self.precision, self.known)
+
+    def predict_row(self, row: Row, counted: Flow) -> None:
+        """Predict a model's time into its row, with what somebody has published; or say why there is none."""
+        try:
+            row.prediction = self.predict(counted).timing()
+        except DeviceError as error:
+            row.error = f"no time: {error}"
+            return
+        where = {"device": self.device.name, "runtime": self.runtime.name, "precision": self.precision}
+        measured = find_measurement(model=row.name, shape=row.shape, **where)
+        row.measured_seconds = measured.seconds if measured else None
+        if measured and measured.decode != self.decode:
+            row.rounded = "; ".join(filter(None, [row.rounded, "published without decoding, as with --no-decode"]))
+
+
+def check_place(arguments: argparse.Namespace) -> None:
+    """Raise DeviceError, before any work, for a device, runtime or precision that there is not."""
+    if arguments.device and arguments.device.strip().lower() != THIS:
+        find_place(arguments.device, arguments.runtime, arguments.precision, arguments.devices)
+    elif arguments.devices:
+        load_devices(arguments.devices)
+
+
+def place_of(arguments: argparse.Namespace) -> Optional[Place]:
+    """Say where models are to run; None where no device was asked for. "this" is measured."""
+    if not arguments.device:
+        return None
+    device = find_device(arguments.device, arguments.devices, [torch.float16 if arguments.half else torch.float32])
+    runtime, precision = choose(device, arguments.runtime, arguments.precision)
+    return Place(device, runtime, precision, arguments.decode, load_devices(arguments.devices))
+
+
+__all__ = ["Place", "check_place", "place_of"]

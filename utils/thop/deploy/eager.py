@@ -1,0 +1,47 @@
+"""What PyTorch moves in eager mode, and the passes that it adds to its kernels on CUDA.
+
+What autocast casts has been counted in the run itself, as copies.
+"""
+
+from typing import Iterator, NamedTuple
+
+from ..flow import Flow, Operand, Step
+
+_HALF = 2
+_POINTWISE_LAYOUT = 0.15  # of the layout changes around a 1 x 1 convolution, which mostly runs as a matrix product
+
+
+class Moved(NamedTuple):
+    """Bytes of one step: those of its kernel, and those of the passes around it."""
+
+    kernel: float
+    passes: float
+
+
+def moved_in_eager(flow: Flow, precision: str, adds_passes: bool) -> Iterator[Moved]:
+    """Yield what each step of a run moves in a precision; "float16" is the model after ``half()``."""
+    for step in flow.steps:
+        kernel = sum(operand.elements * _size(operand, precision) for operand in (*step.reads, *step.writes))
+        yield Moved(kernel, _added_passes(step, precision) if adds_passes else 0.0)
+
+
+def _size(operand: Operand, precision: str) -> int:
+    """Bytes of an element."""
+    halved = precision == "float16" and operand.dtype.is_floating_point
+    return _HALF if halved else operand.itemsize
+
+
+def _added_passes(step: Step, precision: str) -> float:
+    """Bytes of what CUDA's libraries do around their kernels: bias, layout, copies."""
+    if step.name == "aten::native_layer_norm":
+        x = step.reads[0]
+        return 0.0 if x.dense else 2.0 * x.elements * _size(x, precision)
+    if step.geometry is None or "conv" not in step.name or not step.reads or not step.writes:
+        return 0.0
+    x, out = step.reads[0], step.writes[0]
+    with_bias = any(len(operand.shape) == 1 for operand in step.reads[1:])
+    bias = 2.0 * out.elements * _size(out, precision) if with_bias else 0.0
+    if step.geometry.depthwise or x.channels_last:
+        return bias
+    share = _POINTWISE_LAYOUT if set(step.geometry.kernel) == {1} else 1.0
+    return bias + share * 2.0 * (x.elements + out.elements) * _size(x, precision)

@@ -1,0 +1,66 @@
+"""What somebody can do about a predicted time: sentences, with the time that it would be."""
+
+from dataclasses import replace
+from typing import List, Sequence
+
+from ..deploy.clock import STARTING, seconds_of, work_of
+from ..deploy.launches import as_deployed
+from ..deploy.prediction import LayerTime, Prediction
+from ..deploy.runtimes import CURVES
+
+_WORTH = 0.04  # of the time: less is within what a prediction is off
+_LARGE, _OUT_OF_PROPORTION = 0.06, 2.5  # of the bytes, and of the share of FLOPs
+_MOST = 2
+_OFTEN = 0.3
+
+
+def advice(prediction: Prediction) -> List[str]:
+    """Say which activation costs a pass of its own, which modules move much for little, and what else holds it back."""
+    return [*_activations(prediction), *_movers(prediction.layers(2)), *_starts(prediction)]
+
+
+def _activations(prediction: Prediction) -> List[str]:
+    """Curves that the runtime does not fuse: what the time would be with an activation that it does."""
+    network, runtime = prediction.deployed, prediction.runtime
+    if runtime.eager:
+        return []
+    present = sorted({step.name for step in network.flow.steps} & CURVES - runtime.fused)
+    found = []
+    for name in dict.fromkeys(name.rstrip("_") for name in present):
+        fused = as_deployed(network.flow, replace(runtime, fused=runtime.fused | {name, f"{name}_"}), network.decode)
+        seconds = seconds_of(work_of(fused, prediction.precision), prediction.constants)
+        saved = 1 - seconds / prediction.seconds
+        if saved > _WORTH:
+            what = {"aten::silu": "SiLU", "aten::gelu": "GELU"}.get(name, name.replace("aten::", ""))
+            found.append(
+                f"{what} takes {saved:.0%} here, in passes of its own; ReLU would give about {1 / seconds:.0f} runs a "
+                f"second instead of {1 / prediction.seconds:.0f}."
+            )
+    return found
+
+
+def _movers(layers: Sequence[LayerTime]) -> List[str]:
+    """Modules that move a large part of the bytes for a small part of the arithmetic."""
+    elements, flops = sum(layer.elements for layer in layers), sum(layer.flops for layer in layers)
+    if not elements or not flops:
+        return []
+    found = []
+    for layer in sorted(layers, key=lambda layer: layer.elements, reverse=True):
+        moved, computed = layer.elements / elements, layer.flops / flops
+        if moved > _LARGE and moved > _OUT_OF_PROPORTION * computed:
+            where = layer.path or "the model itself"
+            found.append(f"{where} moves {moved:.0%} of the bytes for {computed:.0%} of the FLOPs.")
+    return found[:_MOST]
+
+
+def _starts(prediction: Prediction) -> List[str]:
+    share = prediction.share(STARTING)
+    if share < _OFTEN:
+        return []
+    return [
+        f"{share:.0%} of the time goes to starting {len(prediction.launches)} launches: fewer and larger layers, or a "
+        "larger batch, would use the device better."
+    ]
+
+
+__all__ = ["advice"]

@@ -1,0 +1,47 @@
+"""The predicted time of a network, module by module."""
+
+from typing import List, Sequence
+
+from ..deploy.prediction import LayerTime, Prediction
+from .grid import Grid, Head, Line, to_text
+
+WIDTH = 100  # columns of a terminal
+_MOST = 40
+
+
+def milliseconds(seconds: float) -> str:
+    """Write seconds as milliseconds, with three digits or so."""
+    return f"{seconds * 1e3:.{1 if seconds >= 0.01 else 3}f} ms"
+
+
+def headline(prediction: Prediction) -> str:
+    """The prediction in one line."""
+    place = f"{prediction.title}, {prediction.runtime.title}, {prediction.precision}"
+    low, high = milliseconds(prediction.low), milliseconds(prediction.high)
+    binds = ", ".join(
+        f"{what} {prediction.share(what):.0%}"
+        for what in ("memory", "arithmetic", "starting launches")
+        if prediction.share(what) >= 0.005
+    )
+    return f"{place}: about {milliseconds(prediction.seconds)} ({low} to {high}); of it {binds}"
+
+
+def time_table(prediction: Prediction) -> str:
+    """The time by module, in the order of the run; of very many, the heaviest."""
+    layers = prediction.layers(2)
+    shown: Sequence[LayerTime] = layers
+    notes: List[str] = [f"Predicted from {prediction.basis}; off by x {prediction.error:.2f} on average."]
+    if len(layers) > _MOST:
+        shown = sorted(layers, key=lambda layer: layer.seconds, reverse=True)[:_MOST]
+        rest = sum(layer.share for layer in layers) - sum(layer.share for layer in shown)
+        notes.insert(0, f"The {_MOST} heaviest of {len(layers)} modules; the others take {rest:.1%}.")
+    heads = [Head("module", is_text=True), Head("time", "ms"), Head("share"), Head("binds", is_text=True)]
+    lines = [
+        Line([layer.path or "(the model itself)", f"{layer.seconds * 1e3:.3f}", f"{layer.share:.1%}", layer.binds])
+        for layer in shown
+    ]
+    total = ["total", f"{prediction.seconds * 1e3:.3f}", "", prediction.binds]
+    return to_text(Grid(heads, lines, total, notes), WIDTH)
+
+
+__all__ = ["headline", "milliseconds", "time_table"]
