@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import warnings
+from functools import partial
 from typing import Any, Callable
 
 import torch
@@ -35,13 +36,13 @@ def _yolov5(name: str) -> nn.Module:
     return yolo(f"{folder}{name}.yaml")
 
 
-def _ultralytics(name: str) -> nn.Module:
+def _ultralytics(name: str) -> Callable[[], nn.Module]:
+    """What builds a network of ultralytics, imported by now: its classes hold tensors, which must not be blank."""
     from ultralytics.nn import tasks
 
     kinds = {"-seg": "SegmentationModel", "-pose": "PoseModel", "-obb": "OBBModel"}
     kind = next((kind for part, kind in kinds.items() if part in name), "DetectionModel")
-    model: nn.Module = getattr(tasks, kind)(f"{name}.yaml", verbose=False)
-    return model
+    return partial(getattr(tasks, kind), f"{name}.yaml", verbose=False)
 
 
 def _timm(name: str) -> nn.Module:
@@ -60,11 +61,11 @@ def builder(measured: Measurement) -> Callable[[], nn.Module]:
     if name in _TORCHVISION:
         return lambda: FAMILIES["torchvision"].build(_TORCHVISION[name])
     if name in {f"{ours}u" for ours in _OURS}:
-        return lambda: _ultralytics(name[:-1])
+        return _ultralytics(name[:-1])
     if name.startswith(_OURS):
         return lambda: _yolov5(name)
     if name.startswith(("yolov8", "yolov10", "yolo11")):
-        return lambda: _ultralytics(name)
+        return _ultralytics(name)
     raise KeyError(name)
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _BAND = 1.1
 _HUES = ("#1f4e8c", "#f5c04a", "#00504a", "#d1495b", "#8fd3c4", "#7d5ba6", "#5b4300", "#66a5d9", "#9aa33a", "#333333")
-_MARKS = "osD^vPX<>*"
+_MARKS = "osD^vPX<>"
 _STARTING: Style = {"facecolor": "#b9b9b9", "edgecolor": "#555555"}
 _STYLES: Dict[str, Style] = {"arithmetic": ARITHMETIC, "memory": MEMORY, "starting launches": _STARTING}
 _MOST = 60
