@@ -97,7 +97,7 @@ CASES: dict[str, tuple[nn.Module, list[str]]] = {
         ["convolution+mul_ 256>64"],
     ),
     "a matrix product": (
-        Of(lambda m, x: functional.gelu(m.linear(x)), linear=nn.Linear(8, 16)),
+        Of(lambda m, x: functional.gelu(m.linear(x.flatten(0, 2))), linear=nn.Linear(8, 16)),
         ["addmm+gelu 256>512"],
     ),
     "attention takes nothing along": (

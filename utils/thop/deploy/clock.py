@@ -7,6 +7,9 @@ takes to start it. A host that submits launches one by one is waited for where i
 from dataclasses import dataclass
 from typing import Dict, List, NamedTuple, Optional, Sequence
 
+import torch
+from torch import Tensor
+
 from ..flow import Geometry
 from .eager import Moved, moved_in_eager
 from .launches import Deployed, Launch
@@ -84,23 +87,51 @@ def _speed(geometry: Optional[Geometry], runtime: Runtime) -> float:
     return speed
 
 
+class Load:
+    """The works of one network or several, in columns, as hundreds are timed at once where constants are sought.
+
+    sizes: how many launches each network has.
+    """
+
+    def __init__(self, networks: Sequence[Sequence[Work]]) -> None:
+        self.sizes = [len(works) for works in networks]
+        rows = [[float(number) for number in work] for works in networks for work in works]
+        table = torch.tensor(rows, dtype=torch.float64, device="cpu").reshape(-1, len(Work._fields))
+        self.operations, self.bytes, self.passes, is_softmax, self.starts = table.unbind(1)
+        self.is_softmax = is_softmax.bool()
+
+    def launches(self, constants: Constants) -> Tensor:
+        """Predict the seconds of each launch on the device."""
+        moving = self.bytes / constants.bandwidth
+        if constants.softmax:
+            moving = torch.where(self.is_softmax, self.bytes / constants.softmax, moving)
+        kernel = torch.maximum(self.operations / constants.peak, moving)
+        return kernel + self.passes / constants.bandwidth + self.starts * constants.overhead
+
+    def seconds(self, constants: Constants) -> List[float]:
+        """Predict the seconds of each network: the device's, or the host's where that is slower."""
+        device = self._by_network(self.launches(constants))
+        host = self._by_network(self.starts * constants.host)
+        return [float(seconds) for seconds in torch.maximum(device, host)]
+
+    def _by_network(self, values: Tensor) -> Tensor:
+        return torch.stack([part.sum() for part in values.split(self.sizes)])
+
+
 def seconds_of(works: Sequence[Work], constants: Constants) -> float:
-    """Predict the seconds of all launches."""
-    peak, bandwidth, overhead, host, softmax = constants
-    total, launches = 0.0, 0
-    for operations, moved, passes, is_softmax, starts in works:
-        total += max(operations / peak, moved / (softmax if is_softmax and softmax else bandwidth)) + passes / bandwidth
-        launches += starts
-    return max(total + overhead * launches, host * launches)
+    """Predict the seconds of a network's launches."""
+    return Load([works]).seconds(constants)[0]
 
 
 def time_launches(deployed: Deployed, works: Sequence[Work], constants: Constants) -> List[LaunchTime]:
     """Predict each launch's seconds; together they are ``seconds_of``."""
-    waiting = constants.host * sum(work.starts for work in works)
-    if waiting and seconds_of(works, constants) <= waiting:
-        return [LaunchTime(launch, constants.host * w.starts, STARTING) for launch, w in zip(deployed.launches, works)]
-    alone = constants._replace(host=0.0)
-    return [LaunchTime(launch, seconds_of([w], alone), _binds(w, alone)) for launch, w in zip(deployed.launches, works)]
+    load = Load([works])
+    device = load.launches(constants)
+    host = load.starts * constants.host
+    if float(host.sum()) > float(device.sum()):
+        return [LaunchTime(launch, float(one), STARTING) for launch, one in zip(deployed.launches, host)]
+    found = zip(deployed.launches, works, device.tolist())
+    return [LaunchTime(launch, seconds, _binds(work, constants)) for launch, work, seconds in found]
 
 
 def _binds(work: Work, constants: Constants) -> str:
