@@ -137,6 +137,13 @@ def _attention(args: Any, kwargs: Any, out: Any) -> int:
     return _elements(out) // value.shape[-1] * key.shape[-2] * (query.shape[-1] + value.shape[-1])
 
 
+@sums_products("_scaled_dot_product_flash_attention_for_cpu_backward", operands=(1, 2))
+def _attention_backward(args: Any, kwargs: Any, out: Any) -> int:
+    """The attention matrix once more, then the gradients of itself, values, queries and keys: five products."""
+    query, key, value = args[1:4]
+    return query.numel() // query.shape[-1] * key.shape[-2] * (3 * query.shape[-1] + 2 * value.shape[-1])
+
+
 def _positions(args: Any) -> Tuple[int, Any]:
     """Return the steps times the samples of a recurrent operator's input, and its weights, by its two forms."""
     if isinstance(args[2], (list, tuple)):  # input, states, weights ...
@@ -259,8 +266,8 @@ _MOVES = _names(
     "index_copy index_fill index_add scatter_add scatter_reduce masked_scatter masked_select take put "
     "im2col col2im pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle tril triu diag_embed "
     "fill zero set resize resize_as lift_fresh lift repeat_interleave reshape contiguous slice_scatter select_scatter "
-    "_reshape_copy view_copy expand_copy slice_backward new_zeros new_ones new_full new_empty new_empty_strided "
-    "empty_like zeros_like ones_like full_like rand_like randn_like randint_like embedding _embedding_bag "
+    "_reshape_copy view_copy expand_copy slice select embedding_dense new_zeros new_ones new_full new_empty "
+    "new_empty_strided empty_like zeros_like ones_like full_like rand_like randn_like randint_like embedding _embedding_bag "
     "_embedding_bag_forward_only split_with_sizes_copy unbind_copy"
 )
 _NOTHING = _names(
@@ -309,7 +316,8 @@ def _kind_of(func: Any) -> str:
         return OTHER
     if space not in ("aten", "prims", "quantized_decomposed"):
         return UNKNOWN
-    for candidate in (base, base.rstrip("_"), base.replace("_foreach_", "").rstrip("_")):
+    forward = base.partition("_backward")[0]
+    for candidate in (base, base.rstrip("_"), base.replace("_foreach_", "").rstrip("_"), forward):
         for names, kind in (
             (_ELEMENTWISE, ELEMENTWISE), (_MOVES, MOVES), (_NOTHING, NOTHING), (_OTHER, OTHER)
         ):  # fmt: skip

@@ -148,11 +148,20 @@ class _Plan(NamedTuple):
     assumption: str
 
 
+Place = Tuple[str, str]
+"""A phase of a run and a module's path."""
+
+
 class _Alive:
-    """Sums the storages that are alive, and keeps the largest sum."""
+    """Sums the storages that are alive, and keeps the largest sum, with the place that it was reached at.
+
+    place: what the run is at, as its ledger says.
+    """
 
     def __init__(self) -> None:
-        self.storages: Dict[int, Tuple[WeakStorage, int]] = {}
+        self.storages: Dict[int, Tuple[WeakStorage, int, Place]] = {}
+        self.place: Place = ("", "")
+        self.peak_place: Place = ("", "")
         self.bound = 0  # what was alive at the last look, and all that came since
         self.peak = 0
 
@@ -168,12 +177,21 @@ class _Alive:
         size = storage.nbytes()
         if known is not None:
             self.bound -= known[1]
-        self.storages[reference.key] = reference, size
+        self.storages[reference.key] = reference, size, self.place
         self.bound += size
         if self.bound > self.peak:
             self.storages = {key: value for key, value in self.storages.items() if not value[0].expired()}
-            self.bound = sum(size for _, size in self.storages.values())
-            self.peak = max(self.peak, self.bound)
+            self.bound = sum(size for _, size, _ in self.storages.values())
+            if self.bound > self.peak:
+                self.peak, self.peak_place = self.bound, self.place
+
+    def by_place(self, phase: str) -> List[Tuple[str, int]]:
+        """The sizes of what is alive and was made in a phase, each with the path that it was made at."""
+        return [
+            (place[1], size)
+            for reference, size, place in self.storages.values()
+            if place[0] == phase and not reference.expired()
+        ]
 
 
 class TrafficLedger(LayerLedger):

@@ -96,7 +96,7 @@ class Calls:
     def _watch(self, module: nn.Module) -> None:
         if type(module.__dict__.get("forward")) is ForgottenForward:
             del module.__dict__["forward"]
-        rule = LAYER_RULES.find(module) if self.mode.on_shapes else None
+        rule = LAYER_RULES.find(module) if self.mode.on_shapes and not self.mode.with_gradients else None
         self.forwards[id(module)] = watched = WatchedForward(self, module, module.forward, rule)
         module.__dict__["forward"] = watched
 

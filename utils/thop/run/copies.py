@@ -25,7 +25,7 @@ CopyTensor = Callable[[Tensor], Tensor]
 def shape_copies(mode: OperatorMode, of_model: bool = True) -> CopyTensor:
     """Return what copies a tensor without its values, or with them if it is a small one of the model's."""
     references, storages, reference = mode.references, mode.storages, weakref.ref
-    largest_parameter = _SMALL_PARAMETER if of_model else -1
+    largest_parameter = _SMALL_PARAMETER if of_model and not mode.with_gradients else -1  # which are written to
     largest_buffer = _SMALL_BUFFER if of_model else -1
 
     def copy_tensor(tensor: Tensor) -> Tensor:

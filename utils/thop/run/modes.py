@@ -49,6 +49,7 @@ class OperatorMode(TorchDispatchMode):
     """
 
     on_shapes = False
+    with_gradients = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,7 +66,7 @@ class OperatorMode(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         effects = effects_of(func)
-        if effects.composite and _is_taken_apart(effects, args, kwargs):
+        if effects.composite and self._is_taken_apart(effects, args, kwargs):
             with self:
                 return func._op_dk(_COMPOSITE, *args, **kwargs)
         with no_torch_function():
@@ -80,6 +81,17 @@ class OperatorMode(TorchDispatchMode):
             pass_on(args, out)
             self.report(func, args, kwargs, out)
         return out
+
+    def _is_taken_apart(self, effects: Effects, args: Any, kwargs: Dict[str, Any]) -> bool:
+        """Say whether a composite operator runs as others: not where CUDA, or a tensor's class, has a kernel for it.
+
+        With gradients, not where the CPU has one either: what it would keep in between is not there.
+        """
+        tensors = tensors_in((*args, *kwargs.values()))
+        if any(map(is_foreign, tensors)) or (self.with_gradients and effects.on_cpu):
+            return False
+        device = device_of(tensors) if effects.on_cuda else None
+        return device is None or device.type != "cuda"
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -238,12 +250,3 @@ _KNOWN_KINDS = (Tensor, ShapeTensor, nn.Parameter, getattr(nn, "Buffer", Tensor)
 def is_foreign(tensor: Tensor) -> bool:
     """Say whether a tensor is of a class that has its own way with operators, such as a nested one."""
     return type(tensor) not in _KNOWN_KINDS and not isinstance(tensor, nn.Parameter)
-
-
-def _is_taken_apart(effects: Effects, args: Any, kwargs: Dict[str, Any]) -> bool:
-    """Say whether a composite operator runs as others: not where CUDA, or a tensor's class, has a kernel for it."""
-    tensors = tensors_in((*args, *kwargs.values()))
-    if any(map(is_foreign, tensors)):
-        return False
-    device = device_of(tensors) if effects.on_cuda else None
-    return device is None or device.type != "cuda"

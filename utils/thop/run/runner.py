@@ -29,6 +29,7 @@ from .unwrapping import NotCountable
 from .whole import WholeOperators
 
 Observe = Callable[[Replica], Observer]
+Drive = Callable[[nn.Module, Callable[[], Any]], Any]
 
 
 class Facts(NamedTuple):
@@ -61,10 +62,14 @@ def run(
     on_shapes: bool = True,
     kwargs: Optional[Dict[str, Any]] = None,
     amp: bool = False,
+    drive: Optional[Drive] = None,
 ) -> Run:
     """Run a copy of ``model`` on copies of ``inputs``, in evaluation mode and without gradients.
 
     With ``amp`` it is run as under autocast to float16 on CUDA, on shapes alone, which takes torch 2.4.
+
+    With ``drive`` it is run with gradients and in training mode, on shapes alone: that is called with the copy and with
+    what runs its forward, as often as it likes, and returns the output.
 
     It is run on shapes alone where that is possible, and for real where the lack of values is in the way or where
     ``on_shapes`` is False. ``observe`` is called with each copy and returns the observer of its run. Any other
@@ -77,8 +82,8 @@ def run(
     why = "a real run was asked for"
     if amp and not can_autocast():
         raise NotCountable("a run under autocast takes torch 2.4 or newer")
-    if on_shapes or amp:
-        attempt = _Attempt(model, inputs, kwargs or {}, observe, ShapeMode(), amp)
+    if on_shapes or amp or drive:
+        attempt = _Attempt(model, inputs, kwargs or {}, observe, ShapeMode(drive is not None), amp, drive)
         try:
             return attempt.go()
         except Exception as error:
@@ -86,8 +91,9 @@ def run(
             why = attempt.mode.failure or (in_few_words(error) if is_for_lack_of_values(error) else "")
             if not why:
                 raise
-            if amp:
-                raise NotCountable(f"under autocast its forward needs values ({why})") from error
+            if amp or drive:
+                what = "its training step" if drive else "under autocast its forward"
+                raise NotCountable(f"{what} needs values ({why})") from error
             if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
                 raise NotCountable(f"the model is on the meta device, and its forward needs values ({why})") from error
             traceback.clear_frames(error.__traceback__)  # they hold tensors of the run
@@ -108,10 +114,12 @@ class _Attempt:
         observe: Observe,
         mode: OperatorMode,
         amp: bool = False,
+        drive: Optional[Drive] = None,
     ) -> None:
         self.model, self.inputs, self.kwargs, self.observe, self.mode = model, inputs, kwargs, observe, mode
-        self.amp = amp
+        self.amp, self.drive = amp, drive
         self.copier = Copier(self._copies(True), mode.on_shapes)
+        self.copier.training = drive is not None
         self.calls: Optional[Calls] = None
         self.failed_in = ""
         self.surroundings: Optional[Surroundings] = None
@@ -143,13 +151,13 @@ class _Attempt:
     def _run(self, ambient: Ambient) -> Any:
         ambient.set_aside()
         THREAD.run = None
-        torch._C._set_grad_enabled(False)
+        torch._C._set_grad_enabled(self.drive is not None)
         replica = self.copier.replica(self.model)
         self.copier.copy_tensor = self._copies(False)
         arguments = self.copier.copy(tuple(self.inputs))
         keywords = self.copier.copy(dict(self.kwargs))
         self.copier.copy_tensor = self._copies(True)
-        _settle(replica)
+        _settle(replica, training=self.drive is not None)
         observer = self.observe(replica)
         self.surroundings = Surroundings(replica.modules, self.copier.functions)
         if self.surroundings.mentions_random:
@@ -158,11 +166,16 @@ class _Attempt:
         observer.begin(arguments)
         self.mode.report = observer.operator
         CALLS_OF_MODULES.put_on(self)
-        whole: Any = WholeOperators(self.mode, self.amp) if self.surroundings.runs_whole else nullcontext()
-        casting: Any = cuda_autocast() if self.amp else nullcontext()
-        with self.mode, whole, casting:
+        runs_whole = self.surroundings.runs_whole and self.drive is None  # what runs whole has no gradient
+        whole: Any = WholeOperators(self.mode, self.amp) if runs_whole else nullcontext()
+
+        def forward() -> Any:
+            with cuda_autocast() if self.amp else nullcontext():
+                return replica.model(*arguments, **keywords)
+
+        with self.mode, whole:
             THREAD.run = self
-            output = replica.model(*arguments, **keywords)
+            output = forward() if self.drive is None else self.drive(replica.model, forward)
             THREAD.run = None
         if self.mode.failure:  # the model has caught it and taken another way than with real values
             raise NeedsValues(self.mode.failure)
@@ -228,10 +241,10 @@ def _described(output: Any) -> Any:
     return type(output)
 
 
-def _settle(replica: Replica) -> None:
-    """Put a copy into evaluation mode, and keep its transformer layers from the fused path that skips their parts."""
+def _settle(replica: Replica, training: bool) -> None:
+    """Put a copy into its mode, and keep its transformer layers from the fused path that skips their parts."""
     if any(type(module).train is not nn.Module.train for module in replica.modules):
-        replica.model.eval()
+        replica.model.train(training)
     for module in replica.modules:
         if isinstance(module, nn.TransformerEncoderLayer):
             module.activation_relu_or_gelu = 0

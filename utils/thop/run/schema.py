@@ -12,7 +12,8 @@ class Effects(NamedTuple):
     write_only: names of those among them that are not read; new_results: for each result whether it is new; composite:
     PyTorch takes it apart into other operators; random: it draws numbers; has_generator: a generator can be handed to
     it; has_device: it can be told where to make its result; has_sizes: how large that gets is among its arguments;
-    on_cuda: CUDA has a kernel for it; is_plain_view: a view is made in all cases, not in some as by ``reshape``.
+    on_cuda, on_cpu: CUDA, or the CPU, has a kernel for it; is_plain_view: a view is made in all cases, not in some as
+    by ``reshape``.
     """
 
     is_view: bool
@@ -25,6 +26,7 @@ class Effects(NamedTuple):
     has_device: bool
     has_sizes: bool
     on_cuda: bool
+    on_cpu: bool
     is_plain_view: bool
 
 
@@ -65,6 +67,7 @@ def _read(func: Any) -> Effects:
         has_device=any(a.name == "device" for a in arguments),
         has_sizes=not any("Tensor" in kind for kind in kinds) or any("int[" in kind.lower() for kind in kinds),
         on_cuda=torch._C._dispatch_has_kernel_for_dispatch_key(name, "CUDA"),
+        on_cpu=torch._C._dispatch_has_kernel_for_dispatch_key(name, "CPU"),
         is_plain_view=(is_view and not composite) or schema.name in _VIEWS_ALL_THE_SAME,
     )
 

@@ -43,8 +43,9 @@ class ShapeMode(OperatorMode):
 
     on_shapes = True
 
-    def __init__(self) -> None:
+    def __init__(self, with_gradients: bool = False) -> None:
         super().__init__()
+        self.with_gradients = with_gradients
         self.rules = {id(func): rule for func, rule in SHAPE_RULES.items()}
         self.quick = {key: rule for key, rule in self.rules.items() if rule is not attention_rule}
 

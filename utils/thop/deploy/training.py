@@ -1,0 +1,205 @@
+"""Training, counted before it starts: what a step keeps in memory, computes and moves.
+
+A copy of the model is trained for two steps without values: forward with gradients (under autocast, if so), a scalar of
+all outputs, backward, the optimizer. The second step is the one that counts: the optimizer has its state by then.
+"""
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from ..run import Replica, collector_paused, run, unwrap
+from ..step import BACKWARD, FORWARD, OPTIMIZER, Phase, StepLedger, bytes_of
+from .errors import DeviceError
+
+_MOMENTUM = 0.937  # as YOLOv5 has it; only whether there is one matters here
+_DECAY = 5e-4
+OPTIMIZERS: Dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "SGD": partial(torch.optim.SGD, lr=0.01, momentum=_MOMENTUM, nesterov=True),
+    "Adam": partial(torch.optim.Adam, lr=0.001, betas=(_MOMENTUM, 0.999)),
+    "AdamW": partial(torch.optim.AdamW, lr=0.001, betas=(_MOMENTUM, 0.999)),
+    "RMSProp": partial(torch.optim.RMSprop, lr=0.001, momentum=_MOMENTUM),
+}
+
+
+@dataclass
+class Training:
+    """What a training step takes. All sizes are bytes.
+
+    weights, buffers, ema: of the model, and of the average of it that is kept beside; gradients, optimizer_state: as
+    they are after a step; inputs: what the forward takes. kept: what of the forward is alive when the backward begins,
+    its outputs among it, by the module that made it, the largest first.
+    peak: the most that is alive at once; peak_at: the phase ("forward", "backward" or "optimizer") and the module at
+    which it is. forward, backward, optimizer: FLOPs and bytes moved, in all and by module.
+    """
+
+    weights: int
+    buffers: int
+    ema: int
+    gradients: int
+    optimizer_state: int
+    inputs: int
+    kept_by_layer: List[Tuple[str, int]]
+    peak: int
+    peak_at: Tuple[str, str]
+    forward: Phase
+    backward: Phase
+    optimizer: Phase
+    amp: bool = True
+    uncounted: Dict[str, Tuple[int, str]] = field(default_factory=dict)
+
+    @property
+    def kept(self) -> int:
+        """Bytes that the forward keeps for the backward, its outputs among them."""
+        return sum(size for _, size in self.kept_by_layer)
+
+    @property
+    def static(self) -> int:
+        """Bytes that do not depend on the batch: weights, buffers, average, gradients, optimizer state."""
+        return self.weights + self.buffers + self.ema + self.gradients + self.optimizer_state
+
+    @property
+    def flops(self) -> int:
+        """FLOPs of the products of a step."""
+        return self.forward.flops + self.backward.flops + self.optimizer.flops
+
+
+@collector_paused()
+def training(
+    model: nn.Module,
+    inputs: Sequence[Any],
+    amp: bool = True,
+    optimizer: str = "SGD",
+    ema: bool = True,
+    kwargs: Optional[Dict[str, Any]] = None,
+    foreach: Optional[bool] = None,
+) -> Training:
+    """Count a training step of ``model`` without values: memory, FLOPs and traffic. The model is not touched.
+
+    What is frozen (``requires_grad``), checkpointed or under ``no_grad`` comes out right because it is run.
+
+    Args:
+        model: any module; a copy of it is trained.
+        inputs: the positional arguments of its forward; they may be on the meta device, so that none takes memory.
+        amp: the forward runs under autocast to float16, as on CUDA.
+        optimizer: "SGD", "Adam", "AdamW" or "RMSProp", set up as YOLOv5 does: weights decay, norms and biases do not.
+        ema: whether an average of the model is kept, as YOLOv5 does.
+        kwargs: the keyword arguments of its forward.
+        foreach: whether the optimizer takes all parameters at once, which PyTorch does on CUDA; as ``amp`` by default.
+
+    Raises:
+        DeviceError: there is no such optimizer, or nothing to train.
+        NotCountable: the step depends on values.
+        Exception: whatever the model's own forward raises.
+    """
+    if optimizer not in OPTIMIZERS:
+        raise DeviceError(f"no optimizer is called {optimizer!r}, only {', '.join(OPTIMIZERS)}")
+    model = unwrap(model)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise DeviceError("no parameter of the model requires gradients: there is nothing to train")
+    steps = _Steps(optimizer, amp if foreach is None else foreach)
+    outcome = run(model, inputs, steps.observe, kwargs=kwargs, amp=amp, drive=steps.drive)
+    return steps.result(model, inputs, ema, amp, outcome.mode)
+
+
+class _Steps:
+    """Two steps of one run, and what is seen of them."""
+
+    def __init__(self, optimizer: str, foreach: bool) -> None:
+        self.make_optimizer, self.foreach = OPTIMIZERS[optimizer], foreach
+        self.ledger: Any = None
+        self.gradients = self.state = 0
+
+    def observe(self, replica: Replica) -> StepLedger:
+        """Make the ledger of the run."""
+        self.ledger = StepLedger(replica)
+        return self.ledger
+
+    def drive(self, model: nn.Module, forward: Callable[[], Any]) -> None:
+        """Take the steps; what they have made is let go of."""
+        ledger: StepLedger = self.ledger
+        optimizer = self.make_optimizer(_parameter_groups(model), foreach=self.foreach)
+        for _ in range(2):
+            ledger.start()
+            out = forward()
+            loss = _scalar(out)
+            ledger.note_kept()
+            ledger.enter_phase(BACKWARD)
+            loss.backward()
+            self.gradients = bytes_of(p.grad for p in model.parameters() if p.grad is not None)
+            ledger.enter_phase(OPTIMIZER)
+            optimizer.step()
+            self.state = bytes_of(t for state in optimizer.state.values() for t in state.values() if _is_tensor(t))
+            del out, loss
+            optimizer.zero_grad()
+        optimizer.state.clear()
+
+    def result(self, model: nn.Module, inputs: Sequence[Any], ema: bool, amp: bool, mode: str) -> Training:
+        """Put the numbers together."""
+        weights, buffers = _sizes(model.parameters()), _sizes(model.buffers())
+        average = weights + buffers if ema else 0
+        phases = self.ledger.phases()
+        kept = sorted(self.ledger.kept.items(), key=lambda item: item[1], reverse=True)
+        return Training(
+            weights=weights,
+            buffers=buffers,
+            ema=average,
+            gradients=self.gradients,
+            optimizer_state=self.state,
+            inputs=_sizes(_tensors_of(inputs)),
+            kept_by_layer=kept,
+            peak=self.ledger.alive.peak + weights + buffers + average,
+            peak_at=self.ledger.alive.peak_place,
+            forward=phases.get(FORWARD, Phase()),
+            backward=phases.get(BACKWARD, Phase()),
+            optimizer=phases.get(OPTIMIZER, Phase()),
+            amp=amp,
+            uncounted=self.ledger.uncounted,
+        )
+
+
+def _parameter_groups(model: nn.Module) -> List[Dict[str, Any]]:
+    """Let weights decay, but not norms and biases; a parameter that several modules share is trained once."""
+    decaying: Dict[int, nn.Parameter] = {}
+    others: Dict[int, nn.Parameter] = {}
+    for module in model.modules():
+        is_norm = "Norm" in type(module).__name__
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.requires_grad:
+                (others if is_norm or name == "bias" else decaying)[id(parameter)] = parameter
+    shared = [parameter for key, parameter in others.items() if key not in decaying]
+    groups = [{"params": list(decaying.values()), "weight_decay": _DECAY}, {"params": shared, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def _scalar(out: Any) -> Tensor:
+    """The sum of all floating-point outputs: a loss that takes no memory of its own."""
+    found = [tensor for tensor in _tensors_of(out) if tensor.is_floating_point() and tensor.requires_grad]
+    if not found:
+        raise DeviceError("no output of the model has a gradient: there is nothing to train")
+    total = found[0].sum()
+    for tensor in found[1:]:
+        total = total + tensor.sum()
+    return total
+
+
+def _tensors_of(value: Any) -> List[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, (list, tuple)):
+        return [tensor for tensor in vars(value).values() if _is_tensor(tensor)] if hasattr(value, "__dict__") else []
+    return [tensor for part in value for tensor in _tensors_of(part)]
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor)
+
+
+def _sizes(tensors: Iterable[Tensor]) -> int:
+    """Bytes of tensors, each once."""
+    return sum({id(t): t.numel() * t.element_size() for t in tensors}.values())
