@@ -267,8 +267,8 @@ _MOVES = _names(
     "im2col col2im pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle tril triu diag_embed "
     "fill zero set resize resize_as lift_fresh lift repeat_interleave reshape contiguous slice_scatter select_scatter "
     "_reshape_copy view_copy expand_copy slice select embedding_dense new_zeros new_ones new_full new_empty "
-    "new_empty_strided empty_like zeros_like ones_like full_like rand_like randn_like randint_like embedding _embedding_bag "
-    "_embedding_bag_forward_only split_with_sizes_copy unbind_copy"
+    "new_empty_strided empty_like zeros_like ones_like full_like rand_like randn_like randint_like embedding "
+    "_embedding_bag _embedding_bag_forward_only split_with_sizes_copy unbind_copy"
 )
 _NOTHING = _names(
     "empty empty_strided empty_permuted zeros ones full eye arange linspace logspace rand randn randint randperm "
