@@ -10,9 +10,9 @@ from .namesake import give_way, require_torch
 __version__ = "1.0.0"
 __all__ = [
     "add_hooks", "calibrate", "clever_format", "deployed", "dfs_count", "predict", "profile", "register_hooks",
-    "remove_hooks", "traffic",
+    "remove_hooks", "traffic", "training",
 ]  # fmt: skip
-_OF_DEVICES = ("calibrate", "deployed", "predict")
+_OF_DEVICES = ("calibrate", "deployed", "predict", "training")
 
 require_torch()
 if not give_way(__name__):
@@ -23,7 +23,7 @@ if not give_way(__name__):
     from .units import clever_format
 
 if TYPE_CHECKING:
-    from .deploy import calibrate, deployed, predict
+    from .deploy import calibrate, deployed, predict, training
 
 
 def __getattr__(name: str) -> Any:

@@ -13,7 +13,7 @@ from torch import Tensor
 from .places import Layer
 from .profile import Token
 from .run import Replica, storage_of, tensors_in
-from .traffic import OperatorCall, TrafficLedger
+from .traffic import Alive, OperatorCall, TrafficLedger
 
 FORWARD, BACKWARD, OPTIMIZER = "forward", "backward", "optimizer"
 _TAG = "utils.thop.layer"
@@ -24,13 +24,15 @@ _node_running = getattr(torch._C, "_current_autograd_node", lambda: None)  # tor
 class Phase:
     """What one phase of a step computes and moves, in all and by module.
 
-    flops: of products; layers: (path, FLOPs, bytes) of each module, in the order in which they came.
+    flops: of products; layers: (path, FLOPs, bytes) of each module, in the order in which they came; calls: FLOPs and
+    bytes of each operator that ran.
     """
 
     flops: int = 0
     read_bytes: int = 0
     written_bytes: int = 0
     layers: List[Tuple[str, int, int]] = field(default_factory=list)
+    calls: List[Tuple[int, int]] = field(default_factory=list, repr=False)
 
     @property
     def bytes(self) -> int:
@@ -41,8 +43,9 @@ class Phase:
 class StepLedger(TrafficLedger):
     """The operator ledger over training steps, with the phase that each call belongs to."""
 
-    def __init__(self, replica: Replica) -> None:
+    def __init__(self, replica: Replica, block: int = 1) -> None:
         super().__init__(replica)
+        self.alive = Alive(block)
         self.phase = FORWARD
         self.calls_of: Dict[str, List[OperatorCall]] = {}
         self.kept: Dict[str, int] = {}
@@ -106,6 +109,8 @@ def _phase(calls: Iterable[OperatorCall], paths: Dict[int, str]) -> Phase:
         found.flops += call.flops
         found.read_bytes += call.read_bytes
         found.written_bytes += call.written_bytes
+        if call.flops or call.bytes:
+            found.calls.append((call.flops, call.bytes))
         path = paths.get(id(call.layer), "")
         flops, moved = by_path.get(path, (0, 0))
         by_path[path] = flops + call.flops, moved + call.bytes
@@ -130,6 +135,7 @@ def _tensors(value: Any) -> List[Tensor]:
     return tensors_in((value,))
 
 
-def bytes_of(tensors: Iterable[Tensor]) -> int:
-    """Bytes of the storages of tensors, each once."""
-    return sum({storage_of(tensor)._cdata: storage_of(tensor).nbytes() for tensor in tensors}.values())
+def bytes_of(tensors: Iterable[Tensor], block: int = 1) -> int:
+    """Bytes of the storages of tensors, each once, and each in whole blocks."""
+    sizes = {storage_of(tensor)._cdata: storage_of(tensor).nbytes() for tensor in tensors}
+    return sum(-(-size // block) * block for size in sizes.values())

@@ -152,13 +152,14 @@ Place = Tuple[str, str]
 """A phase of a run and a module's path."""
 
 
-class _Alive:
+class Alive:
     """Sums the storages that are alive, and keeps the largest sum, with the place that it was reached at.
 
-    place: what the run is at, as its ledger says.
+    place: what the run is at, as its ledger says; block: what a size is rounded up to.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, block: int = 1) -> None:
+        self.block = block
         self.storages: Dict[int, Tuple[WeakStorage, int, Place]] = {}
         self.place: Place = ("", "")
         self.peak_place: Place = ("", "")
@@ -174,7 +175,7 @@ class _Alive:
         known = self.storages.get(reference.key)
         if known is not None and not known[0].expired():
             return
-        size = storage.nbytes()
+        size = -(-storage.nbytes() // self.block) * self.block
         if known is not None:
             self.bound -= known[1]
         self.storages[reference.key] = reference, size, self.place
@@ -202,7 +203,7 @@ class TrafficLedger(LayerLedger):
         self.rows: Dict[int, LayerRow] = {}
         self.calls_made: List[OperatorCall] = []
         self.uncounted: Dict[str, Tuple[int, str]] = {}
-        self.alive = _Alive()
+        self.alive = Alive()
         self.plans: Dict[int, _Plan] = {}
         self.pool: Optional[Tuple[OperatorCall, WeakStorage, int]] = None
 

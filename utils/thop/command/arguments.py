@@ -5,7 +5,9 @@ import re
 from pathlib import Path
 from typing import Any, List, NoReturn, Sequence, Tuple
 
+from ..deploy.batches import parse_memory
 from ..deploy.runtimes import RUNTIMES
+from ..deploy.training import OPTIMIZERS
 from ..run.inputs import Size, as_size
 from ..show.tree import SORTS
 
@@ -39,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_compare(commands)
     _add_predict(commands)
     _add_calibrate(commands)
+    _add_train(commands)
     devices = commands.add_parser("devices", help="list the devices that a time can be had for", description=(
         "List the devices that --device takes: memory bandwidth and peaks by precision, how fast networks were measured"
         " to be under which runtime, and where each figure is published."
@@ -109,6 +112,33 @@ def _add_calibrate(commands: Any) -> None:
     calibrate.add_argument(
         "--output", type=_writable, metavar="FILE", help="add the device to a file for --devices; shown without"
     )
+
+
+def _add_train(commands: Any) -> None:
+    train = _add_command(commands, "train", "count a training step: memory, FLOPs, the largest batch that fits")
+    train.add_argument("model", metavar="MODEL")
+    train.add_argument(
+        "--imgsz", "--img", "--img-size", type=_size, metavar="H [W]",
+        help="image size, rounded up to the model's stride; 640 by default",
+    )  # fmt: skip
+    train.add_argument(
+        "--batch", "--batch-size", type=_whole_number, default=16, metavar="N", help="images at once; 16 by default"
+    )
+    train.add_argument("--no-amp", dest="amp", action="store_false", help="without autocast to float16")
+    train.add_argument("--optimizer", choices=tuple(OPTIMIZERS), default="SGD", help="SGD by default, as YOLOv5")
+    train.add_argument(
+        "--freeze", type=int, nargs="+", default=[], metavar="N", help="the first N layers, or these, as YOLOv5 does"
+    )
+    train.add_argument("--memory", type=_memory, metavar="SIZE", help="of the GPU, as in 8GB")
+    train.add_argument("--device", metavar="NAME", help="a GPU that the command 'devices' lists")
+    _add_devices_file(train)
+
+
+def _memory(words: str) -> float:
+    found = parse_memory(words)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"must be a size such as 8GB, not '{words}'")
+    return found
 
 
 def _add_formats(command: argparse.ArgumentParser) -> None:

@@ -24,6 +24,7 @@ from .checkout import ModelError
 from .compare import count_all
 from .models import Built, Setup, Source, counted, find
 from .timing import check_place, place_of
+from .train import describe_training, memory_of
 
 _TABLES = {"text": text_comparison, "markdown": markdown_comparison, "latex": latex_comparison}
 _RECORDS = {"csv": to_csv, "json": to_json}
@@ -140,6 +141,24 @@ def _calibrate(arguments: argparse.Namespace) -> int:
         print(f"written to {arguments.output}: predict MODEL --device {calibration.name} --devices {arguments.output}")
     else:
         print(f"\n{file_text({calibration.name: entry})}", end="")
+    return 0
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    memory_of(arguments)  # before any work
+    sources = find([arguments.model])
+    if len(sources) > 1:
+        raise BadInput(f"{arguments.model} stands for {len(sources)} files; 'train' takes one")
+    try:
+        lines = describe_training(sources[0], Setup(arguments.imgsz, arguments.batch), arguments)
+    except ModelError as error:
+        raise BadInput(f"{sources[0].text}: {error}") from error
+    except DeviceError:
+        raise
+    except Exception as error:
+        _complain(f"{sources[0].text}: could not be counted: {in_few_words(error)}")
+        return 1
+    print("\n".join(lines))
     return 0
 
 
@@ -280,6 +299,7 @@ _COMMANDS = {
     "compare": _compare,
     "predict": _predict,
     "calibrate": _calibrate,
+    "train": _train,
     "devices": _devices,
 }
 

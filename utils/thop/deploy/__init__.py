@@ -1,7 +1,7 @@
 """What counts mean on a device: what its runtime launches, the least time and the expected time, its figures.
 
 Nothing here counts: it is told what the ledgers of ``utils.thop`` have counted. Others use ``deployed``, ``predict``,
-``calibrate``, ``time_bound`` and ``find_device``.
+``calibrate``, ``training``, ``time_bound`` and ``find_device``.
 """
 
 from .bound import TimeBound, time_bound
@@ -10,8 +10,9 @@ from .devices import Device, find_device
 from .errors import DeviceError
 from .launches import Deployed, Launch, deployed
 from .prediction import Prediction, predict
+from .training import Training, training
 
 __all__ = [
-    "Calibration", "Deployed", "Device", "DeviceError", "Launch", "Prediction", "TimeBound", "calibrate", "deployed",
-    "find_device", "predict", "time_bound",
+    "Calibration", "Deployed", "Device", "DeviceError", "Launch", "Prediction", "TimeBound", "Training", "calibrate",
+    "deployed", "find_device", "predict", "time_bound", "training",
 ]  # fmt: skip

@@ -21,7 +21,7 @@ CATALOGUE = Path(__file__).with_name("devices.yaml")
 THIS = "this"
 PRECISIONS = ("float64", "float32", "tf32", "float16", "bfloat16", "int8")
 KINDS = ("gpu", "cpu", "npu")
-_FIELDS = ("title", "kind", "bandwidth", "peaks", "sources", "runtimes")
+_FIELDS = ("title", "kind", "memory", "bandwidth", "peaks", "sources", "runtimes")
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class Device:
 
     name: its key in the file, or "this"; bandwidth: of its memory, in bytes a second, 0 where no data sheet is known;
     peaks: operations a second by precision, two for a multiply-accumulate; sources: where each figure is from, by
-    precision and "bandwidth"; kind: "gpu", "cpu" or "npu"; runtimes: fitted figures, by runtime and precision.
+    precision and "bandwidth"; kind: "gpu", "cpu" or "npu"; runtimes: fitted figures, by runtime and precision; memory:
+    bytes of it, 0 where that is not known.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Device:
     sources: Mapping[str, str]
     kind: str = "gpu"
     runtimes: Mapping[str, Mapping[str, Figures]] = field(default_factory=dict)
+    memory: float = 0.0
 
     def need_data_sheet(self) -> None:
         """Raise DeviceError where none is known, so that there is no least time either."""
@@ -112,7 +114,8 @@ def _device(name: str, entry: Any, path: Path) -> Device:
         raise DeviceError(f"{where}: kind must be {listed(KINDS, ' or ')}, not {kind!r}")
     runtimes = read_runtimes(entry["runtimes"], f"{where}: runtimes") if entry.get("runtimes") else {}
     bandwidth, rates, given = _data_sheet(entry, where, path, needed=not runtimes)
-    return Device(key_of(name), str(entry.get("title") or name), bandwidth, rates, given, kind, runtimes)
+    memory = positive(entry["memory"], f"{where}: memory") * 1e9 if entry.get("memory") is not None else 0.0
+    return Device(key_of(name), str(entry.get("title") or name), bandwidth, rates, given, kind, runtimes, memory)
 
 
 def _data_sheet(entry: Any, where: str, path: Path, needed: bool) -> Tuple[float, Dict[str, float], Dict[str, str]]:

@@ -2,6 +2,11 @@
 
 A copy of the model is trained for two steps without values: forward with gradients (under autocast, if so), a scalar of
 all outputs, backward, the optimizer. The second step is the one that counts: the optimizer has its state by then.
+
+What CUDA adds: its allocator hands out blocks of 512 bytes, which is in the sizes under ``amp``. It asks the driver for
+more than is in use at a time, for cuDNN's workspaces too, and does not give it back: that is the *reserved* memory that
+YOLOv5 prints as GPU_mem. It is estimated by a line through what AutoBatch has printed on three GPUs (published lines:
+benchmarks/training_memory.py), and not checked on a GPU here. CUDA's own context comes on top, and is in neither.
 """
 
 from dataclasses import dataclass, field
@@ -15,6 +20,10 @@ from ..run import Replica, collector_paused, run, unwrap
 from ..step import BACKWARD, FORWARD, OPTIMIZER, Phase, StepLedger, bytes_of
 from .errors import DeviceError
 
+CUDA_BLOCK = 512
+_RESERVED, _WORKSPACES = 1.22, 0.14e9  # reserved is about so many times the peak, and so many bytes more
+RESERVED_OFF = 1.11  # the factor by which that is off on average; for batches of 4 and more, at most 1.08
+CONTEXT = 0.5e9  # CUDA's own memory, before any tensor
 _MOMENTUM = 0.937  # as YOLOv5 has it; only whether there is one matters here
 _DECAY = 5e-4
 OPTIMIZERS: Dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -49,12 +58,18 @@ class Training:
     backward: Phase
     optimizer: Phase
     amp: bool = True
+    batch: int = 1
     uncounted: Dict[str, Tuple[int, str]] = field(default_factory=dict)
 
     @property
     def kept(self) -> int:
         """Bytes that the forward keeps for the backward, its outputs among them."""
         return sum(size for _, size in self.kept_by_layer)
+
+    @property
+    def reserved(self) -> float:
+        """What PyTorch's allocator has asked CUDA for by then, YOLOv5's GPU_mem, estimated: off by x 1.11."""
+        return reserved_bytes(self.peak)
 
     @property
     def static(self) -> int:
@@ -100,7 +115,7 @@ def training(
     model = unwrap(model)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise DeviceError("no parameter of the model requires gradients: there is nothing to train")
-    steps = _Steps(optimizer, amp if foreach is None else foreach)
+    steps = _Steps(optimizer, amp if foreach is None else foreach, CUDA_BLOCK if amp else 1)
     outcome = run(model, inputs, steps.observe, kwargs=kwargs, amp=amp, drive=steps.drive)
     return steps.result(model, inputs, ema, amp, outcome.mode)
 
@@ -108,14 +123,14 @@ def training(
 class _Steps:
     """Two steps of one run, and what is seen of them."""
 
-    def __init__(self, optimizer: str, foreach: bool) -> None:
-        self.make_optimizer, self.foreach = OPTIMIZERS[optimizer], foreach
+    def __init__(self, optimizer: str, foreach: bool, block: int) -> None:
+        self.make_optimizer, self.foreach, self.block = OPTIMIZERS[optimizer], foreach, block
         self.ledger: Any = None
         self.gradients = self.state = 0
 
     def observe(self, replica: Replica) -> StepLedger:
         """Make the ledger of the run."""
-        self.ledger = StepLedger(replica)
+        self.ledger = StepLedger(replica, self.block)
         return self.ledger
 
     def drive(self, model: nn.Module, forward: Callable[[], Any]) -> None:
@@ -129,19 +144,22 @@ class _Steps:
             ledger.note_kept()
             ledger.enter_phase(BACKWARD)
             loss.backward()
-            self.gradients = bytes_of(p.grad for p in model.parameters() if p.grad is not None)
+            self.gradients = bytes_of((p.grad for p in model.parameters() if p.grad is not None), self.block)
             ledger.enter_phase(OPTIMIZER)
             optimizer.step()
-            self.state = bytes_of(t for state in optimizer.state.values() for t in state.values() if _is_tensor(t))
+            state = [tensor for values in optimizer.state.values() for tensor in values.values() if _is_tensor(tensor)]
+            self.state = bytes_of(state, self.block)
+            del state
             del out, loss
             optimizer.zero_grad()
         optimizer.state.clear()
 
     def result(self, model: nn.Module, inputs: Sequence[Any], ema: bool, amp: bool, mode: str) -> Training:
         """Put the numbers together."""
-        weights, buffers = _sizes(model.parameters()), _sizes(model.buffers())
+        weights, buffers = _sizes(model.parameters(), self.block), _sizes(model.buffers(), self.block)
         average = weights + buffers if ema else 0
         phases = self.ledger.phases()
+        tensors = _tensors_of(inputs)
         kept = sorted(self.ledger.kept.items(), key=lambda item: item[1], reverse=True)
         return Training(
             weights=weights,
@@ -149,7 +167,7 @@ class _Steps:
             ema=average,
             gradients=self.gradients,
             optimizer_state=self.state,
-            inputs=_sizes(_tensors_of(inputs)),
+            inputs=_sizes(tensors, self.block),
             kept_by_layer=kept,
             peak=self.ledger.alive.peak + weights + buffers + average,
             peak_at=self.ledger.alive.peak_place,
@@ -157,8 +175,14 @@ class _Steps:
             backward=phases.get(BACKWARD, Phase()),
             optimizer=phases.get(OPTIMIZER, Phase()),
             amp=amp,
+            batch=tensors[0].shape[0] if tensors and tensors[0].dim() else 1,
             uncounted=self.ledger.uncounted,
         )
+
+
+def reserved_bytes(peak: float) -> float:
+    """Estimate what PyTorch's allocator reserves on CUDA where so much is alive at the peak."""
+    return _RESERVED * peak + _WORKSPACES
 
 
 def _parameter_groups(model: nn.Module) -> List[Dict[str, Any]]:
@@ -200,6 +224,7 @@ def _is_tensor(value: Any) -> bool:
     return isinstance(value, Tensor)
 
 
-def _sizes(tensors: Iterable[Tensor]) -> int:
-    """Bytes of tensors, each once."""
-    return sum({id(t): t.numel() * t.element_size() for t in tensors}.values())
+def _sizes(tensors: Iterable[Tensor], block: int) -> int:
+    """Bytes of tensors, each once, and each in whole blocks."""
+    sizes = {id(tensor): tensor.numel() * tensor.element_size() for tensor in tensors}
+    return sum(-(-size // block) * block for size in sizes.values())

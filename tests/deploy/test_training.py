@@ -1,0 +1,371 @@
+"""Training without values: against real steps under an independent tracker, PyTorch's counter, published figures."""
+
+from __future__ import annotations
+
+import csv
+from typing import Any, Callable
+
+import pytest
+import torch
+import torchvision
+from releases import ROOT
+from states import assert_same_state, state
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
+
+from utils.thop import training
+from utils.thop.command.cli import main
+from utils.thop.deploy import DeviceError
+from utils.thop.deploy.batches import largest_batch, needed, parse_memory, step_seconds
+from utils.thop.deploy.devices import find_device, load_devices
+from utils.thop.deploy.training import Training, reserved_bytes
+
+Make = Callable[[], nn.Module]
+
+
+# ---- a real step, measured ----
+
+
+class Storages(TorchDispatchMode):
+    """Sums what is alive after every operator, by storages; written for this test alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive: dict[int, tuple[StorageWeakRef, int]] = {}
+        self.peak = 0
+        self.kept = 0
+
+    def note(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key not in self.alive or self.alive[key][0].expired():
+            self.alive[key] = StorageWeakRef(storage), storage.nbytes()
+
+    def total(self) -> int:
+        self.alive = {key: (ref, size) for key, (ref, size) in self.alive.items() if not ref.expired()}
+        return sum(size for _, size in self.alive.values())
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                self.note(leaf)
+        self.peak = max(self.peak, self.total())
+        return out
+
+
+def optimizer_of(name: str, model: nn.Module) -> torch.optim.Optimizer:
+    """As YOLOv5 sets it up: weights decay, norms and biases do not."""
+    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for module in model.modules():
+        for key, parameter in module.named_parameters(recurse=False):
+            if parameter.requires_grad:
+                groups["Norm" not in type(module).__name__ and key != "bias"].append(parameter)
+    given = [{"params": p, "weight_decay": 5e-4 * decays} for decays, p in groups.items() if p]
+    if name == "SGD":
+        return torch.optim.SGD(given, lr=0.01, momentum=0.937, nesterov=True)
+    return torch.optim.Adam(given, lr=0.001)
+
+
+def scalar(out: Any) -> Tensor:
+    leaves = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor) and leaf.requires_grad]
+    total = leaves[0].sum()
+    for leaf in leaves[1:]:
+        total = total + leaf.sum()
+    return total
+
+
+def measure(model: nn.Module, x: Tensor, optimizer: str = "SGD", forward: Any = None) -> tuple[int, int]:
+    """Peak bytes of the second of two real steps, and what its forward keeps."""
+    model.train()
+    stepper, tracker = optimizer_of(optimizer, model), Storages()
+    for tensor in (*model.parameters(), *model.buffers(), x):
+        tracker.note(tensor)
+    with tracker:
+        for _ in range(2):
+            before = tracker.total()
+            out = model(x) if forward is None else forward(model, x)
+            loss = scalar(out)
+            kept = tracker.total() - before
+            loss.backward()
+            stepper.step()
+            del out, loss
+            stepper.zero_grad()
+    return tracker.peak, kept
+
+
+def count(model: nn.Module, x: Tensor, optimizer: str = "SGD") -> Training:
+    return training(model, (x,), amp=False, optimizer=optimizer, ema=False)
+
+
+ZOO: dict[str, tuple[Make, tuple[int, ...]]] = {
+    "resnet50": (lambda: torchvision.models.resnet50(weights=None), (2, 3, 128, 128)),
+    "mobilenet_v3_large": (lambda: torchvision.models.mobilenet_v3_large(weights=None), (2, 3, 128, 128)),
+    "convnext_tiny": (lambda: torchvision.models.convnext_tiny(weights=None), (2, 3, 96, 96)),
+    "vit_b_16": (lambda: torchvision.models.vit_b_16(weights=None), (1, 3, 224, 224)),
+}
+
+
+@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
+def test_the_peak_is_that_of_a_real_step(name: str, optimizer: str) -> None:
+    make, shape = ZOO[name]
+    torch.manual_seed(0)  # stochastic depth draws, and keeps as much either way
+    model, x = make(), torch.zeros(shape)
+    found = count(model, x, optimizer)
+    peak, kept = measure(model, x, optimizer)
+    assert found.peak == pytest.approx(peak, rel=1e-3)
+    assert found.kept == pytest.approx(kept, rel=1e-3)
+    assert not found.uncounted
+
+
+@pytest.mark.parametrize(("cfg", "batch", "optimizer"), [("n", 1, "SGD"), ("n", 8, "Adam"), ("s", 2, "SGD")])
+def test_so_it_is_for_yolov5(yolo: Callable[..., Any], cfg: str, batch: int, optimizer: str) -> None:
+    model, x = yolo(f"yolov5{cfg}.yaml"), torch.zeros(batch, 3, 320, 320)
+    before = state(model)
+    found = count(model, x, optimizer)
+    assert_same_state(model, before)
+    assert all(parameter.grad is None for parameter in model.parameters())
+    peak, kept = measure(model, x, optimizer)
+    assert found.peak == pytest.approx(peak, rel=1e-3)
+    assert found.kept == pytest.approx(kept, rel=1e-3)
+    parameters = sum(p.numel() for p in model.parameters())
+    assert found.weights == found.gradients == 4 * parameters
+    assert found.optimizer_state == pytest.approx((4 if optimizer == "SGD" else 8) * parameters, rel=1e-3)
+
+
+def test_frozen_layers_cost_less(yolo: Callable[..., Any]) -> None:
+    model, x = yolo("yolov5n.yaml"), torch.zeros(2, 3, 192, 192)
+    whole = count(model, x)
+    for name, parameter in model.named_parameters():
+        if name.startswith(tuple(f"model.{i}." for i in range(10))):
+            parameter.requires_grad_(False)
+    frozen = count(model, x)
+    peak, kept = measure(model, x)
+    assert frozen.peak == pytest.approx(peak, rel=1e-3)
+    assert frozen.kept == pytest.approx(kept, rel=1e-3)
+    assert frozen.kept < 0.7 * whole.kept and frozen.gradients < whole.gradients
+    assert frozen.backward.flops < whole.backward.flops
+
+
+class Blocks(nn.Module):
+    """Two blocks of convolutions; checkpointed ones are run again in the backward."""
+
+    def __init__(self, checkpointed: bool) -> None:
+        super().__init__()
+        self.checkpointed = checkpointed
+        layers = [layer for _ in range(4) for layer in (nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.SiLU())]
+        self.first, self.second, self.last = nn.Sequential(*layers[:6]), nn.Sequential(*layers[6:]), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        x = checkpoint(self.second, x, use_reentrant=False) if self.checkpointed else self.second(x)
+        out: Tensor = self.last(x)
+        return out
+
+
+def test_checkpoints_keep_less_and_compute_more() -> None:
+    x = torch.zeros(2, 8, 64, 64)
+    found = {}
+    for checkpointed in (False, True):
+        model = Blocks(checkpointed)
+        found[checkpointed] = count(model, x)
+        peak, kept = measure(model, x)
+        assert found[checkpointed].peak == pytest.approx(peak, rel=0.01)
+        assert found[checkpointed].kept == pytest.approx(kept, rel=0.01)
+    assert found[True].kept < 0.7 * found[False].kept
+    assert found[True].backward.flops > found[False].backward.flops
+
+
+class Mixed(nn.Module):
+    """A part without gradients, an activation in place, a storage that two keep."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fixed, self.conv, self.out = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Conv2d(16, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            x = self.fixed(x).sigmoid()
+        x = nn.functional.relu_(self.conv(x))
+        out: Tensor = self.out(torch.cat((x, x.flip(1)), 1))
+        return out
+
+
+def test_parts_without_gradients_and_in_place() -> None:
+    model, x = Mixed(), torch.zeros(2, 3, 48, 48)
+    found = count(model, x)
+    peak, kept = measure(model, x)
+    assert (found.peak, found.kept) == (pytest.approx(peak, rel=1e-3), pytest.approx(kept, rel=1e-3))
+    assert found.gradients == 4 * sum(p.numel() for m in (model.conv, model.out) for p in m.parameters())
+
+
+# ---- work ----
+
+
+@pytest.mark.parametrize("name", ["resnet50", "mobilenet_v3_large", "convnext_tiny"])
+def test_flops_are_those_of_pytorchs_counter(name: str) -> None:
+    make, shape = ZOO[name]
+    model, x = make().train(), torch.zeros(shape)
+    found = count(model, x)
+    forward = FlopCounterMode(display=False)
+    with forward:
+        loss = scalar(model(x))
+    backward = FlopCounterMode(display=False)
+    with backward:
+        loss.backward()
+    assert found.forward.flops == forward.get_total_flops()
+    assert found.backward.flops == backward.get_total_flops()
+    for phase in (found.forward, found.backward, found.optimizer):
+        assert sum(flops for _, flops, _ in phase.layers) == phase.flops
+        assert sum(moved for _, _, moved in phase.layers) == phase.bytes == sum(moved for _, moved in phase.calls)
+
+
+def test_the_backward_belongs_to_the_layers_that_went_forward() -> None:
+    model = torchvision.models.resnet18(weights=None)
+    found = count(model, torch.zeros(1, 3, 64, 64))
+    forward = {path: flops for path, flops, _ in found.forward.layers if flops}
+    backward = {path: flops for path, flops, _ in found.backward.layers if flops}
+    assert forward.keys() == backward.keys()
+    first = {"conv1"}  # whose input needs no gradient
+    assert all(backward[path] == (1 if path in first else 2) * flops for path, flops in forward.items())
+
+
+# ---- autocast ----
+
+
+def test_autocast_keeps_what_a_real_one_does() -> None:
+    """Where the lists of CUDA and the CPU agree: convolutions, matrix products, norms of batches, activations."""
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.SiLU(), nn.Conv2d(16, 16, 3), nn.ReLU(), nn.Flatten(),
+        nn.Linear(16 * 28 * 28, 64), nn.Linear(64, 10),
+    )  # fmt: skip
+    x = torch.zeros(4, 3, 32, 32)
+    found = training(model, (x,), amp=True, ema=False, foreach=False)
+
+    def forward(model: nn.Module, x: Tensor) -> Any:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return model(x)
+
+    peak, kept = measure(model, x, forward=forward)
+    assert found.peak == pytest.approx(peak, rel=0.01)  # ours is in blocks of 512 bytes
+    assert found.kept == pytest.approx(kept, rel=0.02)
+    assert not torch.is_autocast_enabled("cpu") and not torch.is_autocast_enabled("cuda")
+
+
+def test_autocast_halves_most_of_it(yolo: Callable[..., Any]) -> None:
+    model, x = yolo("yolov5s.yaml"), torch.empty(8, 3, 320, 320, device="meta")
+    half, single = training(model, (x,)), training(model, (x,), amp=False)
+    assert 0.5 < half.kept / single.kept < 0.6
+    assert half.ema == half.weights + half.buffers
+    assert half.peak % 512 == 0
+
+
+def test_it_takes_no_memory_to_speak_of(yolo: Callable[..., Any]) -> None:
+    found = training(yolo("hub/yolov5x6.yaml"), (torch.empty(16, 3, 1280, 1280, device="meta"),))
+    assert 40e9 < found.peak < 60e9 and found.peak_at[0] == "backward"
+
+
+# ---- what a GPU reserves ----
+
+
+def test_published_reserved_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from training_memory import TABLE, counted
+
+    with TABLE.open(newline="") as lines:
+        rows = [row for row in csv.DictReader(lines) if int(row["batch"]) >= 4]
+    for row in rows:
+        size = counted(row["model"], int(row["nc"]), int(row["imgsz"]), int(row["batch"]))
+        assert size < 1e9 * float(row["reserved_GB"])
+        assert reserved_bytes(size) == pytest.approx(1e9 * float(row["reserved_GB"]), rel=0.09)
+
+
+# ---- what fits ----
+
+
+def line(batch: int) -> Training:
+    """A made-up training: 1 GB, and 0.5 GB an image."""
+    from utils.thop.step import Phase
+
+    nothing = Phase()
+    return Training(0, 0, 0, 0, 0, 0, [], int(1e9 + 0.5e9 * batch), ("", ""), nothing, nothing, nothing, batch=batch)
+
+
+def test_the_largest_batch_by_hand() -> None:
+    for memory in (8e9, 12e9, 24e9):
+        found = largest_batch(line, memory)
+        assert needed(found.training) <= memory < needed(line(found.batch + 1))
+    assert largest_batch(line, 2e9).batch == 0
+
+    def bent(batch: int) -> Training:
+        return line(batch if batch < 10 else 2 * batch)
+
+    found = largest_batch(bent, 12e9)
+    assert needed(found.training) <= 12e9 and found.batch >= 8
+
+
+def test_sizes_are_read() -> None:
+    found = [parse_memory(text) for text in ("8GB", "8 gb", "11.5G", "8192MB", "24", "16GiB", "much", "-3GB", "0")]
+    assert found == [8e9, 8e9, 11.5e9, 8.192e9, 24e9, 16 * 2**30, None, None, None]
+
+
+def test_the_time_of_a_step() -> None:
+    model = torchvision.models.resnet50(weights=None)
+    found = training(model, (torch.empty(64, 3, 224, 224, device="meta"),))
+    known = load_devices()
+    measured, basis = step_seconds(found, find_device("rtx-3090"), known)
+    guessed, other = step_seconds(found, find_device("rtx-3060"), known)
+    assert measured < guessed and "measured" in basis and "data sheet" in other
+    assert 500 < 64 / measured < 1500  # at best: people report less
+    with pytest.raises(DeviceError):
+        step_seconds(found, find_device("rk3562"), known)
+
+
+# ---- mistakes, and the command ----
+
+
+def test_what_can_not_be_trained() -> None:
+    x = torch.zeros(1, 3, 8, 8)
+    with pytest.raises(DeviceError, match="no optimizer is called 'Lion', only SGD, Adam, AdamW, RMSProp"):
+        training(nn.Conv2d(3, 4, 1), (x,), optimizer="Lion")
+    with pytest.raises(DeviceError, match="no parameter of the model requires gradients"):
+        training(nn.Conv2d(3, 4, 1).requires_grad_(False), (x,))
+    with pytest.raises(ValueError, match="mine"):
+        training(Raises(), (x,))
+
+
+class Raises(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        raise ValueError("mine")
+
+
+def test_the_command(capsys: pytest.CaptureFixture[str], release_7: Any) -> None:
+    cfg = str(release_7 / "yolov5" / "models" / "yolov5n.yaml")
+    arguments = ["train", cfg, "--imgsz", "320", "--batch", "4", "--device", "t4"]
+    assert main(arguments) == 0
+    out, err = capsys.readouterr()
+    assert not err
+    assert out.startswith("yolov5n at 4x3x320x320, autocast to float16, SGD: ")
+    assert "kept by the forward for the backward" in out and "prints as GPU_mem" in out
+    assert "batch 4 fits into NVIDIA T4 (16GB); the largest that does is " in out and "at 256 x 256 it is " in out
+    assert "images a second" in out
+    assert main(["train", cfg, "--imgsz", "640", "--memory", "0.9GB", "--batch", "8", "--freeze", "10"]) == 0
+    assert "batch 8 does not fit into 0.9GB" in capsys.readouterr().out
+    for wrong, complaint in (
+        (["--memory", "much"], "must be a size such as 8GB"),
+        (["--device", "toaster"], "no device is called 'toaster'"),
+        (["--device", "rk3588"], "give --memory"),
+        (["--optimizer", "Lion"], "invalid choice"),
+    ):
+        assert main(["train", cfg, *wrong]) == 2
+        out, err = capsys.readouterr()
+        assert complaint in err and len(err.splitlines()) == 1 and not out
