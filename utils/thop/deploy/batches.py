@@ -8,7 +8,7 @@ from .clock import Constants
 from .devices import Device
 from .runtimes import RUNTIMES
 from .sheets import sheet_range
-from .training import CONTEXT, Training, reserved_bytes
+from .training import CONTEXT, Training
 
 _FEW, _MORE = 2, 6  # images: the two counts that the line goes through
 _ATTEMPTS = 4
@@ -42,7 +42,7 @@ def largest_batch(count: Count, memory: float) -> Largest:
         each = max((needed(more) - needed(few)) / (other - _FEW), 1.0)
         batch = int(_FEW + (memory - needed(few)) // each)
         batch = min(batch, other - 1) if needed(more) > memory else batch
-        if batch < 1 or batch == _FEW and needed(few) > memory:
+        if batch < 1 or (batch == _FEW and needed(few) > memory):
             break
         found = count(batch)
         if needed(found) <= memory:
