@@ -273,3 +273,36 @@ def test_bars_are_the_predicted_times() -> None:
     figure = time_figure("resnet18", found)
     heights = [patch.get_height() for patch in figure.axes[0].patches]  # type: ignore[attr-defined]
     assert sum(heights) / 1e3 == pytest.approx(found.seconds)
+
+
+# ---- order and baseline ----
+
+
+def test_sorted_and_compared_with_another(capsys: pytest.CaptureFixture[str]) -> None:
+    models = [f"torchvision:{name}" for name in ("resnet50", "resnet18", "mobilenet_v2")]
+    status, out, _ = run(capsys, "compare", *models, "--sort", "gflops", "--baseline", "resnet18", "--json")
+    records = json.loads(out)
+    assert status == 0 and [record["model"] for record in records] == ["mobilenet_v2", "resnet18", "resnet50"]
+    base = records[1]
+    for record in records:
+        assert record["gflops_percent"] == pytest.approx(100 * (record["gflops"] / base["gflops"] - 1))
+    _, out, _ = run(capsys, "compare", *models, "--sort", "traffic")
+    shown = [line.split()[0] for line in out.splitlines() if line.startswith(("resnet", "mobile"))]
+    assert shown == ["resnet18", "mobilenet_v2", "resnet50"]
+    assert "Percentages are differences to resnet50." in out  # the first of the command line
+    _, out, _ = run(capsys, "predict", *models, "--device", "t4", "--sort", "time", "--json")
+    times = [record["predicted_seconds"] for record in json.loads(out)]
+    assert times == sorted(times)
+    status, out, err = run(capsys, "compare", *models, "--baseline", "vgg")
+    assert (status, out) == (2, "") and "no model is called 'vgg', only resnet50, resnet18 and mobilenet_v2" in err
+    assert run(capsys, "compare", *models, "--sort", "beauty")[0] == 2
+
+
+def test_the_name_alone_shows_what_to_type(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    status, out, err = run(capsys)
+    assert (status, err) == (0, "")
+    examples = re.findall(r"python -m utils\.thop (.+?)(?:  +#.*)?$", out, re.MULTILINE)[:3]
+    assert [example.split()[0] for example in examples] == ["compare", "predict", "summary"]
+    monkeypatch.chdir(MODELS.parent)
+    for example in examples:
+        assert run(capsys, *example.replace("'", "").split())[0] == 0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, List
 
 from .namesake import give_way, require_torch
 
-__version__ = "1.0.0"
+__version__ = "2.0.0"
 __all__ = [
     "add_hooks", "calibrate", "clever_format", "deployed", "dfs_count", "predict", "profile", "register_hooks",
     "remove_hooks", "traffic", "training",

@@ -9,6 +9,7 @@ from ..deploy.batches import parse_memory
 from ..deploy.runtimes import RUNTIMES
 from ..deploy.training import OPTIMIZERS
 from ..run.inputs import Size, as_size
+from ..show.comparison import SORTS as ORDERS
 from ..show.tree import SORTS
 
 PROGRAM = f"python -m {__package__.rpartition('.')[0]}"
@@ -142,6 +143,12 @@ def _memory(words: str) -> float:
 
 
 def _add_formats(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--sort", choices=tuple(ORDERS), metavar="COLUMN", help=f"the smallest first, by one of: {', '.join(ORDERS)}"
+    )
+    command.add_argument(
+        "--baseline", metavar="NAME", help="the model that percentages are differences to; the first by default"
+    )
     formats = command.add_mutually_exclusive_group()
     for name, words in (
         ("csv", "comma-separated values, in base units and unrounded"),
@@ -238,6 +245,18 @@ def _writable(words: str) -> Path:
     return path
 
 
+def examples() -> str:
+    """Three commands that work in a checkout, for somebody who has typed the program's name alone."""
+    return f"""\
+What a model computes and what it moves. In a checkout of YOLOv5:
+
+  {PROGRAM} compare 'models/yolov5*.yaml'                   # GFLOPs, memory accesses, traffic side by side
+  {PROGRAM} predict models/yolov5s.yaml --device rk3588     # how long it takes there
+  {PROGRAM} summary models/yolov5s.yaml                     # module by module
+
+Others: train, calibrate, devices; {PROGRAM} COMMAND --help says more."""
+
+
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Read the command line; MODELs may stand before and after options, which argparse by itself does not allow."""
     parser = _parser()
@@ -265,4 +284,4 @@ def _join_size(argv: Sequence[str]) -> List[str]:
     return joined
 
 
-__all__ = ["PROGRAM", "BadInput", "parse"]
+__all__ = ["PROGRAM", "BadInput", "examples", "parse"]

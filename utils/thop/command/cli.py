@@ -12,17 +12,17 @@ from ..deploy.errors import DeviceError
 from ..flow import Flow
 from ..run import in_few_words
 from ..show.advice import advice
-from ..show.comparison import Row, bound_all, dtypes_used, to_csv, to_json
+from ..show.comparison import Row, bound_all, dtypes_used, sort_rows, to_csv, to_json
 from ..show.comparison_table import COMPARED, PREDICTED, Column, latex_comparison, markdown_comparison, text_comparison
 from ..show.report import ModelInfo
 from ..show.time_table import headline, milliseconds, time_table
 from ..traffic import Traffic
-from ..units import readable_bytes, scaled
-from .arguments import PROGRAM, BadInput, parse
+from ..units import listed, readable_bytes, scaled
+from .arguments import PROGRAM, BadInput, examples, parse
 from .calibrate import add_to_file, calibrate_board, describe, entry_of, file_text
 from .checkout import ModelError
 from .compare import count_all
-from .models import Built, Setup, Source, counted, find
+from .models import Built, Setup, Source, counted, find, names
 from .timing import check_place, place_of
 from .train import describe_training, memory_of
 
@@ -106,11 +106,14 @@ def _several(arguments: argparse.Namespace, with_bound: bool) -> int:
     """Count several models, and print them side by side, for ``compare`` with the least times."""
     check_place(arguments)
     sources = find(arguments.model)
+    known = [text for pair in zip(names(sources), sources) for text in (pair[0], pair[1].text)]
+    if arguments.baseline and arguments.baseline not in known:
+        raise BadInput(f"no model is called {arguments.baseline!r}, only {listed(names(sources))}")
     rows = count_all(sources, _setup(arguments), _progress, place_of(arguments))
     good = [row for row in rows if row.traffic]
     if arguments.device and good and with_bound:
         bound_all(good, _device(arguments, [row.traffic for row in good if row.traffic]))
-    _write_table(rows, arguments, COMPARED if with_bound else PREDICTED)
+    _write_table(_ordered(rows, arguments), arguments, COMPARED if with_bound else PREDICTED)
     if arguments.plot and good and with_bound:
         _draw_comparison(good, arguments.plot)
     elif arguments.plot and good:
@@ -119,6 +122,15 @@ def _several(arguments: argparse.Namespace, with_bound: bool) -> int:
     if failed:
         _complain(f"{len(failed)} of {len(rows)} models failed: {', '.join(row.name for row in failed)}")
     return 1 if failed else 0
+
+
+def _ordered(rows: List[Row], arguments: argparse.Namespace) -> List[Row]:
+    """Mark the row that the others are compared with, and sort them if asked for."""
+    if arguments.baseline:
+        next(row for row in rows if arguments.baseline in (row.name, row.source)).is_baseline = True
+    elif arguments.sort:
+        rows[0].is_baseline = True  # the first of the command line stays it
+    return sort_rows(rows, arguments.sort) if arguments.sort else rows
 
 
 def _write_table(rows: Sequence[Row], arguments: argparse.Namespace, columns: Sequence[Column]) -> None:
@@ -287,6 +299,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 def _run(argv: Sequence[str]) -> int:
+    if not argv:
+        print(examples())
+        return 0
     try:
         arguments = parse(argv)
     except SystemExit as leaving:  # after --help

@@ -25,7 +25,7 @@ class Row:
     source: where it comes from; input, dtype: what it was run on; rounded: a word about a size that the stride does
     not divide; bound, prediction: the least and the expected time on a device, if one was asked for; measured_seconds:
     what somebody has published of a network of this name there. shape: of its first input; images: how many a pass
-    is of.
+    is of. is_baseline: whether differences are to this one; without any, they are to the first.
     """
 
     name: str
@@ -41,6 +41,7 @@ class Row:
     measured_seconds: Optional[float] = None
     images: int = 1
     shape: Tuple[int, ...] = ()
+    is_baseline: bool = False
 
     def numbers(self) -> Dict[str, Any]:
         """What is compared, in base units: elements, operations, bytes, seconds."""
@@ -121,9 +122,29 @@ def difference(value: Any, first: Any) -> Optional[float]:
     return None if value is None or not first else (value / first - 1) * 100
 
 
+def baseline_of(rows: Sequence[Row]) -> Row:
+    """The row that the others are compared with."""
+    return next((row for row in rows if row.is_baseline), rows[0])
+
+
+SORTS = {
+    "parameters": "parameters", "gflops": "gflops", "accesses": "accesses", "traffic": "traffic_bytes",
+    "peak": "peak_activation_bytes", "least": "time_seconds", "time": "predicted_seconds",
+}  # fmt: skip
+"""What a comparison can be sorted by, and the number that it is."""
+
+
+def sort_rows(rows: Sequence[Row], by: str) -> List[Row]:
+    """Sort by a number, the smallest first; those that have none come last, in their order."""
+    values = [row.numbers().get(SORTS[by]) for row in rows]
+    order = sorted(range(len(rows)), key=lambda i: (values[i] is None, values[i] or 0))
+    return [rows[i] for i in order]
+
+
 def records(rows: Sequence[Row]) -> List[Dict[str, Any]]:
     """A flat record for each row, in base units, with the differences in per cent; all with the same keys."""
     numbers = [row.numbers() for row in rows]
+    base = baseline_of(rows).numbers() if rows else {}
     keys = max(numbers, key=len, default={}).keys()
     found = []
     for row, values in zip(rows, numbers):
@@ -134,7 +155,7 @@ def records(rows: Sequence[Row]) -> List[Dict[str, Any]]:
             record["binds"] = row.bound.binds if row.bound else None
         if any(row.prediction for row in rows):
             record.update(_place(row.prediction))
-        record.update({f"{key}_percent": difference(values.get(key), numbers[0].get(key)) for key in keys})
+        record.update({f"{key}_percent": difference(values.get(key), base.get(key)) for key in keys})
         record["kinds_not_counted"] = len(row.traffic.missing) if row.traffic else None
         record.update(mode=row.traffic.mode if row.traffic else None, remarks="; ".join(row.remarks()), error=row.error)
         found.append(record)
@@ -169,4 +190,7 @@ def to_json(rows: Sequence[Row]) -> str:
     return json.dumps(records(rows), indent=1, allow_nan=False) + "\n"
 
 
-__all__ = ["Row", "bound_all", "difference", "dtypes_used", "records", "to_csv", "to_dataframe", "to_json"]
+__all__ = [
+    "SORTS", "Row", "baseline_of", "bound_all", "difference", "dtypes_used", "records", "sort_rows", "to_csv",
+    "to_dataframe", "to_json",
+]  # fmt: skip

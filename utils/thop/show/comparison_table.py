@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-from .comparison import Row, difference
+from .comparison import Row, baseline_of, difference
 from .grid import Grid, Head, Line, to_latex, to_markdown, to_text
 
 WIDTH = 120  # columns of the text
@@ -77,6 +77,8 @@ _IF_KNOWN = ("time_seconds", "predicted_seconds", "measured_seconds")
 def grid_of(rows: Sequence[Row], columns: Sequence[Column] = COMPARED) -> Grid:
     """Lay out the cells; the input is a column of its own where not all have the same."""
     numbers = [row.numbers() for row in rows]
+    base = baseline_of(rows)
+    base_numbers = base.numbers()
     known = {key for values in numbers for key, value in values.items() if value is not None}
     shown = [column for column in columns if column.key in known or column.key not in _IF_KNOWN]
     timed = bool(known & set(_IF_KNOWN[:2]))
@@ -90,8 +92,8 @@ def grid_of(rows: Sequence[Row], columns: Sequence[Column] = COMPARED) -> Grid:
     for i, row in enumerate(rows):
         cells = [cells_of[i] for cells_of in texts_of]
         differences: List[str] = []
-        if i and row.traffic and numbers[0]:
-            differences = [_difference(column, numbers[i], numbers[0]) for column in shown]
+        if row is not base and row.traffic and base_numbers:
+            differences = [_difference(column, numbers[i], base_numbers) for column in shown]
             differences = [""] * texts + differences + [""] * timed
         place = row.prediction or row.bound
         cells += [place.binds if place else ""] * timed
@@ -125,8 +127,9 @@ def notes(rows: Sequence[Row], columns: Sequence[Column] = COMPARED) -> List[str
     good = [row for row in rows if row.traffic]
     found = []
     if len(rows) > 1:
-        against = f"Percentages are differences to {rows[0].name}."
-        found.append(against if rows[0].traffic else f"No differences, for {rows[0].name} was not counted.")
+        base = baseline_of(rows)
+        against = f"Percentages are differences to {base.name}."
+        found.append(against if base.traffic else f"No differences, for {base.name} was not counted.")
     what = {(row.input, row.dtype) for row in good}
     if len(what) == 1:
         found.append("Input {}, {}.".format(*what.pop()))
