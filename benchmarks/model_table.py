@@ -1,7 +1,7 @@
-"""Count the models of the latest YOLOv5 release, as the Markdown table that README.md shows.
+"""Count the models of the latest YOLOv5 release, as the Markdown table that docs/figures.md shows.
 
 python benchmarks/model_table.py                       print the table
-python benchmarks/model_table.py --check README.md     exit with 1 if the file's table is another one
+python benchmarks/model_table.py --check docs/figures.md     exit with 1 if the file's table is another one
 """
 
 from __future__ import annotations

@@ -443,9 +443,9 @@ def test_colours_differ_in_grey(drawn: Any) -> None:
 
 
 def yolov5() -> list[Point]:
-    """The ten models of README's table, which a test of its own checks."""
+    """The ten models of the table in docs/figures.md, which a test of its own checks."""
     rows = re.findall(
-        r"\| (yolov5\w+) \| \d+ \| [\d.]+ \| ([\d.]+) \| ([\d.]+) \|", (ROOT / "README.md").read_text("utf-8")
+        r"\| (yolov5\w+) \| \d+ \| [\d.]+ \| ([\d.]+) \| ([\d.]+) \|", (ROOT / "docs" / "figures.md").read_text("utf-8")
     )
     return [Point(name, float(gflops), float(accesses) * 1e6) for name, gflops, accesses in rows]
 

@@ -1,0 +1,132 @@
+"""README in both languages and docs/: links, commands, tables and the notebook do what they say."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from releases import LATEST, ROOT, copy_release, run_python
+
+from utils.thop.command.cli import main
+from utils.thop.deploy.devices import load_devices
+from utils.thop.deploy.runtimes import RUNTIMES
+
+ENGLISH, CHINESE = ROOT / "README.md", ROOT / "README.zh-CN.md"
+PAGES = sorted([ENGLISH, CHINESE, ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])
+MADE_HERE = ("my-board", "boards.yaml", "measured.csv")
+
+
+def text_of(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", text_of(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)]+)\)", text_of(page)):
+        if link.startswith("http"):
+            continue
+        file, _, anchor = link.partition("#")
+        target = (page.parent / file).resolve() if file else page
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target), link
+
+
+def blocks(page: Path) -> list[str]:
+    """The lines of code: indented or fenced."""
+    text = text_of(page)
+    fenced = re.findall(r"```.*?\n(.*?)```", text, re.DOTALL)
+    return [*fenced, *re.findall(r"^    \S.*$", text, re.MULTILINE)]
+
+
+def tables(page: Path) -> list[str]:
+    return re.findall(r"^\|.*$", text_of(page), re.MULTILINE)
+
+
+def test_both_languages_say_the_same() -> None:
+    assert blocks(ENGLISH) == blocks(CHINESE)
+    assert tables(ENGLISH) == tables(CHINESE)
+    levels = [re.findall(r"^(#+) ", text_of(page), re.MULTILINE) for page in (ENGLISH, CHINESE)]
+    assert levels[0] == levels[1]
+    links = [sorted(set(re.findall(r"\]\(((?!README)[^)]+)\)", text_of(page)))) for page in (ENGLISH, CHINESE)]
+    assert links[0] == links[1]
+    assert "(README.zh-CN.md)" in text_of(ENGLISH)[:200] and "(README.md)" in text_of(CHINESE)[:200]
+    for word in ("访存量", "计算量", "算子", "部署"):
+        assert word in text_of(CHINESE)
+
+
+def commands() -> list[str]:
+    """Every command line of the program in README and docs, each once."""
+    found: dict[str, None] = {}
+    for page in PAGES:
+        joined = text_of(page).replace("\\\n", " ")
+        for line in re.findall(r"^    python -m utils\.thop (.+)$", joined, re.MULTILINE):
+            found[" ".join(re.split(r"\s{2,}#|\s#\s", line)[0].split())] = None
+    return list(found)
+
+
+def test_there_are_commands_to_try() -> None:
+    assert len(commands()) >= 10
+    assert {line.split()[0] for line in commands()} == {
+        "summary", "compare", "predict", "train", "calibrate", "devices",
+    }  # fmt: skip
+
+
+@pytest.fixture(name="checkout", scope="module")
+def checkout_with_measurements(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which a reader may type: models/ and a table of measurements."""
+    folder = copy_release(LATEST, tmp_path_factory.mktemp("docs") / "release") / "yolov5"
+    models = [("torchvision:resnet18", 6.0), ("torchvision:vgg11", 24.0), ("torchvision:mobilenet_v2", 3.0)]
+    lines = ["model,ms,imgsz", *(f"{name},{ms},224" for name, ms in models), "models/yolov5n.yaml,12,640"]
+    (folder / "measured.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def test_every_command_works(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(checkout)
+    lines = sorted(commands(), key=lambda line: not line.startswith("calibrate"))  # it makes what others take
+    for line in lines:
+        status = main(shlex.split(line))
+        out, err = capsys.readouterr()
+        assert status == 0, f"{line}\n{err}"
+        assert out, line
+
+
+def test_the_table_of_the_clock_is_that_of_devices_yaml() -> None:
+    devices = load_devices()
+    rows = [row for row in tables(ROOT / "docs" / "clock.md") if row.count("|") == 8]
+    seen = 0
+    for row in rows[2:]:
+        name, networks, *_, left_out, constants = (cell.strip(" *x") for cell in row.strip("|").split("|"))
+        device, *middle, precision = name.split(", batch")[0].split(", ")
+        runtime = next(one.name for one in RUNTIMES.values() if one.title == ", ".join(middle))
+        figures = devices[device].runtimes[runtime][precision]
+        assert constants == "scale" or len(constants.split(", ")) == sum(1 for value in figures.constants if value)
+        if device != "v100":  # one fit, two tables
+            assert (int(networks), float(left_out)) == (figures.networks, pytest.approx(figures.error, abs=6e-4))
+        seen += 1
+    assert seen == 14
+
+
+def test_the_notebook_shows_what_it_shows_today() -> None:
+    run_python([str(ROOT / "benchmarks" / "tour.py"), "--check"], ROOT)
+    text = text_of(ROOT / "docs" / "tour.ipynb")
+    assert "<table" in text and "memory accesses" in text
+    assert not re.search(r"/(tmp|home|root|Users)/", text)
+
+
+def test_versions_agree() -> None:
+    from utils.thop import __version__
+
+    assert f"## {__version__}," in text_of(ROOT / "CHANGELOG.md")
+    assert f"version: {__version__}" in text_of(ROOT / "CITATION.cff")
