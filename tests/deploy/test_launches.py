@@ -303,6 +303,15 @@ def test_detectors_of_ultralytics_end_at_their_last_convolutions() -> None:
     assert len(ends) == 6 and sum(x.written_elements for x in ends) == 84 * (64 + 80)
 
 
+def test_a_detector_that_chooses_by_its_scores() -> None:
+    """It is run for real; without a box at the end, all before it has run all the same."""
+    model = torchvision.models.detection.fcos_resnet50_fpn(weights=None, weights_backbone=None).eval()
+    network = deployed(model, ([torch.rand(3, 96, 96)],), "tensorrt")
+    assert network.flow.traffic.mode == "real"
+    assert network.flops == network.flow.traffic.flops > 1e10
+    assert not network.flow.under(True).amp  # what autocast does would depend on values
+
+
 def test_a_fused_count_leaves_the_model_alone(yolo: Callable[..., Any]) -> None:
     from states import assert_same_state, state
 

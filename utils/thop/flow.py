@@ -17,6 +17,7 @@ from .products import kind_of
 from .profile import CustomOps, Token
 from .run import (
     HAS_STORAGE,
+    NotCountable,
     Replica,
     Run,
     WeakStorage,
@@ -119,7 +120,7 @@ class Flow:
     recount: Callable[[bool], "Flow"] = field(repr=False)
 
     def under(self, amp: bool) -> "Flow":
-        """This run, or the same one under autocast, or without; raises what ``flow`` raises."""
+        """This run, or the same one under autocast, as far as that can be counted, or without."""
         return self if amp == self.amp else self.recount(amp)
 
 
@@ -215,7 +216,7 @@ class FlowLedger(TrafficLedger):
             step.after = next((self.values.of(t) for t in written if not _fills_storage(t)), None)
             made_values = made_values + written
         step.reads = _distinct([self._operand(tensor) for tensor in given])
-        step.writes = [self._operand(tensor, new=True) for tensor in made_values if tensor.numel()]
+        step.writes = [self._operand(t, new=True) for i, t in enumerate(made_values) if not i or t.numel()]
         if traits.is_special:
             _as_charged(step)
         step.geometry = _geometry(step, args) if call.flops else None
@@ -312,8 +313,8 @@ def flow(
 ) -> Flow:
     """Count one forward pass of ``model`` as ``traffic`` does, and note which call wrote what another reads.
 
-    With ``amp``, as on CUDA under autocast to float16. Raises what ``traffic`` raises, and NotCountable where autocast
-    leads to what only values can tell.
+    With ``amp``, as on CUDA under autocast to float16; where that depends on values, or this torch can't, the run is
+    the plain one, and its ``amp`` is False. Raises what ``traffic`` raises.
     """
     ledgers: List[FlowLedger] = []
 
@@ -321,5 +322,11 @@ def flow(
         ledgers.append(FlowLedger(replica))
         return ledgers[-1]
 
-    outcome = run(unwrap(model), inputs, observe, kwargs=kwargs, amp=amp)
+    try:
+        outcome = run(unwrap(model), inputs, observe, kwargs=kwargs, amp=amp)
+    except NotCountable:
+        if not amp:
+            raise
+        amp = False
+        outcome = run(unwrap(model), inputs, observe, kwargs=kwargs)
     return ledgers[-1].flow(outcome, unwrap(model), amp, lambda other: flow(model, inputs, kwargs, other))

@@ -104,7 +104,7 @@ def _predict(arguments: argparse.Namespace) -> int:
 
 def _several(arguments: argparse.Namespace, with_bound: bool) -> int:
     """Count several models, and print them side by side, for ``compare`` with the least times."""
-    check_place(arguments)
+    check_place(arguments, must_predict=not with_bound)
     sources = find(arguments.model)
     known = [text for pair in zip(names(sources), sources) for text in (pair[0], pair[1].text)]
     if arguments.baseline and arguments.baseline not in known:

@@ -10,7 +10,7 @@ from ..deploy.devices import THIS, Device, find_device, load_devices
 from ..deploy.errors import DeviceError
 from ..deploy.launches import as_deployed
 from ..deploy.measurements import find_measurement
-from ..deploy.prediction import Prediction, choose, find_place, predict_deployed
+from ..deploy.prediction import Prediction, check_known, choose, find_place, predict_deployed
 from ..deploy.runtimes import Runtime
 from ..flow import Flow
 from ..show.comparison import Row
@@ -53,10 +53,17 @@ class Place:
             row.rounded = "; ".join(filter(None, [row.rounded, "published without decoding, as with --no-decode"]))
 
 
-def check_place(arguments: argparse.Namespace) -> None:
-    """Raise DeviceError, before any work, for a device, runtime or precision that there is not."""
+def check_place(arguments: argparse.Namespace, must_predict: bool = False) -> None:
+    """Raise DeviceError, before any work, for a device, runtime or precision that there is not.
+
+    So too where a prediction is asked for, by ``must_predict`` or by naming a runtime, and nothing is known for one.
+    """
     if arguments.device and arguments.device.strip().lower() != THIS:
-        find_place(arguments.device, arguments.runtime, arguments.precision, arguments.devices)
+        device, runtime, precision = find_place(
+            arguments.device, arguments.runtime, arguments.precision, arguments.devices
+        )
+        if (must_predict or arguments.runtime or arguments.precision) and isinstance(device, Device):
+            check_known(device, runtime, precision, load_devices(arguments.devices))
     elif arguments.devices:
         load_devices(arguments.devices)
 

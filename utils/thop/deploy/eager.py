@@ -19,29 +19,32 @@ class Moved(NamedTuple):
 
 
 def moved_in_eager(flow: Flow, precision: str, adds_passes: bool) -> Iterator[Moved]:
-    """Yield what each step of a run moves in a precision; "float16" is the model after ``half()``."""
+    """Yield what each step of a run moves in a precision; "float16" is the model after ``half()``.
+
+    Under "amp" a run that could not be made so is taken for one in float16.
+    """
+    halved = precision == "float16" or (precision == "amp" and not flow.amp)
     for step in flow.steps:
-        kernel = sum(operand.elements * _size(operand, precision) for operand in (*step.reads, *step.writes))
-        yield Moved(kernel, _added_passes(step, precision) if adds_passes else 0.0)
+        kernel = sum(operand.elements * _size(operand, halved) for operand in (*step.reads, *step.writes))
+        yield Moved(kernel, _added_passes(step, halved) if adds_passes else 0.0)
 
 
-def _size(operand: Operand, precision: str) -> int:
+def _size(operand: Operand, halved: bool) -> int:
     """Bytes of an element."""
-    halved = precision == "float16" and operand.dtype.is_floating_point
-    return _HALF if halved else operand.itemsize
+    return _HALF if halved and operand.dtype.is_floating_point else operand.itemsize
 
 
-def _added_passes(step: Step, precision: str) -> float:
+def _added_passes(step: Step, halved: bool) -> float:
     """Bytes of what CUDA's libraries do around their kernels: bias, layout, copies."""
     if step.name == "aten::native_layer_norm":
         x = step.reads[0]
-        return 0.0 if x.dense else 2.0 * x.elements * _size(x, precision)
+        return 0.0 if x.dense else 2.0 * x.elements * _size(x, halved)
     if step.geometry is None or "conv" not in step.name or not step.reads or not step.writes:
         return 0.0
     x, out = step.reads[0], step.writes[0]
     with_bias = any(len(operand.shape) == 1 for operand in step.reads[1:])
-    bias = 2.0 * out.elements * _size(out, precision) if with_bias else 0.0
+    bias = 2.0 * out.elements * _size(out, halved) if with_bias else 0.0
     if step.geometry.depthwise or x.channels_last:
         return bias
     share = _POINTWISE_LAYOUT if set(step.geometry.kernel) == {1} else 1.0
-    return bias + share * 2.0 * (x.elements + out.elements) * _size(x, precision)
+    return bias + share * 2.0 * (x.elements + out.elements) * _size(x, halved)

@@ -186,6 +186,12 @@ def choose(device: Device, runtime: Optional[str], precision: Optional[str]) -> 
     return chosen, chosen.precision(precision)
 
 
+def check_known(device: Device, runtime: Runtime, precision: str, known: Mapping[str, Device]) -> None:
+    """Raise DeviceError where there are neither figures of a device nor of one like it."""
+    if precision not in device.runtimes.get(runtime.name, {}):
+        sheet_range(device, runtime, precision, known)
+
+
 @collector_paused()
 def predict_deployed(
     network: Deployed, device: Union[Device, Calibration], precision: str, known: Mapping[str, Device]
@@ -208,6 +214,8 @@ def predict_deployed(
         constants, basis = found.constants, found.basis
         (low, high), error = found.bounds(works), found.error(works)
         seconds = seconds_of(works, constants)
+    if precision == "amp" and not network.flow.amp:
+        basis += "; taken for float16 throughout, as what autocast does depends on values"
     launches = time_launches(network, works, constants)
     parts = _parts(launches) or {MEMORY: 0.0}
     binds = max(parts, key=lambda part: parts[part])
