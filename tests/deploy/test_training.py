@@ -138,6 +138,33 @@ def test_so_it_is_for_yolov5(yolo: Callable[..., Any], cfg: str, batch: int, opt
     assert found.optimizer_state == pytest.approx((4 if optimizer == "SGD" else 8) * parameters, rel=1e-3)
 
 
+@pytest.mark.parametrize("name", ["yolov5n", "resnet50"])
+def test_torchs_profiler_sees_the_same_peak(yolo: Callable[..., Any], name: str) -> None:
+    from torch.profiler._memory_profiler import Action
+
+    model = yolo("yolov5n.yaml") if name == "yolov5n" else torchvision.models.resnet50(weights=None)
+    x = torch.zeros(2, 3, 192, 192)
+    found = count(model, x)
+    stepper = optimizer_of("SGD", model.train())
+
+    def step() -> None:
+        out = model(x)
+        loss = scalar(out)
+        loss.backward()
+        stepper.step()
+        del out, loss
+        stepper.zero_grad()
+
+    step()
+    with torch.profiler.profile(profile_memory=True, record_shapes=True, with_stack=True) as profiler:
+        step()
+    alive = peak = 0
+    for _, action, _, size in profiler._memory_profile().timeline:
+        alive += {Action.PREEXISTING: size, Action.CREATE: size, Action.DESTROY: -size}.get(action, 0)
+        peak = max(peak, alive)
+    assert found.peak == pytest.approx(peak, rel=0.03)
+
+
 def test_frozen_layers_cost_less(yolo: Callable[..., Any]) -> None:
     model, x = yolo("yolov5n.yaml"), torch.zeros(2, 3, 192, 192)
     whole = count(model, x)
