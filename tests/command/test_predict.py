@@ -286,7 +286,7 @@ def test_sorted_and_compared_with_another(capsys: pytest.CaptureFixture[str]) ->
     _, out, _ = run(capsys, "compare", *models, "--sort", "traffic")
     shown = [line.split()[0] for line in out.splitlines() if line.startswith(("resnet", "mobile"))]
     assert shown == ["resnet18", "mobilenet_v2", "resnet50"]
-    assert "Percentages are differences to resnet50." in out  # the first of the command line
+    assert "Percentages are differences to resnet18." in out  # the first of the table
     _, out, _ = run(capsys, "predict", *models, "--device", "t4", "--sort", "time", "--json")
     times = [record["predicted_seconds"] for record in json.loads(out)]
     assert times == sorted(times)

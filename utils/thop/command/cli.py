@@ -128,8 +128,6 @@ def _ordered(rows: List[Row], arguments: argparse.Namespace) -> List[Row]:
     """Mark the row that the others are compared with, and sort them if asked for."""
     if arguments.baseline:
         next(row for row in rows if arguments.baseline in (row.name, row.source)).is_baseline = True
-    elif arguments.sort:
-        rows[0].is_baseline = True  # the first of the command line stays it
     return sort_rows(rows, arguments.sort) if arguments.sort else rows
 
 
