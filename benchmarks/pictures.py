@@ -24,7 +24,7 @@ TIME = "predict models/yolov5s.yaml --device rk3588 --no-decode"
 COMPARISON = (
     "compare models/yolov5s.yaml models/hub/yolov5s-ghost.yaml models/hub/yolov5s-transformer.yaml"
     " models/hub/yolov5-p34.yaml models/hub/yolov3-tiny.yaml models/yolov5n.yaml"
-    " --half --fuse --device jetson-orin-nano --markdown"
+    " --half --fuse --device jetson-orin-nano --columns gflops,accesses,traffic,least,time --markdown"
 )
 
 

@@ -295,6 +295,15 @@ def test_sorted_and_compared_with_another(capsys: pytest.CaptureFixture[str]) ->
     assert run(capsys, "compare", *models, "--sort", "beauty")[0] == 2
 
 
+def test_columns_are_chosen(capsys: pytest.CaptureFixture[str]) -> None:
+    models = "torchvision:resnet50", "torchvision:resnet18"
+    _, out, _ = run(capsys, "compare", *models, "--columns", "gflops,Time", "--device", "t4")
+    assert out.splitlines()[0].split() == ["model", "GFLOPs", "time", "binds"]
+    assert "Accesses are" not in out
+    status, out, err = run(capsys, "compare", *models, "--columns", "beauty")
+    assert (status, out) == (2, "") and "no column is called 'beauty', only params, gflops" in err
+
+
 def test_the_name_alone_shows_what_to_type(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     status, out, err = run(capsys)
     assert (status, err) == (0, "")

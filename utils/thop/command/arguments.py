@@ -10,6 +10,7 @@ from ..deploy.runtimes import RUNTIMES
 from ..deploy.training import OPTIMIZERS
 from ..run.inputs import Size, as_size
 from ..show.comparison import SORTS as ORDERS
+from ..show.comparison_table import NAMES
 from ..show.tree import SORTS
 
 PROGRAM = f"python -m {__package__.rpartition('.')[0]}"
@@ -85,8 +86,20 @@ def _add_compare(commands: Any) -> None:
     _add_setup(compare)
     _add_device(compare)
     _add_formats(compare)
+    compare.add_argument(
+        "--columns", type=_columns, metavar="NAME,...",
+        help=f"what a table for readers has: {', '.join(NAMES)}; all by default, and always in csv and json",
+    )  # fmt: skip
     words = "draw GFLOPs against memory accesses, as png, svg or pdf"
     compare.add_argument("--plot", type=_picture, metavar="FILE", help=words)
+
+
+def _columns(words: str) -> List[str]:
+    found = [word.strip().lower() for word in words.split(",")]
+    unknown = [word for word in found if word not in NAMES]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"no column is called '{unknown[0]}', only {', '.join(NAMES)}")
+    return found
 
 
 def _add_predict(commands: Any) -> None:

@@ -13,7 +13,7 @@ from ..flow import Flow
 from ..run import in_few_words
 from ..show.advice import advice
 from ..show.comparison import Row, bound_all, dtypes_used, sort_rows, to_csv, to_json
-from ..show.comparison_table import COMPARED, PREDICTED, Column, latex_comparison, markdown_comparison, text_comparison
+from ..show.comparison_table import NAMES, PREDICTED, Column, latex_comparison, markdown_comparison, text_comparison
 from ..show.report import ModelInfo
 from ..show.time_table import headline, milliseconds, time_table
 from ..traffic import Traffic
@@ -113,7 +113,8 @@ def _several(arguments: argparse.Namespace, with_bound: bool) -> int:
     good = [row for row in rows if row.traffic]
     if arguments.device and good and with_bound:
         bound_all(good, _device(arguments, [row.traffic for row in good if row.traffic]))
-    _write_table(_ordered(rows, arguments), arguments, COMPARED if with_bound else PREDICTED)
+    columns = [NAMES[name] for name in arguments.columns or NAMES] if with_bound else PREDICTED
+    _write_table(_ordered(rows, arguments), arguments, columns)
     if arguments.plot and good and with_bound:
         _draw_comparison(good, arguments.plot)
     elif arguments.plot and good:

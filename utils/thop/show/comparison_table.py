@@ -71,6 +71,8 @@ PREDICTED = (
     Column("images_per_second", "images/s"),
     Column("measured_seconds", "published", _SECONDS, compared=False),
 )
+NAMES = {column.heading.lower(): column for column in COMPARED}
+"""The columns of a comparison by what they are called on the command line."""
 _IF_KNOWN = ("time_seconds", "predicted_seconds", "measured_seconds")
 
 
@@ -174,5 +176,5 @@ def latex_comparison(rows: Sequence[Row], columns: Sequence[Column] = COMPARED) 
 
 
 __all__ = [
-    "COMPARED", "PREDICTED", "WIDTH", "latex_comparison", "markdown_comparison", "notes", "text_comparison",
+    "COMPARED", "NAMES", "PREDICTED", "WIDTH", "latex_comparison", "markdown_comparison", "notes", "text_comparison",
 ]  # fmt: skip
