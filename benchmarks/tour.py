@@ -34,17 +34,17 @@ def executed(notebook: Any, folder: Path) -> Any:
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     subprocess.run([sys.executable, "-c", "import ultralytics"], check=True, **quiet)  # which greets at first
     where = {"metadata": {"path": str(release)}}
-    NotebookClient(notebook, timeout=300, kernel_name="python3", resources=where).execute()
+    NotebookClient(notebook, timeout=300, startup_timeout=180, kernel_name="python3", resources=where).execute()
     return notebook
 
 
 def texts(notebook: Any) -> list[str]:
-    """What every code cell shows as text."""
+    """What every code cell shows as text, stream by stream: in which order two streams arrive is chance."""
     found = []
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            shown = [output.get("text") or output.get("data", {}).get("text/plain", "") for output in cell.outputs]
-            found.append("".join(shown))
+            outputs = sorted(cell.outputs, key=lambda output: output.get("name", ""))
+            found.append("".join(out.get("text") or out.get("data", {}).get("text/plain", "") for out in outputs))
     return found
 
 
