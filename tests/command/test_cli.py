@@ -560,7 +560,6 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int
 
 
 BAD = {
-    "no command": ([], "arguments are required: COMMAND"),
     "unknown command": (["sumary", CFG], "invalid choice: 'sumary'"),
     "no model": (["compare"], "arguments are required: MODEL"),
     "unknown option": (["summary", CFG, "--imgz", "640"], "unrecognized arguments: --imgz 640"),
