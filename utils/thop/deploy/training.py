@@ -16,7 +16,7 @@ from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tupl
 import torch
 from torch import Tensor, nn
 
-from ..run import Replica, collector_paused, run, unwrap
+from ..run import NotCountable, Replica, collector_paused, run, unwrap
 from ..step import BACKWARD, FORWARD, OPTIMIZER, Phase, StepLedger, bytes_of
 from .errors import DeviceError
 
@@ -107,9 +107,11 @@ def training(
 
     Raises:
         DeviceError: there is no such optimizer, or nothing to train.
-        NotCountable: the step depends on values.
+        NotCountable: the step depends on values, or torch is older than 2.1 (2.4 with ``amp``).
         Exception: whatever the model's own forward raises.
     """
+    if not hasattr(torch._C, "_current_autograd_node"):
+        raise NotCountable("a training step is counted with torch 2.1 or newer")
     if optimizer not in OPTIMIZERS:
         raise DeviceError(f"no optimizer is called {optimizer!r}, only {', '.join(OPTIMIZERS)}")
     model = unwrap(model)
