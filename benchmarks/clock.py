@@ -127,7 +127,7 @@ def tables_of(device: str, runtime: str, rows: list[Counted]) -> list[Table]:
 
 
 def markdown(tables: Sequence[Table]) -> str:
-    """The table of README: how far predictions are off."""
+    """The table of docs/clock.md: how far predictions are off."""
     heads = "published speeds", "networks", "GFLOPs alone", "activations alone", "fitted", "left out", "constants"
     lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
     for table in tables:

@@ -13,7 +13,7 @@ from torch import Tensor
 from .places import Layer
 from .profile import Token
 from .run import Replica, storage_of, tensors_in
-from .traffic import Alive, OperatorCall, TrafficLedger
+from .traffic import Alive, OperatorCall, TrafficLedger, in_blocks
 
 FORWARD, BACKWARD, OPTIMIZER = "forward", "backward", "optimizer"
 _TAG = "utils.thop.layer"
@@ -138,4 +138,4 @@ def _tensors(value: Any) -> List[Tensor]:
 def bytes_of(tensors: Iterable[Tensor], block: int = 1) -> int:
     """Bytes of the storages of tensors, each once, and each in whole blocks."""
     sizes = {storage_of(tensor)._cdata: storage_of(tensor).nbytes() for tensor in tensors}
-    return sum(-(-size // block) * block for size in sizes.values())
+    return sum(in_blocks(size, block) for size in sizes.values())

@@ -152,6 +152,11 @@ Place = Tuple[str, str]
 """A phase of a run and a module's path."""
 
 
+def in_blocks(size: int, block: int) -> int:
+    """A size as an allocator hands it out: rounded up to whole blocks."""
+    return -(-size // block) * block
+
+
 class Alive:
     """Sums the storages that are alive, and keeps the largest sum, with the place that it was reached at.
 
@@ -175,7 +180,7 @@ class Alive:
         known = self.storages.get(reference.key)
         if known is not None and not known[0].expired():
             return
-        size = -(-storage.nbytes() // self.block) * self.block
+        size = in_blocks(storage.nbytes(), self.block)
         if known is not None:
             self.bound -= known[1]
         self.storages[reference.key] = reference, size, self.place

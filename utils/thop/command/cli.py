@@ -71,7 +71,7 @@ def _times(arguments: argparse.Namespace, flow: Flow) -> Tuple[List[str], List[s
 
     Raises DeviceError where neither is known.
     """
-    device, place = _device(arguments, [flow.traffic]), place_of(arguments)
+    place = place_of(arguments, dtypes_used([flow.traffic]))
     assert place is not None
     above: List[str] = []
     below: List[str] = []
@@ -81,11 +81,11 @@ def _times(arguments: argparse.Namespace, flow: Flow) -> Tuple[List[str], List[s
         above.append(headline(prediction))
         below += [time_table(prediction), *advice(prediction)]
     except DeviceError as error:
-        if not device.bandwidth:
+        if not place.device.bandwidth:
             raise
         above.append(f"no expected time: {error}")
     try:
-        bound = time_bound(flow.traffic, device)
+        bound = time_bound(flow.traffic, place.device)
         above.append(_bound_line(bound))
         below = below or _heaviest(bound)
     except DeviceError:

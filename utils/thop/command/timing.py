@@ -2,7 +2,7 @@
 
 import argparse
 from dataclasses import dataclass
-from typing import Dict, Optional
+from typing import Dict, Iterable, Optional
 
 import torch
 
@@ -68,11 +68,15 @@ def check_place(arguments: argparse.Namespace, must_predict: bool = False) -> No
         load_devices(arguments.devices)
 
 
-def place_of(arguments: argparse.Namespace) -> Optional[Place]:
-    """Say where models are to run; None where no device was asked for. "this" is measured."""
+def place_of(arguments: argparse.Namespace, dtypes: Iterable[torch.dtype] = ()) -> Optional[Place]:
+    """Say where models are to run; None where no device was asked for.
+
+    "this" is measured, for what the arguments ask for and ``dtypes``.
+    """
     if not arguments.device:
         return None
-    device = find_device(arguments.device, arguments.devices, [torch.float16 if arguments.half else torch.float32])
+    wanted = [torch.float16 if arguments.half else torch.float32, *dtypes]
+    device = find_device(arguments.device, arguments.devices, wanted)
     runtime, precision = choose(device, arguments.runtime, arguments.precision)
     return Place(device, runtime, precision, arguments.decode, load_devices(arguments.devices))
 

@@ -1,8 +1,8 @@
 """Pictures of the clock: predicted against published times, and where along a network its time goes."""
 
-import math
 from typing import TYPE_CHECKING, Dict, List, Mapping, NamedTuple, Sequence, Tuple
 
+from ..deploy.fitting import mean_factor
 from ..deploy.prediction import LayerTime, Prediction
 from .drawing import (
     ARITHMETIC,
@@ -52,7 +52,8 @@ def clock_figure(tables: Mapping[str, Sequence[Point]]) -> "Figure":
         axes.fill_between([low, high], [low / _BAND, high / _BAND], [low * _BAND, high * _BAND], color="0.85", lw=0)
         axes.plot([low, high], [low, high], color=INK, lw=0.5)
         for i, (title, points) in enumerate(tables.items()):
-            label = f"{title} ({len(points)}, x {_mean_factor(points):.2f})"
+            factor = mean_factor([point.predicted / point.published for point in points])
+            label = f"{title} ({len(points)}, x {factor:.2f})"
             xs, ys = [point.published for point in points], [point.predicted for point in points]
             style: Style = {"marker": _MARKS[i % len(_MARKS)], "color": _HUES[i % len(_HUES)]}
             axes.scatter(xs, ys, s=10, lw=0.3, edgecolors="white", zorder=3, label=label, **style)
@@ -62,11 +63,6 @@ def clock_figure(tables: Mapping[str, Sequence[Point]]) -> "Figure":
         across = {"loc": "upper left", "bbox_to_anchor": (-0.06, -0.11), "ncol": 2, "handletextpad": 0.1}
         axes.legend(**across)
     return figure
-
-
-def _mean_factor(points: Sequence[Point]) -> float:
-    """How far predictions are off, as a geometric mean of factors."""
-    return math.exp(sum(abs(math.log(point.predicted / point.published)) for point in points) / len(points))
 
 
 def time_figure(name: str, prediction: Prediction) -> "Figure":
