@@ -4,29 +4,34 @@ A *value* is what a storage holds between two writes to it. Views share their st
 in place makes a new one. So a chain of calls is known as a chain whatever views lie between its links.
 """
 
+import sys
+import weakref
 from dataclasses import dataclass, field
 from functools import lru_cache
 from math import prod
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
 import torch
 from torch import Tensor, nn
 
 from .charges import SPECIAL_CASES, stored_bytes
 from .products import kind_of
-from .profile import CustomOps, Token
+from .profile import CustomOps
 from .run import (
     HAS_STORAGE,
     NotCountable,
     Replica,
     Run,
     WeakStorage,
+    as_inputs,
+    as_model,
     collector_paused,
     effects_of,
+    instances_in,
+    map_tensors,
     run,
     storage_of,
     tensors_in,
-    unwrap,
 )
 from .traffic import OperatorCall, Traffic, TrafficLedger
 
@@ -104,6 +109,7 @@ class Flow:
 
     A value that no step writes and that is no input is a constant: a parameter, a buffer, or a number of the code.
     predictions: those outputs that stand in no list or dictionary, in which detectors return their maps for the loss.
+    untraced: results have left PyTorch, as numbers or arrays or by some other way than the return: all of it counts.
     traffic: what the operator ledger has counted in the same run. heads, averages: paths of a detector's modules that
     decode its maps, and of those in them that average with fixed weights. amp: whether it ran under autocast; recount:
     counts the same model so or so.
@@ -117,6 +123,7 @@ class Flow:
     heads: List[str]
     averages: List[str]
     amp: bool
+    untraced: bool
     recount: Callable[[bool], "Flow"] = field(repr=False)
 
     def under(self, amp: bool) -> "Flow":
@@ -183,16 +190,24 @@ class FlowLedger(TrafficLedger):
         self.inputs: Set[int] = set()
         self.outputs: Set[int] = set()
         self.predictions: Set[int] = set()
+        self.hands_values_out = self.untraced = False
 
     def begin(self, arguments: Any) -> None:
         super().begin(arguments)
-        self.inputs = {self.values.of(tensor) for tensor in _all_tensors(arguments)}
+        self.inputs = self._values_of(arguments)
 
-    def leave(self, token: Token, args: Tuple[Any, ...], kwargs: Dict[str, Any], out: Any) -> None:
-        super().leave(token, args, kwargs, out)
-        if not self.asking_a_rule and token[2] is self.root:
-            self.outputs = {self.values.of(tensor) for tensor in _all_tensors(out)}
-            self.predictions = {self.values.of(tensor) for tensor in _all_tensors(out, (tuple,))}
+    def hands_out(self, what: str) -> None:
+        super().hands_out(what)
+        self.hands_values_out = True
+
+    def end(self, output: Any) -> None:
+        super().end(output)
+        self.outputs = self._values_of(output)
+        self.predictions = self._values_of(_outside_lists(output))
+        self.untraced = not self.outputs or (self.hands_values_out and _holds_values(output))
+
+    def _values_of(self, nested: Any) -> Set[int]:
+        return {self.values.of(tensor) for tensor in tensors_in((nested,)) if tensor.layout is torch.strided}
 
     def _move(self, func: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any], out: Any) -> None:
         made = len(self.calls_made)
@@ -205,6 +220,7 @@ class FlowLedger(TrafficLedger):
         if traits.is_view:
             return
         call = self.calls_made[-1]
+        self.hands_values_out = self.hands_values_out or traits.name == "aten::_local_scalar_dense"
         step = Step(call, traits.name, traits.kind, self.current.path)
         given = tensors_in((*args, *kwargs.values()) if kwargs else args)
         made_values = [] if not traits.makes_new else [out] if isinstance(out, Tensor) else tensors_in((out,))
@@ -234,17 +250,23 @@ class FlowLedger(TrafficLedger):
     def flow(self, outcome: Run, model: nn.Module, amp: bool, recount: Callable[[bool], Flow]) -> Flow:
         """Put the steps together, once the run is over."""
         values = self.inputs, self.outputs, self.predictions
-        return Flow(self.steps, *values, self.result(outcome), *_of_detectors(model), amp, recount)
+        return Flow(self.steps, *values, self.result(outcome), *_of_detectors(model), amp, self.untraced, recount)
 
 
-def _all_tensors(value: Any, kinds: Tuple[Any, ...] = (tuple, list, dict)) -> List[Tensor]:
-    """Return the tensors in a nested value, those in containers of other kinds left out."""
-    if isinstance(value, Tensor) and value.layout is torch.strided:
-        return [value]
-    if isinstance(value, kinds):
-        parts = value.values() if isinstance(value, dict) else value
-        return [tensor for part in parts for tensor in _all_tensors(part, kinds)]
-    return []
+def _holds_values(output: Any) -> bool:
+    """Say whether numbers or arrays are among what a model returns."""
+    numpy: Any = sys.modules.get("numpy")
+    arrays = () if numpy is None else (numpy.ndarray, numpy.generic)
+    return bool(instances_in(output, (int, float, complex, *arrays)))
+
+
+def _outside_lists(value: Any) -> List[Any]:
+    """Return the parts of a nested value that stand in no list and no dictionary."""
+    if isinstance(value, (list, dict)):
+        return []
+    if isinstance(value, tuple):
+        return [part for each in value for part in _outside_lists(each)]
+    return [value]
 
 
 def _fills_storage(tensor: Tensor) -> bool:
@@ -309,12 +331,17 @@ def _of_detectors(model: nn.Module) -> Tuple[List[str], List[str]]:
 
 @collector_paused()
 def flow(
-    model: nn.Module, inputs: Sequence[Any], kwargs: Optional[Dict[str, Any]] = None, amp: bool = False
+    model: nn.Module,
+    inputs: Union[Sequence[Any], Tensor],
+    kwargs: Optional[Dict[str, Any]] = None,
+    amp: bool = False,
+    asked_by: str = "flow",
 ) -> Flow:
     """Count one forward pass of ``model`` as ``traffic`` does, and note which call wrote what another reads.
 
     With ``amp``, as on CUDA under autocast to float16; where that depends on values, or this torch can't, the run is
-    the plain one, and its ``amp`` is False. Raises what ``traffic`` raises.
+    the plain one, and its ``amp`` is False. The result does not keep the model: ``under`` needs it, and says so where
+    it is gone. ``asked_by`` is the function that errors speak of. Raises what ``traffic`` raises.
     """
     ledgers: List[FlowLedger] = []
 
@@ -322,11 +349,29 @@ def flow(
         ledgers.append(FlowLedger(replica))
         return ledgers[-1]
 
+    model, inputs = as_model(model, asked_by), as_inputs(inputs, asked_by)
     try:
-        outcome = run(unwrap(model), inputs, observe, kwargs=kwargs, amp=amp)
+        outcome = run(model, inputs, observe, kwargs=kwargs, amp=amp)
     except NotCountable:
         if not amp:
             raise
         amp = False
-        outcome = run(unwrap(model), inputs, observe, kwargs=kwargs)
-    return ledgers[-1].flow(outcome, unwrap(model), amp, lambda other: flow(model, inputs, kwargs, other))
+        outcome = run(model, inputs, observe, kwargs=kwargs)
+    return ledgers[-1].flow(outcome, model, amp, _recount(model, inputs, kwargs))
+
+
+def _recount(model: nn.Module, inputs: Sequence[Any], kwargs: Optional[Dict[str, Any]]) -> Callable[[bool], Flow]:
+    """Return what counts a model once more, as long as somebody else keeps it; its inputs are known by their shapes."""
+    reference = weakref.ref(model)
+    blank_inputs, blank_kwargs = map_tensors((tuple(inputs), dict(kwargs or {})), lambda t: t.detach().to("meta"))
+
+    def recount(amp: bool) -> Flow:
+        kept = reference()
+        if kept is None:
+            raise NotCountable("another precision takes the model once more, and it is gone: keep it in a variable")
+        return flow(kept, blank_inputs, blank_kwargs, amp)
+
+    return recount
+
+
+__all__ = ["Flow", "Geometry", "Operand", "Step", "flow"]

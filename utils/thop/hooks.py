@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from .buffers import Cost, add_to_buffers
-from .run import look_at
+from .run import look_at, tensors_in
 
 Rule = Callable[[nn.Module, Tuple[Any, ...], Any], Cost]
 ForwardHook = Callable[[nn.Module, Tuple[Any, ...], Any], Any]
@@ -89,15 +89,11 @@ def _runs_forward_of(layer: Type[nn.Module], ancestor: Type[nn.Module]) -> bool:
 
 def elements(value: Any) -> int:
     """Return how many elements the tensors in a (nested) output have together."""
-    if isinstance(value, Tensor):
-        return value.numel()
-    if isinstance(value, PackedSequence):
+    if isinstance(value, PackedSequence):  # its other parts say how it is packed
         return value.data.numel()
-    if isinstance(value, Mapping):
-        return sum(map(elements, value.values()))
     if isinstance(value, (list, tuple)):
         return sum(map(elements, value))
-    return 0
+    return sum(tensor.numel() for tensor in tensors_in((value,)))
 
 
 def _per_axis(value: Any, axes: int) -> Sequence[int]:

@@ -53,7 +53,13 @@ def _elements(out: Any) -> int:
     return tensors_in((out,))[0].numel()
 
 
-@sums_products("mm", "bmm", "mv", "dot", "vdot", "linalg_vecdot", "_int_mm", "_scaled_mm", "_sparse_mm", "linear",
+@sums_products("linalg_vecdot")
+def _vector_products(args: Any, kwargs: Any, out: Any) -> int:
+    """Each element of the result sums one product for each element of an axis, the last one by default."""
+    return _elements(out) * torch.broadcast_shapes(args[0].shape, args[1].shape)[kwargs.get("dim", -1)]
+
+
+@sums_products("mm", "bmm", "mv", "dot", "vdot", "_int_mm", "_scaled_mm", "_sparse_mm", "linear",
                "mkldnn_linear")  # fmt: skip
 def _matrix_product(args: Any, kwargs: Any, out: Any) -> int:
     """a @ b: each element of the result sums one product for each element of a's last axis."""
@@ -99,6 +105,19 @@ def _convolution(args: Any, kwargs: Any, out: Any) -> int:
     transposed = len(args) > 6 and args[6] is True
     filters = args[1]
     return (args[0].numel() if transposed else _elements(out)) * prod(filters.shape[1:])
+
+
+@sums_products("affine_grid_generator", operands=(0,))
+def _affine_grid(args: Any, kwargs: Any, out: Any) -> int:
+    """A point for each output element, with a one added, by the rows of a matrix: (N, 2, 3) or (N, 3, 4)."""
+    return _elements(out) * args[0].shape[-1]
+
+
+@sums_products("cosine_similarity")
+def _cosine_similarity(args: Any, kwargs: Any, out: Any) -> int:
+    """The two vectors, which may be broadcast, are multiplied along one axis; their norms are no products."""
+    dim = args[2] if len(args) > 2 else kwargs.get("dim", 1)
+    return _elements(out) * torch.broadcast_shapes(args[0].shape, args[1].shape)[dim]
 
 
 @sums_products("conv_tbc", weight=(1,))
@@ -169,6 +188,10 @@ def _recurrent_on_cuda(args: Any, kwargs: Any, out: Any) -> int:
     """As the recurrent operators."""
     positions = args[0].numel() // max(args[0].shape[-1], 1)
     return positions * sum(weight.numel() for weight in args[1] if weight.dim() == 2)
+
+
+PRODUCTS_IN_DISGUISE = frozenset(("aten::linalg_vecdot", "aten::cosine_similarity"))
+"""Operators that PyTorch takes apart into a product element by element and a sum, which by themselves are none."""
 
 
 def weights_of(product: Product, args: Any, is_weight: Callable[[Tensor], bool]) -> int:
@@ -285,10 +308,10 @@ _OTHER = _names(
     "upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d _upsample_nearest_exact2d "
     "_upsample_nearest_exact3d upsample_linear1d upsample_bilinear2d upsample_bicubic2d upsample_trilinear3d "
     "_upsample_bilinear2d_aa _upsample_bicubic2d_aa grid_sampler_2d grid_sampler_3d _grid_sampler_2d_cpu_fallback "
-    "affine_grid_generator sort topk argsort kthvalue median nanmedian mode unique_dim _unique2 unique_consecutive "
+    "sort topk argsort kthvalue median nanmedian mode unique_dim _unique2 unique_consecutive "
     "searchsorted bucketize histc bincount nonzero nonzero_static multinomial cummax cummin logcumsumexp cross "
     "linalg_cross trace diff msort isin _segment_reduce segment_reduce bincount _pad_packed_sequence "
-    "_pack_padded_sequence combinations cartesian_prod cosine_similarity"
+    "_pack_padded_sequence combinations cartesian_prod"
 )
 _OTHER_LIBRARIES = _names("torchvision::nms torchvision::roi_align torchvision::roi_pool torchvision::ps_roi_align "
                           "torchvision::ps_roi_pool")  # fmt: skip

@@ -1,7 +1,7 @@
 """The layer ledger: what every layer of a model computes, reads and writes in one forward pass."""
 
 import inspect
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple, Type, Union
+from typing import Any, Dict, List, Optional, Sequence, Set, Tuple, Type, Union
 
 import torch
 from torch import Tensor, nn
@@ -10,8 +10,30 @@ from .buffers import Cost, add_buffers, add_to_buffers, read_buffers
 from .by_hand import sum_buffers
 from .hooks import CustomOps, ForwardHook, Hook, count_nothing, elements, find_hook, inherited_hook
 from .places import Layer, Places, own_parameters
-from .products import ELEMENTWISE, MOVES, MULTIPLIES, OTHER, Product, kind_of, product_of, weights_of
-from .run import Observer, Replica, Run, collector_paused, in_few_words, is_weight, run, tensors_in, unwrap
+from .products import (
+    ELEMENTWISE,
+    MOVES,
+    MULTIPLIES,
+    OTHER,
+    PRODUCTS,
+    PRODUCTS_IN_DISGUISE,
+    Product,
+    kind_of,
+    product_of,
+    weights_of,
+)
+from .run import (
+    Observer,
+    Replica,
+    Run,
+    as_inputs,
+    as_model,
+    collector_paused,
+    in_few_words,
+    is_weight,
+    run,
+    tensors_in,
+)
 
 Tree = Dict[str, Tuple[float, float, float, float, Any]]
 
@@ -236,7 +258,20 @@ class LayerLedger(Observer):
             self._miss(f"{_class_name(module)} (its custom rule counts no accesses)")
         return cost
 
-    def end(self) -> None:
+    def taken_apart(self, func: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any], out: Any) -> None:
+        """Count the products of an operator whose parts are element-wise and a sum; others' parts have their own."""
+        if func._schema.name in PRODUCTS_IN_DISGUISE and not (self.counted_layers_running or self.asking_a_rule):
+            product = PRODUCTS[func._schema.name]
+            self.kinds.add(MULTIPLIES)
+            self.current.ops += product.formula(args, kwargs, out)
+            self.current.kernel += weights_of(product, args, is_weight)
+
+    def hands_out(self, what: str) -> None:
+        if what == "numpy" and not self.asking_a_rule:
+            kind = self.current.kind
+            self._miss(f"{kind.__module__}.{kind.__qualname__} (values go to numpy: what it computes has no number)")
+
+    def end(self, output: Any) -> None:
         self.places.note_parameters()
 
     def _miss(self, name: str) -> None:
@@ -275,15 +310,8 @@ def _samples(out: Any) -> int:
 
 
 def first_shape(value: Any) -> Tuple[int, ...]:
-    """Return the shape of the first tensor in a (nested) output, or ()."""
-    if isinstance(value, Tensor):
-        return tuple(value.shape)
-    parts: Iterable[Any] = ()
-    if isinstance(value, Mapping):
-        parts = value.values()
-    elif isinstance(value, (list, tuple)):
-        parts = value
-    return next(filter(None, map(first_shape, parts)), ())
+    """Return the shape of the first tensor in a (nested) output that has axes, or ()."""
+    return next((tuple(tensor.shape) for tensor in tensors_in((value,)) if tensor.dim()), ())
 
 
 def _class_name(module: nn.Module) -> str:
@@ -304,7 +332,7 @@ def _positional(module: nn.Module, args: Tuple[Any, ...], kwargs: Dict[str, Any]
 
 def profile(
     model: nn.Module,
-    inputs: Sequence[Any],
+    inputs: Union[Sequence[Any], Tensor],
     custom_ops: Optional[CustomOps] = None,
     verbose: bool = True,
     ret_layer_info: bool = False,
@@ -318,7 +346,7 @@ def profile(
 
     Args:
         model: any module; it is not touched, a copy of it is run.
-        inputs: the positional arguments of its forward.
+        inputs: the positional arguments of its forward, or the only one if it is a tensor.
         custom_ops: hooks ``(module, inputs, output)`` by class, which go before the rules of the house; a hook adds
             to ``module.total_ops`` and, to count accesses, ``total_kernel_macs`` and ``total_output_macs``.
         verbose: print which rule serves which class.
@@ -331,14 +359,10 @@ def profile(
         total_output_macs (output elements written), as floats in a :class:`Profile`.
 
     Raises:
-        TypeError: ``model`` is not a module, or ``inputs`` not a tuple or list.
+        TypeError: ``model`` is not a module, or ``inputs`` not a tensor, tuple or list.
         Exception: whatever the model's own forward raises.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"profile: the model must be a torch.nn.Module, not {type(model).__name__}")
-    if not isinstance(inputs, (tuple, list)):
-        raise TypeError(f"profile: inputs must be a tuple of arguments, as in (x,), not {type(inputs).__name__}")
-    ledger, outcome = _count(unwrap(model), inputs, custom_ops, kwargs)
+    ledger, outcome = _count(as_model(model, "profile"), as_inputs(inputs, "profile"), custom_ops, kwargs)
     *totals, tree = dfs_count(ledger.root)
     result = Profile((*totals, tree) if ret_layer_info else totals)
     result.root, result.missing, result.only_moved = ledger.root, ledger.missing, ledger.only_moved

@@ -120,19 +120,13 @@ def _phase(calls: Iterable[OperatorCall], paths: Dict[int, str]) -> Phase:
 
 def _tag_nodes(out: Any, layer: Layer) -> None:
     """Write on the nodes of the graph that a module has made, and no part of it has written on, whose they are."""
-    waiting = [tensor.grad_fn for tensor in _tensors(out)]
+    waiting = [tensor.grad_fn for tensor in tensors_in((out,))]
     while waiting:
         node = waiting.pop()
         if node is None or _TAG in node.metadata:
             continue
         node.metadata[_TAG] = layer
         waiting.extend(following for following, _ in node.next_functions)
-
-
-def _tensors(value: Any) -> List[Tensor]:
-    if isinstance(value, dict):
-        return tensors_in(list(value.values()))
-    return tensors_in((value,))
 
 
 def bytes_of(tensors: Iterable[Tensor], block: int = 1) -> int:

@@ -3,9 +3,10 @@
 What a call moves is in ``charges.py``, what it multiplies in ``products.py``: two FLOPs a multiply-accumulate.
 """
 
+import weakref
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
 import torch
 from torch import Tensor, nn
@@ -21,19 +22,21 @@ from .charges import (
     reserved,
     stored_bytes,
 )
-from .products import Product, kind_of, product_of
+from .products import PRODUCTS, PRODUCTS_IN_DISGUISE, Product, kind_of, product_of
 from .profile import CustomOps, Layer, LayerLedger
 from .run import (
+    HAS_STORAGE,
     Replica,
     Run,
     WeakStorage,
+    as_inputs,
+    as_model,
     collector_paused,
     effects_of,
     in_few_words,
     run,
     storage_of,
     tensors_in,
-    unwrap,
 )
 
 
@@ -157,47 +160,82 @@ def in_blocks(size: int, block: int) -> int:
     return -(-size // block) * block
 
 
+class _Tracked(weakref.ref):  # type: ignore[type-arg]
+    """A reference to a tensor, with the key of its storage."""
+
+    __slots__ = ("key",)
+    key: int
+    __hash__ = object.__hash__  # and not the tensor's, nor a comparison of its elements
+    __eq__ = object.__eq__
+
+
 class Alive:
     """Sums the storages that are alive, and keeps the largest sum, with the place that it was reached at.
 
+    A storage may be gone once the last tensor on it is, which each of them tells; only then it is looked at.
     place: what the run is at, as its ledger says; block: what a size is rounded up to.
     """
 
     def __init__(self, block: int = 1) -> None:
         self.block = block
         self.storages: Dict[int, Tuple[WeakStorage, int, Place]] = {}
+        self.tensors: Dict[int, Set[_Tracked]] = {}  # on each storage
+        self.orphans: Set[int] = set()  # storages without a tensor that is known
         self.place: Place = ("", "")
         self.peak_place: Place = ("", "")
-        self.bound = 0  # what was alive at the last look, and all that came since
+        self.sum = 0  # of all that is alive, and of orphans that may not be
         self.peak = 0
 
-    def add(self, tensor: Tensor) -> None:
+    def add(self, tensor: Tensor, is_view: bool = False) -> None:
         """A tensor has come to be; if its storage is known, it is a view."""
         if tensor.layout is not torch.strided or not tensor.numel():
             return
         storage = storage_of(tensor)
-        reference = WeakStorage(storage)
-        known = self.storages.get(reference.key)
-        if known is not None and not known[0].expired():
+        key = storage._cdata
+        known = self.storages.get(key)
+        if known is not None and (HAS_STORAGE or not known[0].expired()):
+            self._track(tensor, key)
             return
-        size = in_blocks(storage.nbytes(), self.block)
+        if is_view:
+            return
         if known is not None:
-            self.bound -= known[1]
-        self.storages[reference.key] = reference, size, self.place
-        self.bound += size
-        if self.bound > self.peak:
-            self.storages = {key: value for key, value in self.storages.items() if not value[0].expired()}
-            self.bound = sum(size for _, size, _ in self.storages.values())
-            if self.bound > self.peak:
-                self.peak, self.peak_place = self.bound, self.place
+            self._forget(key)
+        size = in_blocks(storage.nbytes(), self.block)
+        self.storages[key] = WeakStorage(storage), size, self.place
+        self._track(tensor, key)
+        self.sum += size
+        if self.sum > self.peak:
+            self._bury()
+            if self.sum > self.peak:
+                self.peak, self.peak_place = self.sum, self.place
+
+    def _track(self, tensor: Tensor, key: int) -> None:
+        reference = _Tracked(tensor, self._died)
+        reference.key = key
+        self.tensors.setdefault(key, set()).add(reference)
+        self.orphans.discard(key)
+
+    def _died(self, reference: _Tracked) -> None:
+        tensors = self.tensors.get(reference.key)
+        if tensors is not None:
+            tensors.discard(reference)
+            if not tensors:
+                self.orphans.add(reference.key)
+
+    def _bury(self) -> None:
+        """Take off what is gone; an orphan that is not is held by somebody who has made no tensor of it."""
+        for key in [key for key in self.orphans if self.storages[key][0].expired()]:
+            self._forget(key)
+
+    def _forget(self, key: int) -> None:
+        self.sum -= self.storages.pop(key)[1]
+        self.tensors.pop(key, None)
+        self.orphans.discard(key)
 
     def by_place(self, phase: str) -> List[Tuple[str, int]]:
         """The sizes of what is alive and was made in a phase, each with the path that it was made at."""
-        return [
-            (place[1], size)
-            for reference, size, place in self.storages.values()
-            if place[0] == phase and not reference.expired()
-        ]
+        self._bury()
+        return [(place[1], size) for _, size, place in self.storages.values() if place[0] == phase]
 
 
 class TrafficLedger(LayerLedger):
@@ -222,6 +260,13 @@ class TrafficLedger(LayerLedger):
         super().operator(func, args, kwargs, out)
         self._move(func, args, kwargs, out)
 
+    def taken_apart(self, func: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any], out: Any) -> None:
+        super().taken_apart(func, args, kwargs, out)
+        if func._schema.name in PRODUCTS_IN_DISGUISE and not self.asking_a_rule and self.calls_made:
+            call = self.calls_made[-1]
+            call.flops += 2 * PRODUCTS[func._schema.name].formula(args, kwargs, out)
+            call.dtype = tensors_in(args)[0].dtype
+
     def operator_of_layer(self, func: Any, arguments: Tuple[Any, ...], out: Any) -> None:
         self._move(func, arguments, {}, out)
 
@@ -236,6 +281,8 @@ class TrafficLedger(LayerLedger):
         if plan.charge is not reserved:
             self.calls_made.append(call)
         if plan.is_view:
+            for tensor in (out,) if isinstance(out, Tensor) else tensors_in((out,)):
+                self.alive.add(tensor, is_view=True)
             return
         try:
             call.read_bytes, call.written_bytes = plan.charge(args, kwargs, out)
@@ -293,9 +340,9 @@ class TrafficLedger(LayerLedger):
                 call.written_bytes -= size
             self.pool = None
 
-    def end(self) -> None:
+    def end(self, output: Any) -> None:
         self._settle_pool()
-        super().end()
+        super().end(output)
 
     def result(self, outcome: Run) -> Traffic:
         """Put the rows together."""
@@ -354,7 +401,7 @@ def _row_of(rows: Dict[str, OperatorRow], operator: str) -> OperatorRow:
 @collector_paused()
 def traffic(
     model: nn.Module,
-    inputs: Sequence[Any],
+    inputs: Union[Sequence[Any], Tensor],
     custom_ops: Optional[CustomOps] = None,
     kwargs: Optional[Dict[str, Any]] = None,
 ) -> Traffic:
@@ -362,12 +409,12 @@ def traffic(
 
     Args:
         model: any module; it is not touched, a copy of it is run.
-        inputs: the positional arguments of its forward.
+        inputs: the positional arguments of its forward, or the only one if it is a tensor.
         custom_ops: as for ``profile``, for the layer columns.
         kwargs: the keyword arguments of its forward.
 
     Raises:
-        TypeError: ``model`` is not a module, or ``inputs`` not a tuple or list.
+        TypeError: ``model`` is not a module, or ``inputs`` not a tensor, tuple or list.
         Exception: whatever the model's own forward raises.
     """
     ledgers: List[TrafficLedger] = []
@@ -376,5 +423,5 @@ def traffic(
         ledgers.append(TrafficLedger(replica, custom_ops))
         return ledgers[-1]
 
-    outcome = run(unwrap(model), inputs, observe, kwargs=kwargs)
+    outcome = run(as_model(model, "traffic"), as_inputs(inputs, "traffic"), observe, kwargs=kwargs)
     return ledgers[-1].result(outcome)

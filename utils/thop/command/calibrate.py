@@ -102,10 +102,10 @@ def _deploy(arguments: argparse.Namespace, line: Line, runtime: Runtime, amp: bo
 
 def describe(calibration: Calibration, lines: List[Line]) -> str:
     """The constants, how far each network is off that was left out, and how far all are."""
-    rows = [["network", "measured", "left out", "off"]]
-    for line, ratio in zip(lines, calibration.errors):
-        predicted = line.seconds * ratio
-        rows.append([line.source.name, f"{line.seconds * 1e3:.3f} ms", f"{predicted * 1e3:.3f} ms", f"x {ratio:.2f}"])
+    rows = [["network", "measured", "GFLOP/s", "left out", "off"]]
+    for line, ratio, rate in zip(lines, calibration.errors, calibration.rates):
+        times = f"{line.seconds * 1e3:.3f} ms", f"{rate / 1e9:.0f}", f"{line.seconds * ratio * 1e3:.3f} ms"
+        rows.append([line.source.name, *times, f"x {ratio:.2f}"])
     widths = [max(map(len, column)) for column in zip(*rows)]
     table = ["  ".join(t.ljust(w) if not i else t.rjust(w) for i, (t, w) in enumerate(zip(r, widths))) for r in rows]
     figures = calibration.figures().entry()

@@ -5,6 +5,7 @@ import difflib
 import glob
 import importlib
 import inspect
+import random
 import re
 import sys
 from dataclasses import dataclass
@@ -194,9 +195,22 @@ def counted(source: Source, setup: Setup, count: Callable[[Built], T]) -> T:
             built = build(source, setup, without_values=True)
             with alone():
                 return count(built)
+    _seed()
     built = build(source, setup)
     with alone():
-        return count(built)
+        try:
+            return count(built)
+        except SystemExit as error:
+            raise ModelError(f"its forward ends the program (SystemExit: {error})") from error
+
+
+def _seed() -> None:
+    """Let random weights be the same each time: where values decide, so is the count then."""
+    torch.manual_seed(0)
+    random.seed(0)
+    numpy: Any = sys.modules.get("numpy")
+    if numpy is not None:
+        numpy.random.seed(0)
 
 
 def build(source: Source, setup: Setup, without_values: bool = False) -> Built:

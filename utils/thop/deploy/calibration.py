@@ -1,14 +1,18 @@
 """Calibration: the constants of a device from a handful of networks that somebody has measured on it."""
 
+import warnings
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Sequence, Tuple
+from typing import Any, Iterable, List, Sequence, Tuple
 
-from .clock import Constants, work_of
+from .clock import Constants, seconds_of, work_of
+from .devices import load_devices
 from .errors import DeviceError
 from .figures import Figures
 from .fitting import Fit, Measured, fit
 from .launches import Deployed
 from .runtimes import Runtime
+from .sheets import sheet_limits
 
 
 @dataclass(frozen=True)
@@ -16,13 +20,14 @@ class Calibration:
     """A device that was measured: what ``predict`` takes for one.
 
     constants: what was fitted; errors: predicted by measured time of each network, by constants fitted to the others;
-    error: the factor by which these are off, as a geometric mean.
+    error: the factor by which these are off, as a geometric mean; rates: FLOP/s that each network's time comes to.
     """
 
     name: str
     runtime: Runtime
     precision: str
     fit: Fit
+    rates: Tuple[float, ...] = ()
 
     @property
     def constants(self) -> Constants:
@@ -55,8 +60,10 @@ def calibrate(
         precision: one that the runtime has; its usual one by default.
         name: what to call the device.
 
-    Raises DeviceError for too few networks, several runtimes, times that are none, or an unknown precision.
+    A time below the least one of any known device is warned of. Raises DeviceError for too few networks, several
+    runtimes, an unknown precision, and times that are none or below a tenth of that: milliseconds, say.
     """
+    measured = _pairs(measured)
     runtimes = {id(network.runtime): network.runtime for network, _ in measured}
     if len(runtimes) > 1:
         names = sorted(runtime.name for runtime in runtimes.values())
@@ -66,4 +73,44 @@ def calibrate(
     (runtime,) = runtimes.values()
     found = runtime.precision(precision)
     rows = [Measured(work_of(network.under(runtime, found), found), float(seconds)) for network, seconds in measured]
-    return Calibration(name, runtime, found, fit(rows, runtime.fitted))
+    fitted = fit(rows, runtime.fitted)
+    rates = tuple(network.flops / seconds for network, seconds in measured)
+    for number, (row, rate) in enumerate(zip(rows, rates), 1):
+        _check_time(number, row, rate, found)
+    return Calibration(name, runtime, found, fitted, rates)
+
+
+def _pairs(measured: Any) -> List[Tuple[Deployed, float]]:
+    """Check that these are networks with their seconds."""
+    form = "calibrate takes pairs of what deployed() returns and seconds, as in [(deployed(model, (x,)), 0.012), ...]"
+    if isinstance(measured, (str, Deployed)) or not isinstance(measured, Iterable):
+        raise DeviceError(f"{form}, not {type(measured).__name__}")
+    pairs = list(measured.items()) if isinstance(measured, dict) else list(measured)
+    for pair in pairs:
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not isinstance(pair[0], Deployed):
+            given = ", ".join(type(part).__name__ for part in pair) if isinstance(pair, (tuple, list)) else repr(pair)
+            raise DeviceError(f"{form}, not ({given})")
+        try:
+            float(pair[1])
+        except (TypeError, ValueError):
+            raise DeviceError(f"a measured time must be a number above 0, not {pair[1]!r}") from None
+    return [(network, float(seconds)) for network, seconds in pairs]
+
+
+def _check_time(number: int, row: Measured, rate: float, precision: str) -> None:
+    """Compare a time with the least one that any known device's data sheet allows."""
+    limits = []
+    for device in load_devices().values():
+        with suppress(DeviceError):
+            limits.append((seconds_of(row.works, sheet_limits(device, precision)), device))
+    if not limits:
+        return
+    least, device = min(limits, key=lambda limit: limit[0])
+    what = (
+        f"network {number}: {row.seconds:.3g} s come to {rate / 1e12:.3g} TFLOP/s, "
+        f"where {device.title} takes {least:.3g} s at least"
+    )
+    if row.seconds < least / 10:
+        raise DeviceError(f"{what}; times are seconds for a pass")
+    if row.seconds < least:
+        warnings.warn(what, stacklevel=3)

@@ -12,7 +12,7 @@ from torch import nn
 
 from ..flow import Flow, Operand, Step, flow
 from ..products import MULTIPLIES
-from ..run import collector_paused, unwrap
+from ..run import collector_paused
 from .runtimes import BATCH_NORMS, Runtime, find_runtime
 
 
@@ -121,7 +121,7 @@ def deployed(
     Raises DeviceError for an unknown runtime, and what ``traffic`` raises.
     """
     found = find_runtime(runtime)
-    return as_deployed(flow(unwrap(model), inputs, kwargs), found, decode)
+    return as_deployed(flow(model, inputs, kwargs, asked_by="deployed"), found, decode)
 
 
 @collector_paused()
@@ -138,7 +138,8 @@ class _Compiler:
         self.maker = {operand.value: i for i, step in enumerate(self.steps) for operand in step.writes}
         self.varying = self._varying(counted.inputs)
         self.needs = [self._needs(step) for step in self.steps]
-        as_shipped = bool(counted.heads and counted.predictions) and not runtime.eager  # as exported
+        self.all_counts = runtime.eager or counted.untraced
+        as_shipped = bool(counted.heads and counted.predictions) and not self.all_counts  # as exported
         self.outputs = set(counted.predictions if as_shipped else counted.outputs)
         self.wanted = self._wanted()
         if not decode:
@@ -148,6 +149,9 @@ class _Compiler:
             for value in self.needs[i]:
                 self.readers.setdefault(value, []).append(i)
         self.group: Dict[int, int] = {}  # of a step: the one that its launch begins with
+        self.could_join: Dict[int, Dict[int, bool]] = {}  # by the step that a launch begins with
+        self.read_inside: Dict[int, Set[int]] = {}
+        self.predicted: Dict[int, List[int]] = {}  # the launches that a step was thought to join
         self.sizes = {operand.value: operand.elements for step in self.steps for operand in step.writes}
         self.sliced: Set[Tuple[int, Any]] = set()
 
@@ -171,7 +175,7 @@ class _Compiler:
 
     def _wanted(self) -> List[int]:
         """Steps whose results are asked for, by the caller or by others that are."""
-        if self.runtime.eager:
+        if self.all_counts:
             return list(range(len(self.steps)))
         needed = self.outputs & self.varying
         found = []
@@ -206,6 +210,10 @@ class _Compiler:
         for i in self.wanted:
             joined = self._joined(i)
             self.group[i] = i if joined is None else joined
+            for begun in self.predicted.pop(i, ()):
+                if self.group[i] > begun:  # and what was found with it in mind is not so
+                    self.could_join.pop(begun, None)
+                    self.read_inside.pop(begun, None)
             members.setdefault(self.group[i], []).append(i)
         return [self._launch(group) for group in members.values() if not self._is_free(group)]
 
@@ -224,7 +232,7 @@ class _Compiler:
         values = [v for v in self.needs[i] if v in self.maker and self.group[self.maker[v]] == begun]
         if any(value in self.outputs or self._outgrows(i, value) for value in values):
             return None
-        return begun if all(self._could_join(j, begun) for value in values for j in self.readers[value]) else None
+        return begun if all(self._is_read_inside(value, begun) for value in values) else None
 
     def _outgrows(self, i: int, value: int) -> bool:
         """Say whether a step spreads a value over more elements, which no kernel has in its registers."""
@@ -238,16 +246,37 @@ class _Compiler:
     def _makers(self, i: int) -> List[int]:
         return [self.maker[value] for value in self.needs[i] if value in self.maker]
 
+    def _is_read_inside(self, value: int, begun: int) -> bool:
+        """Say whether all who read a value could be in the launch that makes it."""
+        known = self.read_inside.setdefault(begun, set())
+        if value not in known and all(self._could_join(j, begun) for j in self.readers[value]):
+            known.add(value)
+        return value in known
+
     def _could_join(self, i: int, begun: int) -> bool:
-        """Say whether all that a step reads is there when the launch runs, or made in it."""
-        if i in self.group:
-            return self.group[i] == begun
-        if self.steps[i].name not in self.runtime.fused:
-            return False
-        return all(
-            self.group[maker] <= begun if maker in self.group else self._could_join(maker, begun)
-            for maker in self._makers(i)
-        )
+        """Say whether all that a step reads is there when the launch runs, or made in it.
+
+        What was found of steps that belong to no launch yet holds until one of them has gone another way.
+        """
+        known = self.could_join.setdefault(begun, {})
+        waiting = [i]
+        while waiting:
+            step = waiting[-1]
+            if step in self.group or step in known:
+                waiting.pop()
+            elif self.steps[step].name not in self.runtime.fused:
+                known[step] = False
+                waiting.pop()
+            else:
+                makers = [maker for maker in self._makers(step) if not self.group.get(maker, begun + 1) <= begun]
+                unknown = [maker for maker in makers if maker not in self.group and maker not in known]
+                waiting += unknown
+                if not unknown:
+                    known[step] = all(maker not in self.group and known[maker] for maker in makers)
+                    if known[step]:
+                        self.predicted.setdefault(step, []).append(begun)
+                    waiting.pop()
+        return self.group[i] == begun if i in self.group else known[i]
 
     def _launch(self, group: List[int]) -> Launch:
         """Sum up what a launch reads and writes."""
@@ -287,7 +316,8 @@ class _Compiler:
         """Say whether somebody outside of a launch reads a value; eager PyTorch writes it in any case."""
         if self.runtime.eager or value in self.outputs:
             return True
-        return any(reader not in inside for reader in self.readers.get(value, ()))
+        readers = self.readers.get(value, ())
+        return any(reader not in inside for reader in readers) or (self.all_counts and not readers)
 
 
 def _is_inside(path: str, modules: Sequence[str]) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 from torch import nn
 
 from ..flow import Flow, flow
-from ..run import collector_paused, unwrap
+from ..run import as_inputs, as_model, collector_paused
 from ..run.inputs import images_for
 from ..units import listed
 from .calibration import Calibration
@@ -113,33 +113,60 @@ def _parts(times: Sequence[LaunchTime]) -> Dict[str, float]:
 
 def predict(
     network: Union[nn.Module, Deployed],
-    device: Where = "rk3588",
+    given: Any = None,
+    /,
+    device: Optional[Where] = None,
     runtime: Optional[str] = None,
     precision: Optional[str] = None,
-    inputs: Optional[Sequence[Any]] = None,
+    inputs: Any = None,
     decode: bool = True,
     devices: Optional[PathLike] = None,
 ) -> Prediction:
-    """Predict the time of a forward pass on a device.
+    """Predict the time of a forward pass on a device: ``predict(model, (x,), device="t4")``.
 
     Args:
-        network: a module, which is run without values; or what ``deployed`` has made of one.
+        network: a module, which is run without values; or what ``deployed`` has made of one, which takes no inputs.
+        given: the inputs; or the device, as in ``predict(model, "t4")``, and what follows it is the runtime then.
         device: a name in devices.yaml or in the file ``devices``; a device; or a calibration.
         runtime, precision: those that the device has figures of, the first by default.
-        inputs: what the module's forward takes; an image of 640 x 640 by default.
+        inputs: what the module's forward takes, a tensor or a tuple; an image of 640 x 640 by default.
         decode: False ends a detector's heads at their last convolutions.
 
-    Raises DeviceError for a device, runtime or precision that there is not, or that nothing is known of.
+    Raises DeviceError for a device, runtime or precision that there is not, or that nothing is known of, and TypeError
+    for what is no model or no inputs.
     """
+    if isinstance(given, (str, Device, Calibration)):
+        if runtime is None and isinstance(device, str):
+            device, runtime = None, device
+        if device is not None:
+            raise TypeError("predict: the device is given twice")
+        given, device = None, given
+    if given is not None and inputs is not None:
+        raise TypeError("predict: the inputs are given twice")
+    given = inputs if given is None else given
     if isinstance(network, Deployed):
-        found, chosen, exact = find_place(device, runtime, precision, devices)
+        if given is not None:
+            raise TypeError("predict: what deployed() has made takes no inputs, only a device")
+        found, chosen, exact = find_place(_named(device, devices), runtime, precision, devices)
         return predict_deployed(network.under(chosen, exact), found, exact, load_devices(devices))
-    model = unwrap(network)
+    model = as_model(network, "predict")
+    arguments = None if given is None else as_inputs(given, "predict")
+    where = _named(device, devices)
 
     def count(amp: bool) -> Flow:
-        return flow(model, inputs or images_for(model, _SIZE), amp=amp)
+        return flow(model, arguments or images_for(model, _SIZE), amp=amp, asked_by="predict")
 
-    return predict_counted(count, device, runtime, precision, decode, devices)
+    return predict_counted(count, where, runtime, precision, decode, devices)
+
+
+def _named(device: Optional[Where], devices: Optional[PathLike]) -> Where:
+    """Return the device that was named; raises DeviceError where none was."""
+    if isinstance(device, (str, Device, Calibration)):
+        return device
+    some = ", ".join(f'"{name}"' for name in list(load_devices(devices))[:4])
+    if device is None:
+        raise DeviceError(f'predict: on which device? device="rk3588", say; there are {some} and others')
+    raise DeviceError(f"predict: a device is a name, such as {some}, or a calibration, not {type(device).__name__}")
 
 
 def predict_counted(
@@ -216,6 +243,8 @@ def predict_deployed(
         seconds = seconds_of(works, constants)
     if precision == "amp" and not network.flow.amp:
         basis += "; taken for float16 throughout, as what autocast does depends on values"
+    if network.flow.untraced:
+        basis += "; what it returns can't be followed, so every step counts"
     launches = time_launches(network, works, constants)
     parts = _parts(launches) or {MEMORY: 0.0}
     binds = max(parts, key=lambda part: parts[part])

@@ -21,11 +21,17 @@ _ARITHMETIC = {  # of which a data sheet's precisions a runtime's comes to, the 
 
 def sheet_constants(device: Device, runtime: Runtime, precision: str) -> Constants:
     """What a runtime reaches of a data sheet; raises DeviceError where there is none for the precision."""
+    limits = sheet_limits(device, precision)
+    return Constants(limits.peak * runtime.of_sheet[0], limits.bandwidth * runtime.of_sheet[1])
+
+
+def sheet_limits(device: Device, precision: str) -> Constants:
+    """All that a data sheet allows; raises DeviceError where there is none for the precision."""
     device.need_data_sheet()
     found = [device.peaks[name] for name in _ARITHMETIC[precision] if name in device.peaks]
     if not found:
         raise DeviceError(f"{device.name} ({device.title}) has no peak for {precision}")
-    return Constants(found[0] * runtime.of_sheet[0], device.bandwidth * runtime.of_sheet[1])
+    return Constants(found[0], device.bandwidth)
 
 
 @dataclass(frozen=True)

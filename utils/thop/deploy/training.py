@@ -11,12 +11,12 @@ benchmarks/training_memory.py), and not checked on a GPU here. CUDA's own contex
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple, Union
 
 import torch
 from torch import Tensor, nn
 
-from ..run import NotCountable, Replica, collector_paused, run, unwrap
+from ..run import NotCountable, Replica, as_inputs, as_model, collector_paused, run, tensors_in
 from ..step import BACKWARD, FORWARD, OPTIMIZER, Phase, StepLedger, bytes_of
 from ..traffic import in_blocks
 from .errors import DeviceError
@@ -85,7 +85,7 @@ class Training:
 @collector_paused()
 def training(
     model: nn.Module,
-    inputs: Sequence[Any],
+    inputs: Union[Sequence[Any], Tensor],
     amp: bool = True,
     optimizer: str = "SGD",
     ema: bool = True,
@@ -114,12 +114,12 @@ def training(
         raise NotCountable("a training step is counted with torch 2.1 or newer")
     if optimizer not in OPTIMIZERS:
         raise DeviceError(f"no optimizer is called {optimizer!r}, only {', '.join(OPTIMIZERS)}")
-    model = unwrap(model)
+    model, inputs = as_model(model, "training"), as_inputs(inputs, "training")
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise DeviceError("no parameter of the model requires gradients: there is nothing to train")
     steps = _Steps(optimizer, amp if foreach is None else foreach, CUDA_BLOCK if amp else 1)
     run(model, inputs, steps.observe, kwargs=kwargs, amp=amp, drive=steps.drive)
-    return steps.result(model, inputs, ema, amp)
+    return steps.result(model, (inputs, kwargs), ema, amp)
 
 
 class _Steps:
@@ -149,19 +149,17 @@ class _Steps:
             self.gradients = bytes_of((p.grad for p in model.parameters() if p.grad is not None), self.block)
             ledger.enter_phase(OPTIMIZER)
             optimizer.step()
-            state = [tensor for values in optimizer.state.values() for tensor in values.values() if _is_tensor(tensor)]
-            self.state = bytes_of(state, self.block)
-            del state
+            self.state = bytes_of(tensors_in(optimizer.state.values()), self.block)
             del out, loss
             optimizer.zero_grad()
         optimizer.state.clear()
 
-    def result(self, model: nn.Module, inputs: Sequence[Any], ema: bool, amp: bool) -> Training:
+    def result(self, model: nn.Module, inputs: Any, ema: bool, amp: bool) -> Training:
         """Put the numbers together."""
         weights, buffers = _sizes(model.parameters(), self.block), _sizes(model.buffers(), self.block)
         average = weights + buffers if ema else 0
         phases = self.ledger.phases()
-        tensors = _tensors_of(inputs)
+        tensors = tensors_in(inputs)
         kept = sorted(self.ledger.kept.items(), key=lambda item: item[1], reverse=True)
         return Training(
             weights=weights,
@@ -206,27 +204,13 @@ def _parameter_groups(model: nn.Module) -> List[Dict[str, Any]]:
 
 def _scalar(out: Any) -> Tensor:
     """The sum of all floating-point outputs: a loss that takes no memory of its own."""
-    found = [tensor for tensor in _tensors_of(out) if tensor.is_floating_point() and tensor.requires_grad]
+    found = [tensor for tensor in tensors_in((out,)) if tensor.is_floating_point() and tensor.requires_grad]
     if not found:
         raise DeviceError("no output of the model has a gradient: there is nothing to train")
     total = found[0].sum()
     for tensor in found[1:]:
         total = total + tensor.sum()
     return total
-
-
-def _tensors_of(value: Any) -> List[Tensor]:
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, dict):
-        value = value.values()
-    elif not isinstance(value, (list, tuple)):
-        return [tensor for tensor in vars(value).values() if _is_tensor(tensor)] if hasattr(value, "__dict__") else []
-    return [tensor for part in value for tensor in _tensors_of(part)]
-
-
-def _is_tensor(value: Any) -> bool:
-    return isinstance(value, Tensor)
 
 
 def _sizes(tensors: Iterable[Tensor], block: int) -> int:

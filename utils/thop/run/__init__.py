@@ -7,17 +7,43 @@ without values. The user's process does not notice, and the model does not eithe
 from .ambient import collector_paused
 from .blank import BlankBuildFailed, blank
 from .copier import Replica
+from .inputs import as_inputs, as_model
 from .light_copy import is_unused, light_copy, own_way_aside
+from .nested import instances_in, map_tensors, tensors_in
 from .observer import Observer
 from .parameters import lacks_shapes, look_at, parameter_sizes
 from .runner import Run, in_few_words, run
 from .schema import Effects, effects_of
-from .shape_tensor import HAS_STORAGE, WeakStorage, storage_of, tensors_in
+from .shape_tensor import HAS_STORAGE, WeakStorage, storage_of
 from .unwrapping import NotCountable, unwrap
 from .weights import is_weight
 
 __all__ = [
-    "HAS_STORAGE", "BlankBuildFailed", "Effects", "NotCountable", "Observer", "Replica", "Run", "WeakStorage", "blank",
-    "collector_paused", "effects_of", "in_few_words", "is_unused", "is_weight", "lacks_shapes", "light_copy", "look_at",
-    "own_way_aside", "parameter_sizes", "run", "storage_of", "tensors_in", "unwrap",
+    "HAS_STORAGE",
+    "BlankBuildFailed",
+    "Effects",
+    "NotCountable",
+    "Observer",
+    "Replica",
+    "Run",
+    "WeakStorage",
+    "as_inputs",
+    "as_model",
+    "blank",
+    "collector_paused",
+    "effects_of",
+    "in_few_words",
+    "instances_in",
+    "is_unused",
+    "is_weight",
+    "lacks_shapes",
+    "light_copy",
+    "look_at",
+    "map_tensors",
+    "own_way_aside",
+    "parameter_sizes",
+    "run",
+    "storage_of",
+    "tensors_in",
+    "unwrap",
 ]  # fmt: skip

@@ -9,8 +9,11 @@ first call short finds the second.
 import gc
 import random
 import sys
+import threading
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Callable, Iterator, List, Tuple
 
 import torch
@@ -151,25 +154,70 @@ def collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-class PythonRandom:
-    """The generators of ``random`` and numpy, which a forward pass can draw from behind PyTorch's back.
+class Generators:
+    """The generators of random numbers that the process draws from: Python's, numpy's, PyTorch's of each device.
 
-    They are put back after a run whose code speaks of chance; other threads may be drawing from them, too. PyTorch's
-    own are left alone: a run without values draws nothing, and a real one from generators of its own.
+    They are put back after every run, but where another thread has been at work meanwhile: what has moved may be its
+    doing then, and only those are put back that the model's own code speaks of.
     """
 
-    def __init__(self) -> None:
-        numpy = sys.modules.get("numpy")
-        self.numpy: Any = getattr(numpy, "random", None)
+    def __init__(self, by_thread: bool) -> None:
+        self.by_thread = by_thread  # as where PyTorch's own threads are at work for the run
+        self.others = _time_of_others(by_thread)
+        self.numpy: Any = getattr(sys.modules.get("numpy"), "random", None)
         self.python_state = random.getstate()
         self.numpy_state = self.numpy.get_state() if self.numpy else None
+        self.torch_states = [(generator, _state_of(generator)) for generator in _default_generators()]
 
-    def restore(self) -> None:
-        """Take back what the run has drawn."""
-        if random.getstate() != self.python_state:
+    def restore(self, of_chance: bool, of_seeds: bool) -> None:
+        """Take back what the run has drawn, and what it has seeded; the flags say which of them its code speaks of.
+
+        Nothing here lets another thread in between a look at a generator and its being put back.
+        """
+        if random.getstate() != self.python_state and (of_chance or self._was_alone()):
             random.setstate(self.python_state)
-        if self.numpy_state is not None and not _same_numpy_state(self.numpy.get_state(), self.numpy_state):
+        drawn = self.numpy_state is not None and not _same_numpy_state(self.numpy.get_state(), self.numpy_state)
+        if drawn and (of_chance or self._was_alone()):
             self.numpy.set_state(self.numpy_state)
+        for generator, state in self.torch_states:
+            if _state_of(generator) != state and (of_seeds or self._was_alone()):
+                generator.set_state(torch.frombuffer(bytearray(state), dtype=torch.uint8))
+
+    def _was_alone(self) -> bool:
+        return _time_of_others(self.by_thread) - self.others < _A_MOMENT
+
+
+_A_MOMENT = 2_000  # nanoseconds
+
+
+def _state_of(generator: Any) -> bytes:
+    state: bytes = generator.get_state().numpy().tobytes()
+    return state
+
+
+def _time_of_others(by_thread: bool) -> int:
+    """Return the processor's time that this process has taken beside this thread, in nanoseconds.
+
+    With ``by_thread``, what Python's other threads have taken, where the system tells.
+    """
+    if by_thread:
+        others = [thread.native_id for thread in threading.enumerate() if thread.ident != threading.get_ident()]
+        try:
+            return sum(int(Path(f"/proc/self/task/{one}/schedstat").read_text().split()[0]) for one in others)
+        except (OSError, ValueError):
+            pass
+    return time.process_time_ns() - time.thread_time_ns()
+
+
+def _default_generators() -> List[Any]:
+    found = [torch.default_generator]
+    for kind in ("cuda", "xpu"):
+        device = getattr(torch, kind, None)
+        if device is not None and getattr(device, "is_initialized", lambda: False)():
+            found.extend(device.default_generators)
+    if sys.platform == "darwin" and torch.backends.mps.is_available():
+        found.append(torch.mps._get_default_mps_generator())
+    return found
 
 
 def _same_numpy_state(a: Any, b: Any) -> bool:

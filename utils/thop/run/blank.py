@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from .nested import tensors_in
 from .operator_rules import SHAPE_RULES, empty
-from .shape_tensor import META, tensors_in
+from .shape_tensor import META
 
 _MAKE_MEMORY = frozenset(
     f"aten::{name}" for name in ("empty", "empty_strided", "zeros", "ones", "full", "rand", "randn")

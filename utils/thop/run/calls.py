@@ -105,10 +105,10 @@ class Calls:
         if self.mode.made(original):
             self._watch(original)
             return original
-        self.copier.training = None
         self.copier.originals.append(original)  # or another one that is made later may get its identity
         with self.mode.unheard():
             duplicate = self.copier.copy(original)
+            THREAD.run.joins(duplicate)
         self.watch()
         return duplicate
 
@@ -124,11 +124,13 @@ class Calls:
 
     def by_layer_rule(self, rule: LayerRule, module: nn.Module, x: Any) -> Optional[Tensor]:
         """Return what a layer returns that comes to one operator; None where its forward has to be run."""
-        found = rule(module, x) if type(x) is ShapeTensor and not autocast_is_on() else None
-        if found is None:
+        if type(x) is not ShapeTensor or autocast_is_on():
             return None
-        func, arguments = found
         with no_torch_function():
+            found = rule(module, x)
+            if found is None:
+                return None
+            func, arguments = found
             shape_rule = self.mode.rules.get(id(func))
             out = NotImplemented if shape_rule is None else shape_rule(*arguments)
             if out is NotImplemented:

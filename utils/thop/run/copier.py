@@ -1,13 +1,16 @@
-"""A shadow of a model: a structural copy that can be run, hooked and written to in the model's place.
+"""A copy of a model that can be run, hooked and written to in the model's place.
 
-Copied is what leads to a module or a tensor, and the containers that modules hold; everything else is shared and left
-alone. Bound methods and closures that reach into the model reach into the copy. No constructor runs: objects are made
-empty, and get their attributes from a queue, however deep they nest. What has a construction of its own is left to
-``copy.deepcopy``, which finds the parts that are copied already.
+Copied is what leads to something that must be (``reach.py``), and the containers that modules hold; everything else is
+shared, and put back after the run (``taken_down.py``). Bound methods and closures that reach into the model reach into
+the copy. No constructor runs: objects are made empty, and get their attributes from a queue, however deep they nest.
+What has a construction of its own is left to ``copy.deepcopy``, which finds the parts that are copied already.
 """
 
 import copy
+import functools
+import threading
 import types
+import warnings
 import weakref
 from collections import OrderedDict, defaultdict, deque
 from dataclasses import dataclass, field
@@ -19,7 +22,19 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from .module_fields import ModuleFields
-from .reach import ATOMS, Reach, attributes_of, bound_owner, has_own_construction, is_shared, referent, slots_of
+from .reach import (
+    ATOMS,
+    LRU,
+    Reach,
+    attributes_of,
+    bound_owner,
+    has_own_construction,
+    is_array,
+    is_iterator,
+    is_shared,
+    referent,
+    slots_of,
+)
 from .saved_forward import SavedForward
 from .unwrapping import NotCountable, unwrap
 
@@ -51,14 +66,21 @@ Origin = Tuple[Optional[nn.Module], str]
 class Copier:
     """Copies a module tree; ``memo`` maps ids of originals to copies, in the form ``copy.deepcopy`` reads.
 
-    ``copy_tensor`` makes the copy of a tensor; ``training`` is the flag that copied modules get, None for their own. A
-    copy for a run on shapes shares the statistics of batch norms, which such a run does not even read.
+    ``copy_tensor`` makes the copy of a tensor; ``refuse`` is told what an iterator that has no copy says when it is
+    advanced; ``training`` is the flag that copied modules get, None for their own. Of an array the copy reads the same
+    memory and can't be written to, unless ``copies_arrays``: they may be a whole data set.
     """
 
-    def __init__(self, copy_tensor: Callable[[Tensor], Tensor], on_shapes: bool = False) -> None:
+    def __init__(
+        self,
+        copy_tensor: Callable[[Tensor], Tensor],
+        on_shapes: bool = False,
+        refuse: Callable[[Exception], None] = lambda error: None,
+        copies_arrays: bool = False,
+    ) -> None:
         self.copy_tensor = copy_tensor
         self.training: Optional[bool] = False
-        self.on_shapes = on_shapes
+        self.on_shapes, self.refuse, self.copies_arrays = on_shapes, refuse, copies_arrays
         self.fields = ModuleFields(self)
         self.memo: Dict[int, Any] = {}
         self.originals: List[Any] = []  # whose ids are in use for as long as the memo is
@@ -68,6 +90,7 @@ class Copier:
         self.waiting: List[Tuple[Any, Any, Origin]] = []
         self.husks: List[Any] = []
         self.helpers: List[Any] = []
+        self.uncopied: List[Any] = []  # objects that lead on and refuse to be copied
         self.ordinary: Dict[type, bool] = {}  # classes of modules that are copied as such: are they without __del__?
         self.functions: List[Any] = []  # that the model holds
         self.owner: Optional[nn.Module] = None
@@ -88,14 +111,6 @@ class Copier:
                 self._fill_object(original, unfinished)
         self.owner, self.attribute = None, ""
         return duplicate
-
-    def copy_into(self, original: nn.Module, duplicate: nn.Module) -> None:
-        """Let an empty object of its class become the copy of a module."""
-        self.ordinary[type(original)] = True
-        self.memo[id(original)] = duplicate
-        self.modules.append(duplicate)
-        self.waiting.append((original, duplicate, (duplicate, "")))
-        self.copy(None)
 
     def value(self, value: Any) -> Any:
         """Return the copy of any value that a module's attributes can hold; objects may still have to be filled."""
@@ -157,6 +172,13 @@ class Copier:
 
     # ---- containers and tensors ----
 
+    def table(self, original: Any) -> Any:
+        """Copy a module's table of parameters or buffers."""
+        outer, self.owner = self.owner, self.modules[0]
+        duplicate = self.mapping(original)
+        self.owner = outer
+        return duplicate
+
     def mapping(self, original: Any) -> Any:
         """Copy a dict or OrderedDict."""
         memo = self.memo
@@ -168,7 +190,7 @@ class Copier:
             if kind is nn.Parameter or kind is Tensor:
                 done = memo.get(id(value))
                 if done is None:
-                    done = memo[id(value)] = self.copy_tensor(value)
+                    done = self._copy_of(value)
                 duplicate[key] = done
             elif kind in ATOMS:
                 duplicate[key] = value
@@ -179,7 +201,14 @@ class Copier:
     def tensor(self, original: Tensor) -> Tensor:
         """Copy a tensor, once."""
         done = self.memo.get(id(original))
-        return self.remember(original, self.copy_tensor(original)) if done is None else done
+        return self.remember(original, self._copy_of(original)) if done is None else done
+
+    def _copy_of(self, original: Tensor) -> Tensor:
+        duplicate = self.memo[id(original)] = self.copy_tensor(original)
+        if original.__dict__ and duplicate is not original:
+            for name, value in original.__dict__.items():
+                duplicate.__dict__.setdefault(name, self.value(value))
+        return duplicate
 
     def default_mapping(self, original: Any) -> Any:
         """Copy a defaultdict, its factory included."""
@@ -191,6 +220,8 @@ class Copier:
 
     def sequence(self, original: Any) -> Any:
         """Copy a list, deque or set; it is entered first, since it may hold itself."""
+        if ATOMS.issuperset(map(type, original)):
+            return self.remember(original, original.copy())
         empty: Any = deque(maxlen=original.maxlen) if isinstance(original, deque) else type(original)()
         duplicate = self.remember(original, empty)
         add = duplicate.add if isinstance(duplicate, set) else duplicate.append
@@ -287,45 +318,114 @@ class Copier:
             return original
         return weakref.ref(duplicate) if isinstance(original, weakref.ReferenceType) else weakref.proxy(duplicate)
 
+    def cache(self, original: Any) -> Any:
+        """Make a cache like one of functools's, with nothing in it: what it computes is the copy's."""
+        known = getattr(original, "cache_parameters", None)  # Python 3.8 does not say whether types are told apart
+        options = known() if known else {"maxsize": original.cache_info().maxsize}
+        function = original.__wrapped__
+        self.functions.append(function)
+        duplicate: Any = functools.lru_cache(**options)(self.value(function))
+        for name, value in original.__dict__.items():
+            if name != "__wrapped__":
+                duplicate.__dict__[name] = self.value(value)
+        return self.remember(original, duplicate)
+
+    # ---- iterators and generators ----
+
+    def iterator(self, original: Any) -> Any:
+        """Rebuild an iterator from what it says of itself, which leaves the original where it is; or refuse for it."""
+        kind: Any = type(original)
+        if is_shared(kind) or (kind.__reduce__ is object.__reduce__ and kind.__reduce_ex__ is object.__reduce_ex__):
+            return self.unadvanced(original)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # itertools, from Python 3.12
+                reduced = original.__reduce__()
+                self.originals.append(reduced)  # its parts are made for this
+                make, arguments, state = (*reduced, None)[:3]
+                duplicate = self.remember(original, make(*map(self.value, arguments)))
+                if state is not None:
+                    duplicate.__setstate__(self.value(state))
+        except (TypeError, AttributeError):
+            return self.unadvanced(original)
+        return duplicate
+
+    def unadvanced(self, original: Any) -> Any:
+        """Put an object in an iterator's place that refuses to be advanced."""
+        where = f"attribute {self.attribute!r}" if self.attribute else "one of its containers"
+        return self.remember(original, Unadvanced(type(original).__name__, where, self.refuse))
+
+    def random_generator(self, original: torch.Generator) -> torch.Generator:
+        """Copy a generator of random numbers of PyTorch's."""
+        if id(original) in self.reach.barren:
+            return original
+        duplicate = torch.Generator(device=original.device)
+        duplicate.set_state(original.get_state())
+        return self.remember(original, duplicate)
+
+    def array(self, original: Any) -> Any:
+        """Copy an array of numpy's; one of numbers is only looked at, unless it must be written to."""
+        if original.dtype.hasobject:
+            duplicate = self.remember(original, original.copy())
+            for index in range(duplicate.size):
+                duplicate.flat[index] = self.value(original.flat[index])
+            return duplicate
+        if self.copies_arrays:
+            return self.remember(original, original.copy())
+        duplicate = self.remember(original, original.view())
+        duplicate.flags.writeable = False
+        return duplicate
+
     # ---- any other object ----
 
+    def weak_container(self, original: Any) -> Any:
+        """Copy what holds its elements weakly; the copies are alive as long as the memo is."""
+        duplicate = self.remember(original, type(original)())
+        if isinstance(original, weakref.WeakSet):
+            duplicate.update(map(self.value, list(original)))
+        else:
+            for key, value in list(original.items()):
+                duplicate[self.value(key)] = self.value(value)
+        return duplicate
+
     def other(self, original: Any) -> Any:
-        """Copy an object that leads to a module or a tensor, if it can be; share it otherwise."""
+        """Copy an object that leads to what must be copied, if it can be; share it otherwise."""
         if isinstance(original, partial):
             return self.partial(original)
-        if hasattr(original, "cache_clear"):
-            self.functions.append(original)
-        is_handle = isinstance(original, RemovableHandle)  # it takes a hook off, which must be the copy's
-        if is_shared(type(original)) or not (is_handle or self.reach.leads(original)):
+        kind = type(original)
+        if is_iterator(kind):
+            return self.iterator(original)
+        if is_array(kind):
+            return self.array(original)
+        if is_shared(kind) or not self.reach.leads(original):
             return original
         remembered = len(self.originals)
         try:
-            return self._make(original)
+            duplicate = self._make(original)
         except (NotCountable, RecursionError):
             raise
         except Exception:
             for value in self.originals[remembered:]:  # nothing of a half-made copy stays
                 if not isinstance(value, (nn.Module, Tensor)):
                     self.memo.pop(id(value), None)
-            return original
+            duplicate = original
+        if duplicate is original:
+            self.uncopied.append(original)
+        return duplicate
 
     def _make(self, original: Any) -> Any:
-        kind = type(original)
+        kind: Any = type(original)
         base: Any = next((base for base in kind.__mro__ if base in _BASES), None)
         if base is not None:
             return self._make_container(original, base)
-        if kind.__module__ == "numpy":  # an array of objects
-            duplicate = self.remember(original, original.copy())
-            for index in range(duplicate.size):
-                duplicate.flat[index] = self.value(original.flat[index])
-            return duplicate
-        if has_own_construction(kind) and kind is not RemovableHandle:
+        is_local = issubclass(kind, threading.local)
+        if has_own_construction(kind) and kind is not RemovableHandle and not is_local:
             if hasattr(kind, "__del__"):
                 return original
             for part in attributes_of(original):
                 self.value(part)
             return self.remember(original, copy.deepcopy(original, self.memo))
-        duplicate = self.remember(original, self._empty(kind, _Husk))
+        duplicate = self.remember(original, kind.__new__(kind) if is_local else self._empty(kind, _Husk))
         self.helpers.append(duplicate)
         self.waiting.append((original, duplicate, (self.owner, self.attribute)))
         return duplicate
@@ -372,7 +472,30 @@ class Copier:
                 if not isinstance(duplicate, torch.jit.ScriptModule):
                     getattr(duplicate, "__dict__", {}).clear()
         self.husks, self.helpers, self.waiting, self.modules, self.unregistered = [], [], [], [], {}
-        self.memo, self.originals, self.reach = {}, [], Reach()
+        self.memo, self.originals, self.uncopied, self.reach = {}, [], [], Reach()
+
+
+class Unadvanced:
+    """Stands in a copy for an iterator that can't be rebuilt; it may be held, but whoever advances it ends the run."""
+
+    def __init__(self, kind: str, where: str, refuse: Callable[[Exception], None]) -> None:
+        self._refuse, self._why = refuse, (
+            f"the model's forward takes the next element of a {kind}, {where}, which can't be copied: "
+            "to count without moving it, give the model a list in its place"
+        )
+
+    def __iter__(self) -> "Unadvanced":
+        return self
+
+    def __next__(self, *args: Any) -> Any:
+        error = NotCountable(self._why)
+        self._refuse(error)
+        raise error
+
+    send = throw = __anext__ = __await__ = __aiter__ = __next__
+
+    def close(self) -> None:
+        """Do nothing: the original stays open."""
 
 
 _BASES = (tuple, frozenset, defaultdict, OrderedDict, dict, set, list, deque)
@@ -391,4 +514,9 @@ _HANDLERS: Dict[type, Callable[[Copier, Any], Any]] = {
     weakref.ReferenceType: Copier.weak_reference,
     weakref.ProxyType: Copier.weak_reference,
     weakref.CallableProxyType: Copier.weak_reference,
+    weakref.WeakSet: Copier.weak_container,
+    weakref.WeakKeyDictionary: Copier.weak_container,
+    weakref.WeakValueDictionary: Copier.weak_container,
+    torch.Generator: Copier.random_generator,
+    LRU: Copier.cache,
 }

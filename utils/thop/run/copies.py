@@ -1,7 +1,6 @@
 """How a run copies tensors: as shapes, or for real."""
 
 import copy
-import weakref
 from typing import Any, Callable, Optional
 
 import torch
@@ -9,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedTensorMixin
 
 from .modes import OperatorMode, no_torch_dispatch
-from .shape_tensor import CPU, META, NeedsValues, ShapeTensor, shape_tensor, storage_of, without_values
+from .shape_mode import SMALL
+from .shape_tensor import CPU, META, NeedsValues, ShapeTensor, shape_tensor, without_values
 from .unwrapping import NotCountable
 from .weights import mark_weight
 
@@ -22,35 +22,37 @@ _Buffer = getattr(nn, "Buffer", None)
 CopyTensor = Callable[[Tensor], Tensor]
 
 
-def shape_copies(mode: OperatorMode, of_model: bool = True) -> CopyTensor:
-    """Return what copies a tensor without its values, or with them if it is a small one of the model's."""
-    references, storages, reference = mode.references, mode.storages, weakref.ref
-    largest_parameter = _SMALL_PARAMETER if of_model and not mode.with_gradients else -1  # which are written to
-    largest_buffer = _SMALL_BUFFER if of_model else -1
+MODEL, INPUTS, ELSEWHERE = "model", "inputs", "elsewhere"
+"""Whose a tensor is: the model's, among its inputs, or held by what its code reaches besides."""
+_LARGEST = {MODEL: _SMALL_BUFFER, INPUTS: -1, ELSEWHERE: SMALL}
+
+
+def shape_copies(mode: OperatorMode, whose: str = MODEL) -> CopyTensor:
+    """Return what copies a tensor without its values, or with them if it is a small one and no input."""
+    of_model = whose == MODEL
+    largest_parameter = -1 if mode.with_gradients or whose == INPUTS else _SMALL_PARAMETER  # which are written to
+    largest_buffer = _LARGEST[whose]
 
     def copy_tensor(tensor: Tensor) -> Tensor:
         kind = type(tensor)
         if kind is nn.Parameter:
             if tensor.numel() <= largest_parameter and _is_ordinary(tensor):
                 duplicate = Tensor._make_subclass(nn.Parameter, _clone(tensor), tensor.requires_grad)
-                storages.add(storage_of(duplicate)._cdata)
             else:
                 duplicate = without_values(tensor)
                 duplicate._is_param = True
         elif kind is Tensor or kind is ShapeTensor or kind is _Buffer:
-            if kind is not ShapeTensor and tensor.numel() <= largest_buffer and _is_ordinary(tensor):
+            trained = tensor.requires_grad and mode.with_gradients
+            if kind is not ShapeTensor and tensor.numel() <= largest_buffer and _is_ordinary(tensor) and not trained:
                 duplicate = _clone(tensor)
-                storages.add(storage_of(duplicate)._cdata)
             else:
                 duplicate = without_values(tensor)
             if kind is _Buffer:
                 duplicate._is_buffer = True
         else:
             return _other_copy(tensor)
-        references.append(reference(duplicate))
-        if tensor.__dict__:
-            duplicate.__dict__.update(tensor.__dict__)
-        if of_model:
+        mode.own(duplicate)
+        if of_model or kind is nn.Parameter:
             mark_weight(duplicate)
             if kind is nn.Parameter:
                 duplicate._copied_from = id(tensor)  # type: ignore[attr-defined]
@@ -87,7 +89,7 @@ def refuse_distributed(tensor: Tensor) -> None:
         raise NotCountable("the model's tensors are spread over a device mesh (DTensor): count it before it is sharded")
 
 
-def real_copies(mode: OperatorMode, of_model: bool = True) -> CopyTensor:
+def real_copies(mode: OperatorMode, whose: str = MODEL) -> CopyTensor:
     """Return what copies a tensor with its values."""
 
     def copy_tensor(tensor: Tensor) -> Tensor:
@@ -98,7 +100,7 @@ def real_copies(mode: OperatorMode, of_model: bool = True) -> CopyTensor:
             return _uninitialized_copy(tensor, None)
         duplicate = copy.deepcopy(tensor) if tensor.is_leaf else tensor.detach().clone()
         mode.own(duplicate)
-        if of_model:
+        if whose == MODEL or isinstance(tensor, nn.Parameter):
             mark_weight(duplicate)
         return duplicate
 

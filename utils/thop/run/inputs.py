@@ -1,13 +1,37 @@
 """What a model is run on: images of a size, as many as its forward takes, or what a checkout hands in, resized."""
 
 import inspect
-from typing import Any, List, Optional, Tuple
+from typing import Any, Optional, Tuple
 
 from torch import Tensor, nn
 
-from ..run import tensors_in
+from .nested import map_tensors, tensors_in
+from .unwrapping import unwrap
 
 Size = Tuple[int, int]
+
+
+def as_model(model: Any, function: str) -> nn.Module:
+    """Return the module that a caller of ``function`` means, out of its wrappers; raises TypeError for what is none."""
+    if isinstance(model, nn.Module):
+        return unwrap(model)
+    hint = ": the model comes first, then its inputs" if isinstance(model, (Tensor, tuple, list)) else ""
+    raise TypeError(f"{function}: the model must be a torch.nn.Module, not {type(model).__name__}{hint}")
+
+
+def as_inputs(inputs: Any, function: str) -> Tuple[Any, ...]:
+    """Return the positional arguments that a caller of ``function`` means: a tensor is the only one.
+
+    Raises TypeError for what is no tensor, tuple or list.
+    """
+    if isinstance(inputs, Tensor):
+        return (inputs,)
+    if isinstance(inputs, (tuple, list)):
+        return tuple(inputs)
+    hint = "; arguments by name go into kwargs" if isinstance(inputs, dict) else ""
+    raise TypeError(
+        f"{function}: inputs must be a tensor or a tuple of arguments, as in (x,), not {type(inputs).__name__}{hint}"
+    )
 
 
 def images_for(model: nn.Module, size: Size) -> Tuple[Tensor, ...]:
@@ -59,7 +83,9 @@ def fitting_size(model: nn.Module, imgsz: Any) -> Size:
 
 def as_size(imgsz: Any) -> Size:
     """Turn an int or (h, w) into (h, w); raises ValueError for anything else."""
-    sides = tuple(imgsz) if isinstance(imgsz, (list, tuple)) else (imgsz, imgsz)
+    given = imgsz.tolist() if hasattr(imgsz, "tolist") else imgsz  # of numpy or torch
+    sides = tuple(given) if isinstance(given, (list, tuple)) else (given, given)
+    sides = tuple(side.item() if hasattr(side, "item") else side for side in sides)
     if len(sides) != 2 or not all(isinstance(side, (int, float)) and side >= 1 and side == int(side) for side in sides):
         raise ValueError(f"image size must be a positive whole number or (height, width), not {imgsz}")
     return int(sides[0]), int(sides[1])
@@ -74,7 +100,7 @@ def like_given(size: Size, given: Any) -> Any:
 
 def image_size(inputs: Any) -> Optional[Size]:
     """Return (height, width) of the first image among a model's inputs, or None."""
-    image = next((tensor for tensor in _tensors(inputs) if tensor.dim() == 4), None)
+    image = next((tensor for tensor in tensors_in((inputs,)) if tensor.dim() == 4), None)
     return None if image is None else (int(image.shape[-2]), int(image.shape[-1]))
 
 
@@ -86,32 +112,20 @@ def resized(inputs: Any, size: Size, model: nn.Module) -> Tuple[Any, ...]:
     shown = image_size(inputs)
     parameter: Any = next((p for p in model.parameters() if p.is_floating_point()), None)
 
-    def fit(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            like = {} if parameter is None or not value.is_floating_point() else _place_of(parameter)
-            if value.dim() != 4 or shown is None:
-                return value.detach().to(**like) if like else value
-            sides = [side * new // old for side, new, old in zip(value.shape[-2:], size, shown)]
-            return value.detach().new_zeros((*value.shape[:-2], *sides), **like)
-        if isinstance(value, dict):
-            return {key: fit(part) for key, part in value.items()}
-        if isinstance(value, (list, tuple)):
-            return type(value)([fit(part) for part in value])
-        return value
+    def fit(value: Tensor) -> Tensor:
+        like = {} if parameter is None or not value.is_floating_point() else _place_of(parameter)
+        if value.dim() != 4 or shown is None:
+            return value.detach().to(**like) if like else value
+        sides = [side * new // old for side, new, old in zip(value.shape[-2:], size, shown)]
+        return value.detach().new_zeros((*value.shape[:-2], *sides), **like)
 
-    return tuple(fit(value) for value in inputs)
+    fitted: Tuple[Any, ...] = map_tensors(tuple(inputs), fit)
+    return fitted
 
 
 def _place_of(parameter: Tensor) -> Any:
     return {"dtype": parameter.dtype, "device": parameter.device}
 
 
-def _tensors(inputs: Any) -> List[Tensor]:
-    if isinstance(inputs, dict):
-        return _tensors(list(inputs.values()))
-    if not isinstance(inputs, (list, tuple)):
-        return [inputs] if isinstance(inputs, Tensor) else []
-    return tensors_in(inputs) or [tensor for part in inputs for tensor in _tensors(part)]
-
-
-__all__ = ["Size", "as_size", "fitting_size", "image_size", "images_for", "input_channels", "like_given", "resized"]
+__all__ = ["Size", "as_inputs", "as_model", "as_size", "fitting_size", "image_size", "images_for", "input_channels",
+           "like_given", "resized"]  # fmt: skip

@@ -59,7 +59,7 @@ def _conv2d(m: Any, x: Tensor) -> Any:
 
 @_layer_rule(nn.BatchNorm2d, "forward", "_check_input_dim")
 def _batch_norm2d(m: Any, x: Tensor) -> Any:
-    mean, var = m._buffers["running_mean"], m._buffers["running_var"]
+    mean, var = look_at(m, "running_mean", "_buffers"), look_at(m, "running_var", "_buffers")
     if mean is None or m.training or x.dim() != 4 or x.shape[1] != m.num_features:
         return None
     weight, bias = look_at(m, "weight"), look_at(m, "bias")

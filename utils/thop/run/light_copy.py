@@ -1,22 +1,21 @@
-"""A copy of a model for somebody who asks for one to look at: made when it is first used, on the originals' weights."""
+"""A copy of a model for somebody who asks for one to look at: made when it is first used, with memory of its own."""
 
 import copy
 from contextlib import contextmanager
 from typing import Any, Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from .ambient import Ambient
-from .copier import Copier
+from .reach import has_own_construction
 
 
 def light_copy(model: nn.Module) -> Any:
     """Return what stands for ``copy.deepcopy(model)``, an object of the same class, and empty until it is used.
 
-    Then it is a copy, without the weights' memory, which takes most of the time: parameters are objects of its own
-    that share their values with the model's; buffers, which a forward pass in training writes to, are copied. What
-    can't be copied so is copied by ``copy.deepcopy``, at once.
+    Most checkouts only hand it on to thop, and are spared the copy; to whoever looks at it, or writes to it, it is what
+    ``copy.deepcopy`` makes.
     """
     kind: Any = type(model)
     if isinstance(model, torch.jit.ScriptModule):
@@ -45,8 +44,11 @@ def _fill(model: nn.Module, duplicate: Any) -> None:
     try:
         ambient.set_aside()  # no mode of somebody else's hears of it, nor is in the way
         with own_way_aside(model):
-            if not _copied(model, duplicate):
+            if has_own_construction(type(model)):
                 vars(duplicate).update(vars(copy.deepcopy(model)))
+            else:  # what refers to the model refers to this copy of it
+                state = {**vars(model), "_compiled_call_impl": None}
+                vars(duplicate).update(copy.deepcopy(state, {id(model): duplicate}))
     finally:
         ambient.restore()
 
@@ -60,26 +62,3 @@ def own_way_aside(model: nn.Module) -> Iterator[None]:
     finally:
         if own_way is not None:
             vars(model)["__deepcopy__"] = own_way
-
-
-def _copied(model: nn.Module, duplicate: Any) -> bool:
-    copier = Copier(_share)
-    copier.training = None
-    try:
-        copier.copy_into(model, duplicate)
-    except Exception:
-        return False
-    return not copier.husks  # an object whose copy would close what is the original's when it dies
-
-
-def _share(tensor: Tensor) -> Tensor:
-    kind = type(tensor)
-    if kind is nn.Parameter and tensor.layout is torch.strided:
-        duplicate: Tensor = Tensor._make_subclass(nn.Parameter, tensor.detach(), tensor.requires_grad)
-    elif kind is Tensor and tensor.is_leaf and not tensor.requires_grad:
-        duplicate = tensor.clone()
-    else:
-        return copy.deepcopy(tensor)
-    if tensor.__dict__:
-        duplicate.__dict__.update(tensor.__dict__)
-    return duplicate

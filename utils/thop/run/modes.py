@@ -2,7 +2,7 @@
 
 import weakref
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List, Set, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -10,16 +10,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from .ambient import autocast_is_on
 from .blame import is_of_a_kernel
+from .nested import map_tensors, tensors_in
 from .schema import Effects, effects_of
-from .shape_tensor import (
-    NeedsValues,
-    ShapeTensor,
-    device_of,
-    in_few_words,
-    lacks_values,
-    storage_of,
-    tensors_in,
-)
+from .shape_tensor import NeedsValues, ShapeTensor, device_of, in_few_words, lacks_values, storage_of
+from .unwrapping import NotCountable
 from .weights import pass_on
 
 _COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd  # type: ignore[attr-defined]
@@ -54,8 +48,10 @@ class OperatorMode(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.report: Callable[..., None] = _unobserved
+        self.hands_out: Callable[[str], None] = _unobserved
+        self.taken_apart: Callable[..., None] = _unobserved
         self.failure = ""
-        self.storages: Set[int] = set()  # of the run's own tensors
+        self.storages: Dict[int, List[Any]] = {}  # of the run's own tensors with values: weak references to these
         self.references: List[Any] = []  # weak ones, to all tensors that the run has made
         self.stand_ins: Dict[int, Tuple[Tensor, Tensor]] = {}
         self.generators: Dict[torch.device, Any] = {}
@@ -104,12 +100,14 @@ class OperatorMode(TorchDispatchMode):
 
     def compute(self, func: Any, effects: Effects, args: Any, kwargs: Dict[str, Any]) -> Any:
         """Return the operator's result."""
-        if any(type(tensor) is ShapeTensor for tensor in tensors_in((*args, *kwargs.values()))):
+        tensors = tensors_in((*args, *kwargs.values()))
+        if any(type(tensor) is ShapeTensor for tensor in tensors):
             raise NeedsValues(f"{func._schema.name} meets a tensor without values in a real run")
+        need_memory(tensors, func._schema.name)
         if effects.written:
-            args, kwargs = self._protected(effects, args, kwargs)
+            args, kwargs = self._protected(func, effects, args, kwargs)
         out = self._drawn(func, effects, args, kwargs) if effects.random else func(*args, **kwargs)
-        self.own(out, effects.is_view)
+        self.own(out, effects.is_view and not effects.is_fresh)
         return out
 
     # ---- what is the run's own ----
@@ -120,9 +118,12 @@ class OperatorMode(TorchDispatchMode):
             self.references.append(weakref.ref(made))
             return
         for tensor in (made,) if isinstance(made, Tensor) else tensors_in((made,)):
-            self.references.append(weakref.ref(tensor))
-            if not is_view and type(tensor) is not ShapeTensor and tensor.layout is torch.strided:
-                self.storages.add(storage_of(tensor)._cdata)
+            reference = weakref.ref(tensor)
+            self.references.append(reference)
+            if type(tensor) is not ShapeTensor and tensor.layout is torch.strided:
+                storage = storage_of(tensor)._cdata
+                if storage in self.storages or not is_view:
+                    self.storages.setdefault(storage, []).append(reference)
 
     def is_own(self, tensor: Tensor) -> bool:
         """Say whether a tensor belongs to the run, so that it may be written to."""
@@ -140,10 +141,12 @@ class OperatorMode(TorchDispatchMode):
         """Return those of them that nobody may hold after the run."""
         return self.alive()
 
-    def _protected(self, effects: Effects, args: Any, kwargs: Dict[str, Any]) -> Tuple[Any, Dict[str, Any]]:
+    def _protected(self, func: Any, effects: Effects, args: Any, kwargs: Dict[str, Any]) -> Tuple[Any, Dict[str, Any]]:
         """Make stand-ins for the user's own tensors that an operator is about to write to, and pass these instead."""
         for index, name in effects.written:
             target = args[index] if index < len(args) else kwargs.get(name)
+            if func._schema.name == "aten::set_":  # it makes the tensor one on other memory, and writes to none
+                continue
             for tensor in tensors_in((target,)):
                 if tensor.layout is torch.strided and not self.is_own(tensor):
                     self._stand_in_for(tensor)
@@ -157,22 +160,17 @@ class OperatorMode(TorchDispatchMode):
         self.own(whole)
 
     def _substituted(self, value: Any) -> Any:
-        if not self.stand_ins:
-            return value
-        if isinstance(value, Tensor):
-            if lacks_values(value) or value.layout is not torch.strided:
-                return value
-            _, whole = self.stand_ins.get(storage_of(value)._cdata, (None, None))
-            if whole is None or whole.dtype is not value.dtype:
-                return value
-            with no_torch_dispatch():
-                view = torch.as_strided(whole, value.shape, value.stride(), value.storage_offset())
-            return self._like_stand_in(view, whole)
-        if isinstance(value, dict):
-            return {name: self._substituted(part) for name, part in value.items()}
-        if isinstance(value, (list, tuple)):
-            return type(value)([self._substituted(part) for part in value])
-        return value
+        return map_tensors(value, self._substitute) if self.stand_ins else value
+
+    def _substitute(self, tensor: Tensor) -> Tensor:
+        if lacks_values(tensor) or tensor.layout is not torch.strided:
+            return tensor
+        _, whole = self.stand_ins.get(storage_of(tensor)._cdata, (None, None))
+        if whole is None or whole.dtype is not tensor.dtype:
+            return tensor
+        with no_torch_dispatch():
+            view = torch.as_strided(whole, tensor.shape, tensor.stride(), tensor.storage_offset())
+        return self._like_stand_in(view, whole)
 
     def _like_stand_in(self, view: Tensor, whole: Tensor) -> Tensor:
         return view
@@ -215,11 +213,12 @@ class OperatorMode(TorchDispatchMode):
     @contextmanager
     def unheard(self) -> Iterator[None]:
         """Keep from the observer what is not the model's doing, or is reported as one operator."""
-        report, self.report = self.report, _unobserved
+        heard = self.report, self.taken_apart
+        self.report = self.taken_apart = _unobserved
         try:
             yield
         finally:
-            self.report = report
+            self.report, self.taken_apart = heard
 
     def whole(self, func: Any, function: Any, args: Any, kwargs: Dict[str, Any]) -> Any:
         """Call a function of PyTorch that comes to an operator, and report that alone."""
@@ -233,6 +232,16 @@ class OperatorMode(TorchDispatchMode):
             self.own(out)
             self.report(func, args, kwargs, out)
         return out
+
+
+def need_memory(tensors: Sequence[Tensor], what: str) -> None:
+    """Raise NotCountable for a tensor whose storage somebody has made too small: C++ would read beyond its end."""
+    for tensor in tensors:
+        if tensor.layout is torch.strided and not tensor.is_meta and tensor.numel() and tensor.device.type == "cpu":
+            extent = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride()))
+            if storage_of(tensor).nbytes() < (tensor.storage_offset() + extent) * tensor.element_size():
+                shape = tuple(tensor.shape)
+                raise NotCountable(f"{what} reads a tensor of shape {shape} whose storage was made smaller")
 
 
 def _process_generator(device: torch.device) -> Any:

@@ -9,10 +9,8 @@ from operator import itemgetter
 from typing import Any, Callable, Dict, FrozenSet, List, Optional, Protocol, Tuple
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.lazy import LazyModuleMixin
 
-from .parameters import TableCopier, UncopiedParameters
+from .parameters import TableCopier, UncopiedTable
 from .reach import ATOMS, slots_of
 
 _REGISTRIES = ("_parameters", "_buffers", "_modules")
@@ -41,7 +39,6 @@ class _Kind:
 
     def __init__(self, kind: type) -> None:
         self.slots = slots_of(kind)
-        self.has_statistics = issubclass(kind, _BatchNorm) and not issubclass(kind, LazyModuleMixin)
         self.stock = _stock_attributes().get(kind)
 
 
@@ -70,15 +67,12 @@ class ModuleFields:
         if kind is None:
             kind = self.kinds[type(original)] = _Kind(type(original))
         copies.update(originals)
-        shares_statistics = kind.has_statistics and copier.on_shapes
         if originals.keys() >= _OF_EVERY_MODULE and not any(_forward_hooks(originals)):
             is_stock = copier.on_shapes and originals.keys() == kind.stock
-            self._fill_tables(originals, copies, shares_statistics, is_stock)
+            self._fill_tables(originals, copies, is_stock)
             if not is_stock:
                 self._fill_others(originals, copies, _OF_EVERY_MODULE)
         else:
-            if shares_statistics:
-                copier.memo[id(originals["_buffers"])] = dict(originals["_buffers"])
             self._fill_others(originals, copies, _UNUSED)
         for name in kind.slots:
             if hasattr(original, name):
@@ -93,9 +87,7 @@ class ModuleFields:
         if copier.training is not None:
             copies["training"] = copier.training
 
-    def _fill_tables(
-        self, originals: Dict[str, Any], copies: Dict[str, Any], shares_statistics: bool, is_stock: bool
-    ) -> None:
+    def _fill_tables(self, originals: Dict[str, Any], copies: Dict[str, Any], is_stock: bool) -> None:
         """Copy what every module has: hooks, of which there are none, and what is registered in it."""
         for name in _FORWARD_HOOKS:
             copies[name] = OrderedDict()  # which a hook's handle can refer to weakly
@@ -106,12 +98,10 @@ class ModuleFields:
             table = originals[name]
             if not table:
                 copies[name] = {}
-            elif shares_statistics and name == "_buffers":
-                copies[name] = dict(table)
             else:
                 done = memo.get(id(table))
-                if done is None and is_stock and name == "_parameters":
-                    done = memo[id(table)] = UncopiedParameters(copier, table)
+                if done is None and is_stock and name != "_modules":
+                    done = memo[id(table)] = UncopiedTable(copier, table)
                 copies[name] = copier.value(table) if done is None else done
 
     def _fill_others(self, originals: Dict[str, Any], copies: Dict[str, Any], done: FrozenSet[str]) -> None:

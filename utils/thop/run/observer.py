@@ -13,7 +13,7 @@ class Observer:
     """
 
     def begin(self, arguments: Tuple[Any, ...]) -> None:
-        """The run starts, with these arguments."""
+        """The run starts, with these arguments, those by keyword in a dictionary at the end."""
 
     def enter(self, module: nn.Module) -> Any:
         """A module's forward starts. What is returned comes back in ``leave`` or ``abandon``."""
@@ -36,5 +36,11 @@ class Observer:
     def operator(self, func: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any], out: Any) -> None:
         """An ATen operator has run."""
 
-    def end(self) -> None:
-        """The run has come to its end; the copy is still there."""
+    def taken_apart(self, func: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any], out: Any) -> None:
+        """An ATen operator has run as others, which have been heard of."""
+
+    def hands_out(self, what: str) -> None:
+        """Values of a tensor have left PyTorch, as ``what``: what is done with them nobody sees."""
+
+    def end(self, output: Any) -> None:
+        """The run has come to its end, with what the model returned; the copy is still there."""

@@ -1,7 +1,7 @@
-"""The parameters of a copied layer, which are copied once somebody asks for them.
+"""The parameters and buffers of a copied layer, which are copied once somebody asks for them.
 
-A layer rule looks at the shapes alone, and there the original's parameters do. A model has hundreds of them, and a
-copy of each takes longer than all that is asked of it.
+A layer rule looks at the shapes alone, and there the original's do. A model has hundreds of them, and a copy of each
+takes longer than all that is asked of it.
 """
 
 from typing import Any, Callable, Dict, Optional, Protocol
@@ -11,16 +11,16 @@ from torch.nn.parameter import UninitializedTensorMixin
 
 
 class TableCopier(Protocol):
-    """What copies tables of parameters; memo: the copies that there are, by the originals' ids."""
+    """What copies tables of tensors; memo: the copies that there are, by the originals' ids."""
 
     memo: Dict[int, Any]
 
-    def mapping(self, original: Any) -> Any:
-        """Copy a dict."""
+    def table(self, original: Any) -> Any:
+        """Copy a table."""
 
 
-class UncopiedParameters(Dict[str, Any]):
-    """A module's table of parameters, empty until it is used in any way; then it holds copies, as any copied table.
+class UncopiedTable(Dict[str, Any]):
+    """A module's table of parameters or buffers, empty until it is used; then it holds copies, as any copied table.
 
     originals: the table of the original, until then.
     """
@@ -36,14 +36,14 @@ class UncopiedParameters(Dict[str, Any]):
         copier, originals = self.copier, self.originals
         self.copier = self.originals = None
         if copier is not None and originals is not None:
-            dict.update(self, copier.mapping(originals))
+            dict.update(self, copier.table(originals))
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Let copies of it be ordinary tables."""
         return dict, (), None, None, iter(self.items())
 
     def look(self, name: str) -> Any:
-        """Return a parameter to look at its properties: its copy if there is one, or else the original."""
+        """Return a tensor to look at its properties: its copy if there is one, or else the original."""
         if self.originals is None or self.copier is None:
             return dict.get(self, name)
         original = self.originals.get(name)
@@ -53,7 +53,7 @@ class UncopiedParameters(Dict[str, Any]):
 def _of_a_table(name: str) -> Callable[..., Any]:
     method = getattr(dict, name)
 
-    def use(self: UncopiedParameters, *args: Any, **kwargs: Any) -> Any:
+    def use(self: UncopiedTable, *args: Any, **kwargs: Any) -> Any:
         if self.originals is not None:
             self.copy_now()
         return method(self, *args, **kwargs)
@@ -64,15 +64,18 @@ def _of_a_table(name: str) -> Callable[..., Any]:
 
 for _name in dir(dict):
     if callable(getattr(dict, _name)) and _name not in dir(object):
-        setattr(UncopiedParameters, _name, _of_a_table(_name))
+        setattr(UncopiedTable, _name, _of_a_table(_name))
 for _name in ("__eq__", "__ne__", "__repr__"):
-    setattr(UncopiedParameters, _name, _of_a_table(_name))
+    setattr(UncopiedTable, _name, _of_a_table(_name))
 
 
-def look_at(module: nn.Module, name: str) -> Any:
-    """Return a module's parameter, or whatever it has under the name, to look at its properties and nothing else."""
-    table = module.__dict__.get("_parameters")
-    return table.look(name) if type(table) is UncopiedParameters else getattr(module, name)
+def look_at(module: nn.Module, name: str, table: str = "_parameters") -> Any:
+    """Return a module's parameter, or whatever it has under the name, to look at its properties and nothing else.
+
+    table: where it is registered, "_parameters" or "_buffers".
+    """
+    held = module.__dict__.get(table)
+    return held.look(name) if type(held) is UncopiedTable else getattr(module, name)
 
 
 def parameter_sizes(module: nn.Module) -> Dict[int, int]:
@@ -81,7 +84,7 @@ def parameter_sizes(module: nn.Module) -> Dict[int, int]:
     Those of lazy layers have none before they are run.
     """
     table: Any = module._parameters
-    if type(table) is UncopiedParameters and table.originals is not None:
+    if type(table) is UncopiedTable and table.originals is not None:
         return {id(p): p.numel() for p in table.originals.values() if p is not None}
     if not table:
         return {}
@@ -95,6 +98,6 @@ def parameter_sizes(module: nn.Module) -> Dict[int, int]:
 def lacks_shapes(module: nn.Module) -> bool:
     """Say whether some of a module's own parameters have no shape before it is run."""
     table: Any = module._parameters
-    if type(table) is UncopiedParameters or not table:
+    if type(table) is UncopiedTable or not table:
         return False
     return any(isinstance(p, UninitializedTensorMixin) for p in table.values())

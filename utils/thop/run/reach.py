@@ -1,5 +1,16 @@
-"""What an object leads to: whether a module or a tensor can be reached from it, by attributes, containers, closures."""
+"""What an object leads to: whether something that must be copied can be reached from it, and what else is on the way.
 
+A module, a tensor, an array, an iterator, a generator of random numbers and a cache can't be put back once they have
+been written to or advanced: whatever leads to one of them is copied. All else is shared with the copy, and what it
+held is noted before a run and put back after it: so nothing else needs a copy, and no code of the user's runs for one.
+"""
+
+import array
+import functools
+import io
+import random
+import sys
+import threading
 import types
 import weakref
 from collections import deque
@@ -13,12 +24,16 @@ from torch.utils.hooks import RemovableHandle
 _LEAVES = frozenset((int, float, str, bool, bytes, complex, type(None), type, types.ModuleType))
 ATOMS = frozenset((*_LEAVES, torch.dtype, torch.device, torch.Size))
 """Classes of what has no parts, and is never copied."""
+LRU: Any = type(functools.lru_cache(maxsize=None)(lambda: None))
 _SHARED_PACKAGES = frozenset(
     ("torch", "threading", "_thread", "queue", "_queue", "multiprocessing", "concurrent", "asyncio", "subprocess",
      "logging", "io", "_io", "tempfile", "socket", "selectors", "ssl", "sqlite3", "mmap", "ctypes", "_ctypes", "signal",
      "contextlib", "random", "tensorboard", "tensorboardX", "tqdm", "wandb")
 )  # fmt: skip
 """Objects of these packages stand for something of the process: a thread, a lock, a file, a graph of PyTorch."""
+_ORDINARY = ("torch.optim", "torch.distributions", "torch.utils.data.dataset", "torch.utils.data.sampler")
+"""Parts of them whose objects are as anybody's."""
+_OPEN = (dict, list, tuple, set, frozenset, deque, RemovableHandle, threading.local, random.Random)
 
 
 Answer = TypeVar("Answer")
@@ -26,12 +41,19 @@ Answer = TypeVar("Answer")
 
 def per_class(function: Callable[[type], Answer]) -> Callable[[type], Answer]:
     """Remember what a function says of each class for as long as the class lives."""
-    known: weakref.WeakKeyDictionary[type, Answer] = weakref.WeakKeyDictionary()
+    known: Dict[int, Answer] = {}
+    references: Dict[int, Any] = {}  # each forgets its class when that dies: an identity may be another's then
+
+    def forget(key: int) -> None:
+        known.pop(key, None)
+        references.pop(key, None)
 
     def answer(kind: type) -> Answer:
-        if kind not in known:
-            known[kind] = function(kind)
-        return known[kind]
+        key = id(kind)
+        if key not in known:
+            references[key] = weakref.ref(kind, lambda reference: forget(key))
+            known[key] = function(kind)
+        return known[key]
 
     return answer
 
@@ -39,7 +61,7 @@ def per_class(function: Callable[[type], Answer]) -> Callable[[type], Answer]:
 @per_class
 def is_shared(kind: type) -> bool:
     """Say whether objects of a class are never copied, nor looked into."""
-    if issubclass(kind, (dict, list, tuple, set, frozenset, deque, RemovableHandle)):
+    if issubclass(kind, _OPEN) or kind.__module__.startswith(_ORDINARY):
         return False
     modules = [base.__module__ for base in kind.__mro__]
     return __package__ in [name.rpartition(".")[0] for name in modules] or not _SHARED_PACKAGES.isdisjoint(
@@ -60,12 +82,15 @@ def slots_of(kind: type) -> Tuple[str, ...]:
     )
 
 
+_STATE_OF_A_MODULE = getattr(nn.Module, "__getstate__", None)
+
+
 def has_own_construction(kind: type) -> bool:
     """Say whether a class says how its objects are to be copied."""
     return (
         kind.__reduce_ex__ is not object.__reduce_ex__
         or kind.__reduce__ is not object.__reduce__
-        or getattr(kind, "__getstate__", None) is not getattr(object, "__getstate__", None)
+        or getattr(kind, "__getstate__", None) not in (getattr(object, "__getstate__", None), _STATE_OF_A_MODULE)
         or hasattr(kind, "__deepcopy__")
         or not kind.__flags__ & 0x200  # not made by a class statement
     )
@@ -94,14 +119,55 @@ def bound_owner(function: Any) -> Optional[Any]:
     return None if isinstance(owner, (types.ModuleType, type)) else owner
 
 
+_UNREBUILT = (types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType)
+_COPIED = (nn.Module, Tensor, RemovableHandle, torch.Generator, random.Random, bytearray, array.array, LRU)
+
+
+@per_class
+def is_iterator(kind: type) -> bool:
+    """Say whether objects of a class are iterators whose state no attribute shows; files are not looked into."""
+    if issubclass(kind, _UNREBUILT) or kind.__name__ == "_tee_dataobject":
+        return True
+    step = getattr(kind, "__next__", None)
+    return step is not None and not issubclass(kind, io.IOBase) and (is_shared(kind) or not is_python(step))
+
+
+def is_python(function: Any) -> bool:
+    """Say whether a function is written in Python."""
+    return isinstance(function, types.FunctionType)
+
+
+@per_class
+def is_array(kind: type) -> bool:
+    """Say whether objects of a class are numpy's arrays."""
+    return any(base.__module__ == "numpy" and base.__name__ == "ndarray" for base in kind.__mro__)
+
+
+@per_class
+def must_be_copied(kind: type) -> bool:
+    """Say whether what becomes of an object of a class can't be undone."""
+    if issubclass(kind, _COPIED) or is_array(kind) or is_iterator(kind):
+        return True
+    return kind.__module__.startswith("numpy.random") and hasattr(kind, "__reduce__") and not issubclass(kind, type)
+
+
+def process_generators() -> Dict[int, Any]:
+    """Return the generators of random numbers that the process draws from, by identity: these are never copied."""
+    numpy = sys.modules.get("numpy.random.mtrand")
+    found = [random._inst, torch.default_generator, getattr(numpy, "_rand", None)]  # type: ignore[attr-defined]
+    if numpy is not None and hasattr(found[-1], "_bit_generator"):
+        found.append(found[-1]._bit_generator)
+    return {id(generator): generator for generator in found}
+
+
 class Reach:
-    """Answers whether objects lead to a module or a tensor, and remembers which ones do not."""
+    """Answers whether objects lead to what must be copied, and remembers those that do not, with all below them."""
 
     def __init__(self) -> None:
-        self.barren: Dict[int, Any] = {}
+        self.barren: Dict[int, Any] = process_generators()
 
     def leads(self, value: Any) -> bool:
-        """Say whether a module or a tensor can be reached."""
+        """Say whether something that must be copied can be reached."""
         if id(value) in self.barren:
             return False
         seen: Dict[int, Any] = {id(value): value}
@@ -112,7 +178,7 @@ class Reach:
             if kind in _PROXIES:
                 kind = type(referent(current))
                 current = referent(current)
-            if issubclass(kind, (nn.Module, Tensor, RemovableHandle)):
+            if must_be_copied(kind):
                 return True
             for part in _parts(current, kind):
                 if type(part) not in _LEAVES and id(part) not in seen and id(part) not in self.barren:
@@ -144,10 +210,8 @@ def _parts(value: Any, kind: type) -> Iterable[Any]:
         return (value.__self__, value.__func__)
     if kind is types.BuiltinFunctionType:
         return (bound_owner(value),)
-    if kind is weakref.ReferenceType:
+    if issubclass(kind, weakref.ReferenceType):
         return (value(),)
     if issubclass(kind, partial):
         return (value.func, *value.args, *value.keywords.values(), value.__dict__)
-    if kind.__module__ == "numpy":
-        return tuple(value.flat) if getattr(getattr(value, "dtype", None), "hasobject", False) else ()
     return attributes_of(value)

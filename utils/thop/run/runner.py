@@ -3,8 +3,11 @@
 The copy is run on shapes alone, or for real where shapes are not enough.
 """
 
+import contextvars
 import gc
 import re
+import threading
+import time
 import traceback
 import weakref
 from contextlib import nullcontext
@@ -14,19 +17,21 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tu
 import torch
 from torch import Tensor, nn
 
-from .ambient import Ambient, PythonRandom
+from .ambient import Ambient, Generators
 from .autocast import can_autocast, cuda_autocast
 from .blame import is_for_lack_of_values
 from .calls import CALLS_OF_MODULES, Calls
 from .copier import Copier, Replica
-from .copies import CopyTensor, real_copies, shape_copies
+from .copies import ELSEWHERE, INPUTS, MODEL, CopyTensor, real_copies, shape_copies
 from .modes import OperatorMode
+from .namespaces import Named, is_foreign, named_by
+from .nested import map_tensors
 from .observer import Observer
 from .shape_mode import ShapeMode
 from .shape_tensor import THREAD, NeedsValues, in_few_words
-from .surroundings import Surroundings, evict
+from .taken_down import TakenDown, evict
 from .unwrapping import NotCountable
-from .whole import WholeOperators
+from .whole import WatchedFunctions
 
 Observe = Callable[[Replica], Observer]
 Drive = Callable[[nn.Module, Callable[[], Any]], Any]
@@ -46,7 +51,7 @@ class Run:
     """How a run went: what the model returned, each tensor replaced by its Facts, and in which mode it ran.
 
     mode: "shape" without values, "real" for a forward pass with arithmetic; why: what the shape run stumbled over.
-    leftovers: what of the run somebody still holds, and where; empty unless a tensor could not be taken back.
+    leftovers: what of the run was found in a place that nobody had named, and taken out; empty as a rule.
     """
 
     output: Any
@@ -82,25 +87,53 @@ def run(
     why = "a real run was asked for"
     if amp and not can_autocast():
         raise NotCountable("a run under autocast takes torch 2.4 or newer")
+
+    def attempt(mode: OperatorMode) -> Tuple[Optional[Run], str]:
+        return _attempt(lambda copies: _Attempt(model, inputs, kwargs or {}, observe, mode, amp, drive, copies))
+
     if on_shapes or amp or drive:
-        attempt = _Attempt(model, inputs, kwargs or {}, observe, ShapeMode(drive is not None), amp, drive)
+        outcome, why = attempt(ShapeMode(drive is not None))
+        if outcome is not None:
+            return outcome
+        if amp or drive:
+            what = "its training step" if drive else "under autocast its forward"
+            raise NotCountable(f"{what} needs values ({why})")
+        if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
+            raise NotCountable(f"the model is on the meta device, and its forward needs values ({why})")
+    outcome, failure = attempt(OperatorMode())
+    if outcome is None:
+        raise NotCountable(failure)
+    outcome.why = why
+    return outcome
+
+
+def _attempt(make: Callable[[bool], "_Attempt"]) -> Tuple[Optional[Run], str]:
+    """Run one copy, or another one with arrays of its own where it writes to them; return how it went.
+
+    Where it has failed for a lack of values there is none, and the reason; any other exception passes through.
+    """
+    for copies_arrays in (False, True):
+        attempt = make(copies_arrays)
         try:
-            return attempt.go()
+            return attempt.go(), ""
         except Exception as error:
             refuse_higher_order(error, attempt.failed_in)
+            writes_to_array = isinstance(error, ValueError) and "read-only" in str(error) and not copies_arrays
             why = attempt.mode.failure or (in_few_words(error) if is_for_lack_of_values(error) else "")
-            if not why:
+            why = why if attempt.mode.on_shapes else ""
+            if isinstance(error, NotCountable) or not (why or writes_to_array):
                 raise
-            if amp or drive:
-                what = "its training step" if drive else "under autocast its forward"
-                raise NotCountable(f"{what} needs values ({why})") from error
-            if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
-                raise NotCountable(f"the model is on the meta device, and its forward needs values ({why})") from error
             traceback.clear_frames(error.__traceback__)  # they hold tensors of the run
         attempt.take_back(thoroughly=True)
-    result = _Attempt(model, inputs, kwargs or {}, observe, OperatorMode()).go()
-    result.why = why
-    return result
+        if not writes_to_array:
+            return None, why
+    return None, why
+
+
+_TURN: Dict[str, "_Attempt"] = {}
+"""Whose turn it is: two threads would each take down what the other has put in a place.
+
+It is no lock, which an interrupt could leave locked: each step can be done again."""
 
 
 class _Attempt:
@@ -113,34 +146,43 @@ class _Attempt:
         kwargs: Dict[str, Any],
         observe: Observe,
         mode: OperatorMode,
-        amp: bool = False,
-        drive: Optional[Drive] = None,
+        amp: bool,
+        drive: Optional[Drive],
+        copies_arrays: bool,
     ) -> None:
-        self.model, self.inputs, self.kwargs, self.observe, self.mode = model, inputs, kwargs, observe, mode
+        self.model, self.observe, self.mode = model, observe, mode
+        self.inputs, self.kwargs = tuple(inputs), dict(kwargs)
         self.amp, self.drive = amp, drive
-        self.copier = Copier(self._copies(True), mode.on_shapes)
+        self.copier = Copier(self._copies(MODEL), mode.on_shapes, self.refuse, copies_arrays)
         self.copier.training = drive is not None
         self.calls: Optional[Calls] = None
         self.failed_in = ""
-        self.surroundings: Optional[Surroundings] = None
-        self.outer = THREAD.run
+        self.refusal: Optional[Exception] = None
+        self.taken_down = TakenDown(self.copier)
+        self.named: List[Named] = []
+        self.outer, self.thread = THREAD.run, threading.get_ident()
         self.over = False
-        self.python_random: Optional[PythonRandom] = None
+        self.generators: Optional[Generators] = None
         self.modules: List[Any] = []  # weak references to the copy's, once it has been let go of
 
     def fail(self, error: BaseException) -> None:
         """Note that a value was asked for."""
         self.mode.fail(error)
 
-    def _copies(self, of_model: bool) -> CopyTensor:
-        return (shape_copies if self.mode.on_shapes else real_copies)(self.mode, of_model)
+    def refuse(self, error: Exception) -> None:
+        """Note that the model can't be counted, whatever it makes of being told so."""
+        self.refusal = self.refusal or error
+
+    def _copies(self, whose: str) -> CopyTensor:
+        return (shape_copies if self.mode.on_shapes else real_copies)(self.mode, whose)
 
     def go(self) -> Run:
         """Run the copy; whatever happens, put things back, twice: an interrupt may cut the first time short."""
         ambient = Ambient()
         try:
             try:
-                output = self._run(ambient)
+                self._wait_for_turn()
+                output = contextvars.copy_context().run(self._run, ambient)
             finally:
                 self._put_back(ambient)
         finally:
@@ -148,55 +190,91 @@ class _Attempt:
         leftovers = self.take_back(thoroughly=True)
         return Run(output, "shape" if self.mode.on_shapes else "real", leftovers=leftovers)
 
+    def _wait_for_turn(self) -> None:
+        """Wait until no other thread has a run; a run inside of a run of this thread goes on."""
+        while True:
+            holder = _TURN.setdefault("holder", self)
+            if holder is self or holder.thread == self.thread:
+                return
+            if holder.thread not in {thread.ident for thread in threading.enumerate()}:  # as after a fork
+                _TURN["holder"] = self
+            time.sleep(0.0005)
+
     def _run(self, ambient: Ambient) -> Any:
         ambient.set_aside()
         THREAD.run = None
         torch._C._set_grad_enabled(self.drive is not None)
+        self.generators = Generators(by_thread=not self.mode.on_shapes)
         replica = self.copier.replica(self.model)
-        self.copier.copy_tensor = self._copies(False)
-        arguments = self.copier.copy(tuple(self.inputs))
-        keywords = self.copier.copy(dict(self.kwargs))
-        self.copier.copy_tensor = self._copies(True)
+        self.copier.copy_tensor = self._copies(INPUTS)
+        arguments, keywords = self.copier.copy(self.inputs), self.copier.copy(self.kwargs)
+        of_modules, of_others = self._copies(MODEL), self._copies(ELSEWHERE)
+        self.copier.copy_tensor = lambda tensor: (of_others if self.copier.owner is None else of_modules)(tensor)
+        self.copier.training = None  # what the model does not hold keeps its own flag
         _settle(replica, training=self.drive is not None)
+        self._take_down(replica)
         observer = self.observe(replica)
-        self.surroundings = Surroundings(replica.modules, self.copier.functions)
-        if self.surroundings.mentions_random:
-            self.python_random = PythonRandom()
         self.calls = Calls(self.copier, replica, observer, self.mode)
-        observer.begin(arguments)
-        self.mode.report = observer.operator
+        observer.begin((*arguments, keywords))
+        self.mode.report, self.mode.hands_out = observer.operator, observer.hands_out
+        self.mode.taken_apart = observer.taken_apart
         CALLS_OF_MODULES.put_on(self)
-        runs_whole = self.surroundings.runs_whole and self.drive is None  # what runs whole has no gradient
-        whole: Any = WholeOperators(self.mode, self.amp) if runs_whole else nullcontext()
+        watch: Any = nullcontext()
+        if not self.mode.on_shapes or any(found.watched for found in self.named):
+            watch = WatchedFunctions(self.mode, runs_whole=self.drive is None, on_cuda=self.amp)
 
         def forward() -> Any:
             with cuda_autocast() if self.amp else nullcontext():
                 return replica.model(*arguments, **keywords)
 
-        with self.mode, whole:
+        with self.mode, watch:
             THREAD.run = self
             output = forward() if self.drive is None else self.drive(replica.model, forward)
             THREAD.run = None
+        if self.refusal is not None:
+            raise self.refusal
         if self.mode.failure:  # the model has caught it and taken another way than with real values
             raise NeedsValues(self.mode.failure)
-        observer.end()
-        return _described(output)
+        observer.end(output)
+        return map_tensors(output, _facts)
+
+    def _take_down(self, replica: Replica) -> None:
+        """Note what the copy's code can write to, and replace what must be copied."""
+        shared = [type(value) for value in (*self.copier.helpers, *self.copier.reach.barren.values())]
+        self.named = [named_by(dict.fromkeys([*map(type, replica.modules), *filter(_may_have_code, shared)]))]
+        if self.copier.functions:
+            self.named.append(Named(self.copier.functions))
+        self.taken_down.take(self.named)
+        asks = next((found.compares_types for found in self.named if found.compares_types), "")
+        if asks and self.mode.on_shapes and not (self.amp or self.drive):
+            raise NeedsValues(f"{asks} asks for the exact class of a tensor")
+
+    def joins(self, module: nn.Module) -> None:
+        """Take down what a module's code can write to that the model calls and does not hold."""
+        found = named_by([type(module)])
+        if found not in self.named:
+            self.named.append(found)
+            self.taken_down.take([found])
 
     def _put_back(self, ambient: Ambient) -> None:
         if self.over:
             return
         THREAD.run = self.outer
+        ambient.set_aside()
+        if self.generators is not None:
+            named = self.named
+            self.generators.restore(any(one.of_chance for one in named), any(one.of_seeds for one in named))
         ambient.restore()
         CALLS_OF_MODULES.take_off(self)
-        if self.python_random is not None:
-            self.python_random.restore()
+        self.taken_down.put_back()
         if self.calls is not None:
             self.failed_in = self.calls.failed_in
             self.modules = [weakref.ref(module) for module in self.calls.replica.modules]
             self.calls.let_go()
             self.calls = None
         self.copier.let_go()
-        self.take_back(thoroughly=False)
+        if _TURN.get("holder") is self:
+            _TURN.pop("holder", None)
         self.over = True
 
     def take_back(self, thoroughly: bool) -> List[str]:
@@ -204,17 +282,21 @@ class _Attempt:
 
         ``thoroughly`` asks the garbage collector too; it would find what an exception on its way holds.
         """
-        if self.surroundings is not None and self._left():
-            self.surroundings.give_back(self._left())
-        if thoroughly and self._left():
-            gc.collect()
-            if self._left():
-                evict(self._left())
-            return [
-                f"a tensor of shape {tuple(left.shape)}" if isinstance(left, Tensor) else f"a {type(left).__name__}"
-                for left in self._left()
-            ]
-        return []
+        if not thoroughly or not self._left():
+            return []
+        gc.collect()
+        left = self._left()
+        if not left:
+            return []
+        what = ", ".join(
+            f"a tensor of shape {tuple(one.shape)}" if isinstance(one, Tensor) else f"a {type(one).__name__}"
+            for one in left[:3]
+        )
+        places = evict(left)
+        del left
+        gc.collect()
+        still = [f"{what} is still held by what can't be written to"] if self._left() else []
+        return [f"{what} was taken out of {place}" for place in dict.fromkeys(places)] + still
 
     def _left(self) -> List[Any]:
         """Return the tensors and modules of the run that are alive and should not be."""
@@ -230,15 +312,13 @@ def refuse_higher_order(error: Exception, where: str) -> None:
         raise NotCountable(f"{where or 'the model'} calls {name}, whose operators PyTorch shows to nobody") from None
 
 
-def _described(output: Any) -> Any:
-    """Replace every tensor of what a model returned by what is known of it."""
-    if isinstance(output, Tensor):
-        return Facts(tuple(output.shape), output.dtype, tuple(output.stride()), output.device)
-    if isinstance(output, dict):
-        return {key: _described(value) for key, value in output.items()}
-    if isinstance(output, (list, tuple)):
-        return [_described(value) for value in output]
-    return type(output)
+def _facts(tensor: Tensor) -> Facts:
+    return Facts(tuple(tensor.shape), tensor.dtype, tuple(tensor.stride()), tensor.device)
+
+
+def _may_have_code(kind: type) -> bool:
+    """Say whether a class has methods in Python that no other package keeps to itself."""
+    return bool(kind.__flags__ & 0x200) and not is_foreign(kind.__module__)
 
 
 def _settle(replica: Replica, training: bool) -> None:

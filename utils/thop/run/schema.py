@@ -13,7 +13,7 @@ class Effects(NamedTuple):
     PyTorch takes it apart into other operators; random: it draws numbers; has_generator: a generator can be handed to
     it; has_device: it can be told where to make its result; has_sizes: how large that gets is among its arguments;
     on_cuda, on_cpu: CUDA, or the CPU, has a kernel for it; is_plain_view: a view is made in all cases, not in some as
-    by ``reshape``.
+    by ``reshape``; is_fresh: what looks like a view in its schema is on memory that is nobody else's.
     """
 
     is_view: bool
@@ -28,6 +28,7 @@ class Effects(NamedTuple):
     on_cuda: bool
     on_cpu: bool
     is_plain_view: bool
+    is_fresh: bool
 
 
 _KNOWN: Dict[int, Effects] = {}  # by identity: operators are made once, and hash in Python
@@ -69,6 +70,7 @@ def _read(func: Any) -> Effects:
         on_cuda=torch._C._dispatch_has_kernel_for_dispatch_key(name, "CUDA"),
         on_cpu=torch._C._dispatch_has_kernel_for_dispatch_key(name, "CPU"),
         is_plain_view=(is_view and not composite) or schema.name in _VIEWS_ALL_THE_SAME,
+        is_fresh=schema.name == "aten::lift_fresh",
     )
 
 

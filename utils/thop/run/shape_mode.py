@@ -9,13 +9,14 @@ has none from then on.
 
 import weakref
 from math import prod
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
 
 from .blame import is_of_a_kernel
-from .modes import OperatorMode, is_foreign, no_torch_dispatch, no_torch_function
+from .modes import OperatorMode, is_foreign, need_memory, no_torch_dispatch, no_torch_function
+from .nested import map_tensors, tensors_in
 from .operator_rules import SHAPE_RULES, attention_rule
 from .schema import Effects, effects_of
 from .shape_tensor import (
@@ -28,14 +29,12 @@ from .shape_tensor import (
     on_meta,
     shape_tensor,
     storage_of,
-    tensors_in,
     without_values,
 )
 from .weights import pass_on
 
 SMALL = 2**14
 """Elements that a constant may have; a larger one is not worth its arithmetic."""
-
 
 
 class ShapeMode(OperatorMode):
@@ -74,7 +73,7 @@ class ShapeMode(OperatorMode):
         if kind is Tensor and not self.stand_ins and not first.is_meta and effects_of(func).is_plain_view:
             with no_torch_function():  # of a constant
                 out = func(*args, **(kwargs or {}))
-                self.own(out, is_view=True)
+                self.own(out, is_view=not effects_of(func).is_fresh)
                 pass_on(args, out)
                 self.report(func, args, kwargs or {}, out)
             return out
@@ -114,7 +113,7 @@ class ShapeMode(OperatorMode):
             out = func(*args, **kwargs)
         if type(out) is Tensor and not out.is_meta:
             return alias(out, args[0])
-        made = _map_tensors(out, lambda t: t if type(t) is ShapeTensor or t.is_meta else alias(t, args[0]))
+        made = map_tensors(out, lambda t: t if type(t) is ShapeTensor or t.is_meta else alias(t, args[0]))
         self.own(made, is_view=True)
         return made
 
@@ -132,7 +131,7 @@ class ShapeMode(OperatorMode):
 
         if func is torch.ops.aten.index.Tensor:
             args = (args[0], _without_masks(args[1]))
-        meta_args, meta_kwargs = _map_tensors(args, to_meta), _map_tensors(kwargs, to_meta)
+        meta_args, meta_kwargs = map_tensors(args, to_meta), map_tensors(kwargs, to_meta)
         if effects.has_device and ("device" in kwargs or not tensors):
             meta_kwargs = {**{k: v for k, v in meta_kwargs.items() if k != "pin_memory"}, "device": META}
         out = func(*meta_args, **meta_kwargs)
@@ -149,7 +148,7 @@ class ShapeMode(OperatorMode):
                 raise NeedsValues(f"{func._schema.name} makes a tensor of layout {tensor.layout}")
             return shape_tensor(tensor.shape, tensor.stride(), tensor.dtype, torch.device(device))
 
-        return _map_tensors(out, from_meta)
+        return map_tensors(out, from_meta)
 
     @staticmethod
     def _refuse_absent(device: Any, tensors: Sequence[Tensor]) -> None:
@@ -180,8 +179,8 @@ class ShapeMode(OperatorMode):
             owner, whole = self.stand_ins[storage]
             self.stand_ins[storage] = owner, without_values(whole)
             return
-        for tensor in self.alive():
-            if type(tensor) is not ShapeTensor and not tensor.is_meta and storage_of(tensor)._cdata == storage:
+        for tensor in [reference() for reference in self.storages.pop(storage, [])]:
+            if tensor is not None:
                 tensor.__class__ = ShapeTensor
         constant.__class__ = ShapeTensor
 
@@ -197,17 +196,18 @@ class ShapeMode(OperatorMode):
         if effects.random or not (effects.is_view or self._stays_small(func, effects, args, kwargs, tensors)):
             rule = self.rules.get(id(func))
             if rule is not None and not effects.written:
-                out = rule(*_map_tensors(args, without_values), **kwargs)
+                out = rule(*map_tensors(args, without_values), **kwargs)
                 if out is not NotImplemented:
                     self.own(out)
                     return out
             out = self._by_meta_kernel(func, effects, args, self._somewhere(effects, kwargs, tensors))
             self.own(out)
             return out
+        need_memory(tensors, func._schema.name)
         if effects.written:
-            args, kwargs = self._protected(effects, args, kwargs)
+            args, kwargs = self._protected(func, effects, args, kwargs)
         out = func(*args, **kwargs)
-        self.own(out, effects.is_view)
+        self.own(out, effects.is_view and not effects.is_fresh)
         return out
 
     @staticmethod
@@ -260,13 +260,3 @@ def _without_masks(indices: Sequence[Any]) -> List[Any]:
         found.extend(index.nonzero().unbind(1) if is_mask else (index,))
     return found
 
-
-def _map_tensors(value: Any, function: Callable[[Tensor], Any]) -> Any:
-    """Apply a function to the tensors of an operator's arguments or results."""
-    if isinstance(value, Tensor):
-        return function(value)
-    if isinstance(value, (list, tuple)):
-        return type(value)([_map_tensors(part, function) for part in value])
-    if isinstance(value, dict):
-        return {name: _map_tensors(part, function) for name, part in value.items()}
-    return value

@@ -7,7 +7,7 @@ raises NeedsValues. Aliases share a storage, as real ones do, only that nothing 
 
 import threading
 import weakref
-from typing import Any, Iterable, List, NoReturn, Optional, Sequence
+from typing import Any, NoReturn, Optional, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -69,7 +69,11 @@ def _refusal(name: str) -> Any:
     return refuse
 
 
-for _name in ("numpy", "tolist", "data_ptr", "__array__", "__dlpack__", "__reduce_ex__"):
+_untyped_storage: Any = getattr(Tensor, "untyped_storage", None)
+MEMORY = ("numpy", "tolist", "data_ptr", "untyped_storage", "storage", "_typed_storage", "_storage", "share_memory_",
+          "is_shared", "apply_", "map_", "map2_", "__array__", "__dlpack__", "__reduce_ex__", "__reduce__")  # fmt: skip
+"""What asks C++ for a tensor's memory, without passing the dispatcher."""
+for _name in MEMORY:
     setattr(ShapeTensor, _name, _refusal(_name))
 
 
@@ -141,7 +145,7 @@ class WeakStorage:
 def storage_of(tensor: Tensor) -> Any:
     """Return the storage that a tensor shares with its views; its ``_cdata`` tells it from others."""
     if HAS_STORAGE:
-        return tensor.untyped_storage()
+        return _untyped_storage(tensor)
     if type(tensor) is not ShapeTensor:
         return tensor._storage()
     memory = getattr(tensor, "_memory", None)
@@ -176,17 +180,6 @@ def on_meta(tensor: Tensor) -> Tensor:
 def lacks_values(tensor: Tensor) -> bool:
     """Say whether a tensor has no values: one of ours, or one on the meta device."""
     return type(tensor) is ShapeTensor or tensor.is_meta
-
-
-def tensors_in(values: Iterable[Any]) -> List[Tensor]:
-    """Return the tensors of an operator's arguments or results, those in lists included."""
-    found: List[Tensor] = []
-    for value in values:
-        if isinstance(value, Tensor):
-            found.append(value)
-        elif isinstance(value, (list, tuple)):
-            found.extend(tensors_in(value))
-    return found
 
 
 def device_of(tensors: Sequence[Tensor]) -> Optional[torch.device]:

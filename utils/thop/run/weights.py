@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .shape_tensor import ShapeTensor, tensors_in
+from .nested import tensors_in
+from .shape_tensor import ShapeTensor
 
 
 def mark_weight(tensor: Any) -> None:

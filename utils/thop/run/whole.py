@@ -1,15 +1,16 @@
-"""Operators that a device runs as one, though PyTorch takes them apart before a dispatch mode hears of them."""
+"""What a dispatch mode does not hear of: operators that PyTorch takes apart before, and calls for a tensor's memory."""
 
 from functools import partial
 from types import FunctionType
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Tuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from .modes import OperatorMode, no_torch_dispatch, no_torch_function
+from .modes import OperatorMode, need_memory, no_torch_dispatch, no_torch_function
+from .shape_tensor import MEMORY, ShapeTensor
 
 
 def fuses_attention(
@@ -46,25 +47,65 @@ def fuses_attention(
     )
 
 
-class WholeOperators(TorchFunctionMode):
-    """Leads the calls of recurrent layers and of attention through the operator mode, as one operator each."""
+_TAKEN_APART: Dict[str, Tuple[Any, ...]] = {
+    "cosine_similarity": (functional.cosine_similarity, torch.cosine_similarity),
+    "linalg_vecdot": (torch.linalg.vecdot,) if hasattr(torch.linalg, "vecdot") else (),
+}
+"""Operators that no dispatch mode hears of, and the functions that call them."""
 
-    def __init__(self, operators: OperatorMode, on_cuda: bool = False) -> None:
+
+class WatchedFunctions(TorchFunctionMode):
+    """Leads calls of recurrent layers and of attention through the operator mode, as one operator each.
+
+    And it hears what asks for a tensor's memory behind the dispatcher's back, in whatever way it is called: where there
+    is none C++ would read at address 0; where there is, values leave PyTorch.
+    """
+
+    def __init__(self, operators: OperatorMode, runs_whole: bool = True, on_cuda: bool = False) -> None:
         super().__init__()
         self.operators, self.on_cuda = operators, on_cuda
+        self.replaced: Dict[Any, Any] = {
+            getattr(Tensor, name): partial(self.memory, name, getattr(Tensor, name))
+            for name in MEMORY
+            if hasattr(Tensor, name)
+        }
+        for name, functions in _TAKEN_APART.items():
+            for function in functions:
+                self.replaced[function] = partial(self.apart, getattr(torch.ops.aten, name).default, function)
+        if runs_whole:
+            self._replace_wholes()
+
+    def _replace_wholes(self) -> None:
         attend = getattr(functional, "scaled_dot_product_attention", None)
-        self.replaced: Dict[Any, Any] = {} if attend is None else {attend: partial(self.attend, attend)}
         for name in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
             function = getattr(torch._C._VariableFunctions, name)
             self.replaced[function] = partial(self.recur, name, function)
         heads: Any = functional.multi_head_attention_forward
         namespace = {**heads.__globals__, "has_torch_function": lambda tensors: False}  # or it comes back here for ever
         if attend is not None:
-            namespace["scaled_dot_product_attention"] = partial(self.attend, attend)
+            self.replaced[attend] = namespace["scaled_dot_product_attention"] = partial(self.attend, attend)
         self.replaced[heads] = FunctionType(heads.__code__, namespace, heads.__name__, heads.__defaults__)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return self.replaced.get(func, func)(*args, **(kwargs or {}))
+
+    def memory(self, name: str, function: Any, tensor: Any, *args: Any, **kwargs: Any) -> Any:
+        """Hand out a tensor's memory where it has some."""
+        if type(tensor) is ShapeTensor:
+            return getattr(tensor, name)()  # which refuses
+        with no_torch_function():
+            need_memory([tensor] if isinstance(tensor, Tensor) else [], name)
+        if name in ("numpy", "__array__", "tolist"):
+            self.operators.hands_out("numpy" if name != "tolist" else "Python numbers")
+        return function(tensor, *args, **kwargs)
+
+    def apart(self, func: Any, function: Any, *args: Any, **kwargs: Any) -> Any:
+        """Run an operator that PyTorch takes apart, and say what it was."""
+        out = function(*args, **kwargs)
+        operands = [*args, *(kwargs[name] for name in ("x1", "x2", "x", "y") if name in kwargs)]
+        with no_torch_function():
+            self.operators.taken_apart(func, tuple(operands), kwargs, out)
+        return out
 
     def attend(self, function: Any, *args: Any, **kwargs: Any) -> Any:
         """Attend in one operator, where PyTorch has a kernel for that."""

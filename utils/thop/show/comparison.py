@@ -91,7 +91,7 @@ class Row:
             return []
         found = [self.rounded] if self.rounded else []
         if self.traffic.mode == "real":
-            found.append(f"counted in a real forward pass ({self.traffic.why})")
+            found.append(f"counted in a real forward pass ({self.traffic.why}), and may depend on the weights' values")
         if self.traffic.missing:
             names = ", ".join(self.traffic.missing)
             found.append(f"{kinds_not_counted(self.traffic.missing)} ({names})")
