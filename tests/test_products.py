@@ -347,3 +347,54 @@ def test_what_only_checks_costs_nothing() -> None:
 
     counted, moved = profile(Checks(), (torch.zeros(2, 4),), verbose=False), traffic(Checks(), (torch.zeros(2, 4),))
     assert (counted.missing, moved.uncounted) == ({}, {}) and counted[:4] == (32, 16, 16, 8)
+
+
+A, B = torch.rand(2, 5, 7), torch.rand(2, 5, 7)
+
+
+@pytest.mark.parametrize(
+    "function, operands, products",
+    [
+        (torch.linalg.vecdot, (A, B), 2 * 5 * 7),
+        (lambda a, b: torch.linalg.vecdot(a, b, dim=1), (A, B), 2 * 7 * 5),
+        (torch.linalg.vecdot, (A[:, :, None], B[:, None]), 2 * 5 * 5 * 7),
+        (lambda a, b: F.cosine_similarity(a, b, dim=-1), (A[:, :, None], B[:, None]), 2 * 5 * 5 * 7),
+        (lambda a, b: torch.cosine_similarity(x1=a, x2=b), (A, B), 2 * 7 * 5),
+        (nn.CosineSimilarity(-1), (A, B), 2 * 5 * 7),
+        (lambda a, b: torch.einsum("bij,bij->b", a, b), (A, B), 2 * 5 * 7),
+        (lambda a, b: torch.einsum("bij,bkj->bik", a, b), (A, B), 2 * 5 * 5 * 7),
+        (lambda theta: F.affine_grid(theta, [2, 3, 4, 6], align_corners=False), (torch.rand(2, 2, 3),), 48 * 2 * 3),
+        (lambda theta: F.affine_grid(theta, [1, 3, 2, 4, 6], align_corners=True), (torch.rand(1, 3, 4),), 48 * 3 * 4),
+        (torch.outer, (A[0, 0], B[0, 0]), 0),
+        (lambda a, b: torch.einsum("i,j->ij", a, b), (A[0, 0], B[0, 0]), 0),
+        (lambda a, b: torch.einsum("bi,bj->bij", a, b), (A[0], B[0]), 0),
+        (lambda a, b: (a * b).sum(-1), (A, B), 0),
+    ],
+)
+@pytest.mark.parametrize("needs_values", [False, True])
+def test_what_sums_over_an_index_is_a_product(function: Any, operands: Any, products: int, needs_values: bool) -> None:
+    class Uses(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.function = function
+
+        def forward(self, *operands: Tensor) -> Any:
+            if needs_values and float(operands[0].sum()) < 0:
+                return None
+            return self.function(*operands)
+
+    counted, moved = profile(Uses(), operands, verbose=False), traffic(Uses(), operands)
+    assert counted.mode == moved.mode == ("real" if needs_values else "shape")
+    assert counted.total_ops == products and moved.flops == 2 * products and counted.missing == {}
+
+
+def test_arithmetic_in_numpy_is_named() -> None:
+    class Leaves(nn.Module):
+        def forward(self, a: Tensor, b: Tensor) -> Tensor:
+            return torch.from_numpy(a.numpy() @ b.numpy())
+
+    counted = profile(nn.Sequential(nn.Identity()), (A,), verbose=False)
+    assert counted.missing == {}
+    counted = profile(Leaves(), (A[0], B[0].T), verbose=False)
+    (name,) = counted.missing
+    assert counted.mode == "real" and "Leaves (values go to numpy" in name and counted.missing[name] == 2

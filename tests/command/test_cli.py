@@ -712,3 +712,38 @@ def test_a_failure_in_the_count_is_the_models(nets: Path, monkeypatch: pytest.Mo
     monkeypatch.syspath_prepend(str(nets))
     with pytest.raises(RuntimeError, match="I will not"):
         counted(find(["nets:Refuses"])[0], Setup(), lambda built: built.traffic())
+
+
+class Leaves(nn.Module):
+    """Ends the program, or is interrupted."""
+
+    def __init__(self, error: Any) -> None:
+        super().__init__()
+        self.c, self.error = nn.Conv2d(3, 4, 1), error
+
+    def forward(self, x: Any) -> Any:
+        raise self.error
+
+
+def ends_the_program() -> nn.Module:
+    return Leaves(SystemExit(3))
+
+
+def is_interrupted() -> nn.Module:
+    return Leaves(KeyboardInterrupt())
+
+
+def test_a_forward_that_ends_the_program_is_that_models_error(capsys: pytest.CaptureFixture[str]) -> None:
+    here = f"{__name__}:"
+    assert main(["compare", f"{here}ends_the_program", "torchvision:resnet18"]) == 1
+    printed = capsys.readouterr()
+    assert "its forward ends the program (SystemExit: 3)" in printed.out + printed.err and "resnet18" in printed.out
+    with pytest.raises(KeyboardInterrupt):
+        counted(Source(f"{here}is_interrupted", "callable"), Setup(), lambda built: built.traffic())
+
+
+def test_a_count_that_depends_on_values_is_the_same_each_time() -> None:
+    source = Source("torchvision:fasterrcnn_mobilenet_v3_large_320_fpn", "torchvision")
+    setup = Setup((320, 320))
+    found = [counted(source, setup, lambda built: profile(built.model, built.inputs, verbose=False)) for _ in range(2)]
+    assert found[0] == found[1] and found[0].mode == "real"

@@ -124,6 +124,43 @@ def test_values_are_asked_for(name: str) -> None:
     assert model.constant.tolist() == [1, 2] and model.plain.tolist() == [8, 16]
 
 
+TENSORS_BY_CLASS: Any = {Tensor: True, nn.Parameter: True}
+
+
+def helped(value: Any) -> bool:
+    kind = type(value)
+    return kind is Tensor
+
+
+EXACT_CLASSES: Any = {
+    "is": lambda m, x: type(x) is Tensor,
+    "is, of a weight": lambda m, x: type(m.c.weight) is nn.Parameter,
+    "equal": lambda m, x: torch.Tensor == type(x),  # noqa: E721
+    "in": lambda m, x: type(x) in (torch.Tensor, list),
+    "looked up": lambda m, x: TENSORS_BY_CLASS[type(x)],
+    "of another": lambda m, x: type(x) is type(torch.zeros(1)),
+    "__class__": lambda m, x: x.__class__ is torch.Tensor,
+    "by name": lambda m, x: type(x).__name__ == "Tensor",
+    "in a function": lambda m, x: helped(x),
+}
+OTHER_CLASSES: Any = {
+    "of the module": lambda m, x: type(m) is Two,
+    "of a layer": lambda m, x: type(m.c) in (nn.Conv2d, nn.Linear),
+    "isinstance": lambda m, x: isinstance(x, Tensor) and bool(f"{type(x)}"),
+    "a module's name": lambda m, x: m.__class__.__name__ == "Two",
+}
+
+
+@pytest.mark.parametrize("name", {**EXACT_CLASSES, **OTHER_CLASSES})
+def test_code_that_asks_for_exact_classes_is_run_for_real(name: str) -> None:
+    model = Two({**EXACT_CLASSES, **OTHER_CLASSES}[name]).eval()
+    assert model.choose(model, X), "the real answer"
+    counted = profile(model, (X,), verbose=False)
+    assert counted.total_kernel_macs == 4 * 4 * 9
+    assert counted.mode == ("real" if name in EXACT_CLASSES else "shape"), counted.why
+    assert name in OTHER_CLASSES or "asks for the exact class of a tensor" in counted.why
+
+
 def test_on_another_device() -> None:
     """A tensor without memory is on whatever device it is said to be: asked for here without one."""
     from utils.thop.run.shape_tensor import shape_tensor

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .places import Layer
 from .profile import Token
-from .run import Replica, storage_of, tensors_in
+from .run import Replica, no_torch_function, storage_of, tensors_in
 from .traffic import Alive, OperatorCall, TrafficLedger, in_blocks
 
 FORWARD, BACKWARD, OPTIMIZER = "forward", "backward", "optimizer"
@@ -131,5 +131,6 @@ def _tag_nodes(out: Any, layer: Layer) -> None:
 
 def bytes_of(tensors: Iterable[Tensor], block: int = 1) -> int:
     """Bytes of the storages of tensors, each once, and each in whole blocks."""
-    sizes = {storage_of(tensor)._cdata: storage_of(tensor).nbytes() for tensor in tensors}
+    with no_torch_function():  # which would hear that somebody asks for memory
+        sizes = {storage_of(tensor)._cdata: storage_of(tensor).nbytes() for tensor in tensors}
     return sum(in_blocks(size, block) for size in sizes.values())

@@ -190,18 +190,18 @@ def counted(source: Source, setup: Setup, count: Callable[[Built], T]) -> T:
     Where the constructor allows it, the model is built without values, which nobody needs who counts; otherwise, or
     where counting stumbles over that, as usual. Raises ModelError where there is no model, and what ``count`` raises.
     """
-    if source.kind in ("cfg", "torchvision"):
-        with contextlib.suppress(Exception):  # a build with values shows whether it is the model's own fault
-            built = build(source, setup, without_values=True)
-            with alone():
-                return count(built)
-    _seed()
-    built = build(source, setup)
-    with alone():
-        try:
+    try:
+        if source.kind in ("cfg", "torchvision"):
+            with contextlib.suppress(Exception):  # a build with values shows whether it is the model's own fault
+                built = build(source, setup, without_values=True)
+                with alone():
+                    return count(built)
+        _seed()
+        built = build(source, setup)
+        with alone():
             return count(built)
-        except SystemExit as error:
-            raise ModelError(f"its forward ends the program (SystemExit: {error})") from error
+    except SystemExit as error:
+        raise ModelError(f"its forward ends the program (SystemExit: {error})") from error
 
 
 def _seed() -> None:

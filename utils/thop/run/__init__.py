@@ -9,6 +9,7 @@ from .blank import BlankBuildFailed, blank
 from .copier import Replica
 from .inputs import as_inputs, as_model
 from .light_copy import is_unused, light_copy, own_way_aside
+from .modes import no_torch_function
 from .nested import instances_in, map_tensors, tensors_in
 from .observer import Observer
 from .parameters import lacks_shapes, look_at, parameter_sizes
@@ -40,7 +41,7 @@ __all__ = [
     "light_copy",
     "look_at",
     "map_tensors",
-    "own_way_aside",
+    "no_torch_function", "own_way_aside",
     "parameter_sizes",
     "run",
     "storage_of",
