@@ -112,7 +112,7 @@ class Flow:
     untraced: results have left PyTorch, as numbers or arrays or by some other way than the return: all of it counts.
     traffic: what the operator ledger has counted in the same run. heads, averages: paths of a detector's modules that
     decode its maps, and of those in them that average with fixed weights. amp: whether it ran under autocast; recount:
-    counts the same model so or so.
+    counts the same model so or so; None where that depends on values.
     """
 
     steps: List[Step]
@@ -124,11 +124,11 @@ class Flow:
     averages: List[str]
     amp: bool
     untraced: bool
-    recount: Callable[[bool], "Flow"] = field(repr=False)
+    recount: Callable[[bool], Optional["Flow"]] = field(repr=False)
 
     def under(self, amp: bool) -> "Flow":
         """This run, or the same one under autocast, as far as that can be counted, or without."""
-        return self if amp == self.amp else self.recount(amp)
+        return self if amp == self.amp else self.recount(amp) or self
 
 
 class _Values:
@@ -247,7 +247,7 @@ class FlowLedger(TrafficLedger):
         region = (tensor.storage_offset(), shape) if dense else (tensor.storage_offset(), shape, tensor.stride())
         return Operand(self.values.of(tensor, new), region, elements, dtype, shape, dense)
 
-    def flow(self, outcome: Run, model: nn.Module, amp: bool, recount: Callable[[bool], Flow]) -> Flow:
+    def flow(self, outcome: Run, model: nn.Module, amp: bool, recount: Callable[[bool], Optional[Flow]]) -> Flow:
         """Put the steps together, once the run is over."""
         values = self.inputs, self.outputs, self.predictions
         return Flow(self.steps, *values, self.result(outcome), *_of_detectors(model), amp, self.untraced, recount)
@@ -343,33 +343,42 @@ def flow(
     the plain one, and its ``amp`` is False. The result does not keep the model: ``under`` needs it, and says so where
     it is gone. ``asked_by`` is the function that errors speak of. Raises what ``traffic`` raises.
     """
+    model, inputs = as_model(model, asked_by), as_inputs(inputs, asked_by)
+    try:
+        return _count(model, inputs, kwargs, amp)
+    except NotCountable:
+        if not amp:
+            raise
+    return _count(model, inputs, kwargs, False)
+
+
+def _count(model: nn.Module, inputs: Tuple[Any, ...], kwargs: Optional[Dict[str, Any]], amp: bool) -> Flow:
     ledgers: List[FlowLedger] = []
 
     def observe(replica: Replica) -> FlowLedger:
         ledgers.append(FlowLedger(replica))
         return ledgers[-1]
 
-    model, inputs = as_model(model, asked_by), as_inputs(inputs, asked_by)
-    try:
-        outcome = run(model, inputs, observe, kwargs=kwargs, amp=amp)
-    except NotCountable:
-        if not amp:
-            raise
-        amp = False
-        outcome = run(model, inputs, observe, kwargs=kwargs)
+    outcome = run(model, inputs, observe, kwargs=kwargs, amp=amp)
     return ledgers[-1].flow(outcome, model, amp, _recount(model, inputs, kwargs))
 
 
-def _recount(model: nn.Module, inputs: Sequence[Any], kwargs: Optional[Dict[str, Any]]) -> Callable[[bool], Flow]:
+def _recount(
+    model: nn.Module, inputs: Tuple[Any, ...], kwargs: Optional[Dict[str, Any]]
+) -> Callable[[bool], Optional[Flow]]:
     """Return what counts a model once more, as long as somebody else keeps it; its inputs are known by their shapes."""
     reference = weakref.ref(model)
-    blank_inputs, blank_kwargs = map_tensors((tuple(inputs), dict(kwargs or {})), lambda t: t.detach().to("meta"))
+    blank_inputs, blank_kwargs = map_tensors((inputs, dict(kwargs or {})), lambda t: t.detach().to("meta"))
 
-    def recount(amp: bool) -> Flow:
+    def recount(amp: bool) -> Optional[Flow]:
         kept = reference()
         if kept is None:
             raise NotCountable("another precision takes the model once more, and it is gone: keep it in a variable")
-        return flow(kept, blank_inputs, blank_kwargs, amp)
+        with collector_paused():
+            try:
+                return _count(kept, blank_inputs, blank_kwargs, amp)
+            except NotCountable:
+                return None
 
     return recount
 
