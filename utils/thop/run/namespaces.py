@@ -239,7 +239,7 @@ class Named:
         further = calls if calls == _SURE else calls - 1
         reflects = not _REFLECTS.isdisjoint((*code.reads, *code.attributes))
         self.reflects = self.reflects or reflects
-        reads = namespace if reflects else code.reads
+        reads = [name for name in namespace if not name.startswith("__")] if reflects else code.reads
         modules: List[types.ModuleType] = list(_imported(code.imports, namespace))
         if not {*code.reads, *code.attributes}.isdisjoint(_IMPORTERS):
             modules.extend(_imported([str(namespace.get("__name__"))], namespace))

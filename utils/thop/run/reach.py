@@ -28,7 +28,8 @@ LRU: Any = type(functools.lru_cache(maxsize=None)(lambda: None))
 _SHARED_PACKAGES = frozenset(
     ("torch", "threading", "_thread", "queue", "_queue", "multiprocessing", "concurrent", "asyncio", "subprocess",
      "logging", "io", "_io", "tempfile", "socket", "selectors", "ssl", "sqlite3", "mmap", "ctypes", "_ctypes", "signal",
-     "contextlib", "random", "tensorboard", "tensorboardX", "tqdm", "wandb")
+     "contextlib", "random", "tensorboard", "tensorboardX", "tqdm", "wandb", "IPython", "ipykernel", "traitlets", "zmq",
+     "jupyter_client", "_asyncio")
 )  # fmt: skip
 """Objects of these packages stand for something of the process: a thread, a lock, a file, a graph of PyTorch."""
 _ORDINARY = ("torch.optim", "torch.distributions", "torch.utils.data.dataset", "torch.utils.data.sampler")

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from .copier import Copier
 from .namespaces import MISSING, Named, is_data, is_foreign
 from .reach import ATOMS, LRU, is_shared, must_be_copied, per_class, slots_of
+from .unwrapping import NotCountable
 
 _SEQUENCES = (list, set, deque)
 
@@ -193,11 +194,13 @@ class TakenDown:
                 self.note(value)
 
     def _take_context(self) -> None:
-        """Replace what context variables hold; it is the run's own context, and gone with it."""
-        for variable, value in contextvars.copy_context().items():
-            duplicate = self._copy(value, variable.name)
-            if duplicate is not value:
-                variable.set(duplicate)
+        """Replace what context variables in reach hold; it is the run's own context, and gone with it."""
+        for variable in list(self.copier.reach.barren.values()):
+            if type(variable) is contextvars.ContextVar:
+                value = variable.get(MISSING)
+                duplicate = self._copy(value, variable.name)
+                if duplicate is not value:
+                    variable.set(duplicate)
         self._take_shared()
 
     def _copy(self, value: Any, name: str) -> Any:
@@ -208,7 +211,12 @@ class TakenDown:
         done = self.copier.memo.get(id(value))
         if done is None and self.copier.reach.leads(value):
             self.copier.attribute = name
-            done = self.copier.copy(value)
+            try:
+                done = self.copier.copy(value)
+            except NotCountable:
+                raise
+            except Exception:  # it is somebody's whole program, and stays as it is
+                self.copier.waiting.clear()
         return value if done is None else done
 
     def _replace(self, space: Dict[str, Any], name: str, value: Any) -> None:

@@ -114,8 +114,8 @@ def reservations(profile: Profile, traffic: Optional[Traffic], error: str) -> Li
     ledgers: List[Tuple[str, Union[Profile, Traffic, None]]] = [("Accesses", profile), ("Bytes", traffic)]
     for what, ledger in ledgers:
         if ledger is not None and ledger.mode == "real":
-            how = "in a real forward pass, and may depend on the weights' values"
-            notes.append(f"{what} were counted {how}: {ledger.why}.")
+            depends = "they may depend on the weights' values"
+            notes.append(f"{what} were counted in a real forward pass: {ledger.why}; {depends}.")
         if ledger is not None and ledger.leftovers:
             notes.append(f"{what}: {', '.join(ledger.leftovers)}, where the model's code had put it.")
     return notes
