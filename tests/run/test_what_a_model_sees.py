@@ -134,7 +134,7 @@ def helped(value: Any) -> bool:
 
 EXACT_CLASSES: Any = {
     "is": lambda m, x: type(x) is Tensor,
-    "is, of a weight": lambda m, x: type(m.c.weight) is nn.Parameter,
+    "is, of a weight": lambda m, x: type(next(m.parameters())) is nn.Parameter,
     "equal": lambda m, x: torch.Tensor == type(x),  # noqa: E721
     "in": lambda m, x: type(x) in (torch.Tensor, list),
     "looked up": lambda m, x: TENSORS_BY_CLASS[type(x)],
@@ -145,7 +145,7 @@ EXACT_CLASSES: Any = {
 }
 OTHER_CLASSES: Any = {
     "of the module": lambda m, x: type(m) is Two,
-    "of a layer": lambda m, x: type(m.c) in (nn.Conv2d, nn.Linear),
+    "of a layer": lambda m, x: type(next(m.children())) in (nn.Conv2d, nn.Linear),
     "isinstance": lambda m, x: isinstance(x, Tensor) and bool(f"{type(x)}"),
     "a module's name": lambda m, x: m.__class__.__name__ == "Two",
 }

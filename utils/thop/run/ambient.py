@@ -9,11 +9,9 @@ first call short finds the second.
 import gc
 import random
 import sys
-import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Callable, Iterator, List, Tuple
 
 import torch
@@ -157,34 +155,32 @@ def collector_paused() -> Iterator[None]:
 class Generators:
     """The generators of random numbers that the process draws from: Python's, numpy's, PyTorch's of each device.
 
-    They are put back after every run, but where another thread has been at work meanwhile: what has moved may be its
-    doing then, and only those are put back that the model's own code speaks of.
+    They are put back after every run. A run draws nothing from PyTorch's, so that these move only where code seeds them:
+    where another thread has been at work meanwhile, and the model's code does not speak of seeding, it is left to that.
     """
 
-    def __init__(self, by_thread: bool) -> None:
-        self.by_thread = by_thread  # as where PyTorch's own threads are at work for the run
-        self.others = _time_of_others(by_thread)
+    def __init__(self) -> None:
+        self.others = _time_of_others()
         self.numpy: Any = getattr(sys.modules.get("numpy"), "random", None)
         self.python_state = random.getstate()
         self.numpy_state = self.numpy.get_state() if self.numpy else None
         self.torch_states = [(generator, _state_of(generator)) for generator in _default_generators()]
 
-    def restore(self, of_chance: bool, of_seeds: bool) -> None:
-        """Take back what the run has drawn, and what it has seeded; the flags say which of them its code speaks of.
+    def restore(self, of_seeds: bool) -> None:
+        """Take back what the run has drawn, and what it has seeded; ``of_seeds``: its code speaks of that.
 
         Nothing here lets another thread in between a look at a generator and its being put back.
         """
-        if random.getstate() != self.python_state and (of_chance or self._was_alone()):
+        if random.getstate() != self.python_state:
             random.setstate(self.python_state)
-        drawn = self.numpy_state is not None and not _same_numpy_state(self.numpy.get_state(), self.numpy_state)
-        if drawn and (of_chance or self._was_alone()):
+        if self.numpy_state is not None and not _same_numpy_state(self.numpy.get_state(), self.numpy_state):
             self.numpy.set_state(self.numpy_state)
         for generator, state in self.torch_states:
             if _state_of(generator) != state and (of_seeds or self._was_alone()):
                 generator.set_state(torch.frombuffer(bytearray(state), dtype=torch.uint8))
 
     def _was_alone(self) -> bool:
-        return _time_of_others(self.by_thread) - self.others < _A_MOMENT
+        return _time_of_others() - self.others < _A_MOMENT
 
 
 _A_MOMENT = 2_000  # nanoseconds
@@ -195,17 +191,8 @@ def _state_of(generator: Any) -> bytes:
     return state
 
 
-def _time_of_others(by_thread: bool) -> int:
-    """Return the processor's time that this process has taken beside this thread, in nanoseconds.
-
-    With ``by_thread``, what Python's other threads have taken, where the system tells.
-    """
-    if by_thread:
-        others = [thread.native_id for thread in threading.enumerate() if thread.ident != threading.get_ident()]
-        try:
-            return sum(int(Path(f"/proc/self/task/{one}/schedstat").read_text().split()[0]) for one in others)
-        except (OSError, ValueError):
-            pass
+def _time_of_others() -> int:
+    """Return the processor's time that this process has taken beside this thread, in nanoseconds."""
     return time.process_time_ns() - time.thread_time_ns()
 
 

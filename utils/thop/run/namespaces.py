@@ -29,13 +29,11 @@ _FOREIGN = frozenset(
 """Packages whose code is not followed, as Python's own is not: it keeps what is its own business."""
 _OURS = str(__package__).rpartition(".")[0]
 _LIBRARY = os.path.dirname(os.__file__)
-_OF_CHANCE = ("choice", "choices", "shuffle", "sample", "uniform", "gauss", "normal", "beta", "rvs", "seed",
-              "set_state", "setstate", "set_rng_state", "manual_seed", "fork_rng")  # fmt: skip
 _OF_SEEDS = frozenset(("seed", "manual_seed", "manual_seed_all", "set_rng_state", "set_rng_state_all", "set_state",
                        "default_generator", "fork_rng"))  # fmt: skip
 _OF_THE_INTERPRETER = frozenset(("sys", "builtins", "gc", "importlib", "threading", "warnings"))
 _IMPORTERS = ("modules", "import_module", "__import__")
-_REFLECTS = frozenset(("globals", "vars", "locals", "eval", "exec", "__dict__"))
+_REFLECTS = frozenset(("globals", "vars", "eval", "exec", "__dict__"))
 """What a function reads that can name anything: all names of its module are looked at then."""
 _PLAIN = frozenset(dir(object)) - {"__setattr__", "__getattribute__", "__delattr__", "__init__", "__new__"}
 _MADE_BY_A_STATEMENT = 0x200  # and not in C; only such a class can be written to
@@ -164,8 +162,8 @@ class Named:
     namespaces: the dictionaries of modules, not of foreign ones; names: (such a dictionary, name) of data; classes,
     functions: weak references to what was met, foreign_classes: to those that a foreign package lists; sets: the code
     sets attributes of something that is no local variable, maybe of such a class; reflects: it may write to a namespace
-    under any name; of_chance, of_seeds: it speaks of
-    random numbers, of seeding; compares_types: the name of a function that asks for the exact class of a tensor, which
+    under any name; of_seeds: it speaks of
+    seeding; compares_types: the name of a function that asks for the exact class of a tensor, which
     one without values does not have; watched: it may call functions of PyTorch that the dispatcher does not show.
     """
 
@@ -176,7 +174,7 @@ class Named:
         self.foreign_classes: List[Any] = []
         self.sets = self.reflects = False
         self.functions: List[Any] = []
-        self.of_chance = self.of_seeds = False
+        self.of_seeds = False
         self.compares_types = ""
         roots = list(roots)
         self.watched = any(map(_must_be_watched, roots))
@@ -191,7 +189,7 @@ class Named:
             self._waiting.sort(key=lambda item: item[0])
             self._follow(*self._waiting.pop())
         if self._waiting:
-            self.of_chance = self.of_seeds = self.watched = True
+            self.of_seeds = self.watched = True
         for kind in self._kinds.values():
             home = sys.modules.get(kind.__module__)
             is_listed = is_foreign(kind.__module__) and getattr(home, kind.__qualname__, None) is kind
@@ -239,22 +237,22 @@ class Named:
         further = calls if calls == _SURE else calls - 1
         reflects = not _REFLECTS.isdisjoint((*code.reads, *code.attributes))
         self.reflects = self.reflects or reflects
-        reads = [name for name in namespace if not name.startswith("__")] if reflects else code.reads
+        others = [name for name in namespace if not name.startswith("__")] if reflects else []
+        reads = dict.fromkeys((*code.reads, *others))
         modules: List[types.ModuleType] = list(_imported(code.imports, namespace))
         if not {*code.reads, *code.attributes}.isdisjoint(_IMPORTERS):
             modules.extend(_imported([str(namespace.get("__name__"))], namespace))
-        for name in list(reads):
+        for name in reads:
             value = namespace.get(name, MISSING)
             if isinstance(value, types.ModuleType):
                 modules.append(value)
             elif value is not MISSING or not hasattr(builtins, name):
-                self._note(namespace, name, value, further)
+                self._note(namespace, name, value, further if name in code.reads else 0)
         for held in (*_contents(function), *(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
             self._meet(held, further)
         self._look_into(modules, code, further)
         words = {*code.reads, *code.attributes}
         self.sets = self.sets or bool(code.stores) or not words.isdisjoint(("setattr", "delattr"))
-        self.of_chance = self.of_chance or any("rand" in word or word in _OF_CHANCE for word in words)
         self.of_seeds = self.of_seeds or not _OF_SEEDS.isdisjoint(words)
         unbound = "Tensor" in words and not words.isdisjoint(MEMORY)
         self.watched = self.watched or unbound or not _WHOLE.isdisjoint(words)

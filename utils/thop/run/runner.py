@@ -204,7 +204,7 @@ class _Attempt:
         ambient.set_aside()
         THREAD.run = None
         torch._C._set_grad_enabled(self.drive is not None)
-        self.generators = Generators(by_thread=not self.mode.on_shapes)
+        self.generators = Generators()
         replica = self.copier.replica(self.model)
         self.copier.copy_tensor = self._copies(INPUTS)
         arguments, keywords = self.copier.copy(self.inputs), self.copier.copy(self.kwargs)
@@ -262,8 +262,7 @@ class _Attempt:
         THREAD.run = self.outer
         ambient.set_aside()
         if self.generators is not None:
-            named = self.named
-            self.generators.restore(any(one.of_chance for one in named), any(one.of_seeds for one in named))
+            self.generators.restore(any(found.of_seeds for found in self.named))
         ambient.restore()
         CALLS_OF_MODULES.take_off(self)
         self.taken_down.put_back()
