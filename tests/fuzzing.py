@@ -203,7 +203,8 @@ def _said(iterator: Any) -> str:
 
 def state_of(space: dict[str, Any], model: nn.Module) -> dict[str, Any]:
     """Everything of the user's that a case can reach, by name."""
-    found = {name: described(value) for name, value in space.items() if name not in ("__builtins__", "__warningregistry__")}
+    of_python = "__builtins__", "__warningregistry__"
+    found = {name: described(value) for name, value in space.items() if name not in of_python}
     found["context"] = described(space["CV"].get())
     found["model"] = described(model)
     found["random"] = random.getstate(), str(numpy.random.get_state()), torch.get_rng_state().numpy().tobytes()

@@ -155,8 +155,8 @@ def collector_paused() -> Iterator[None]:
 class Generators:
     """The generators of random numbers that the process draws from: Python's, numpy's, PyTorch's of each device.
 
-    They are put back after every run. A run draws nothing from PyTorch's, so that these move only where code seeds them:
-    where another thread has been at work meanwhile, and the model's code does not speak of seeding, it is left to that.
+    They are put back after every run. A run draws nothing from PyTorch's, so that these move only where code seeds
+    them; where another thread has been at work meanwhile, and the model's code does not speak of seeding, it was that.
     """
 
     def __init__(self) -> None:

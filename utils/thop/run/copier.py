@@ -262,6 +262,8 @@ class Copier:
     def builtin(self, original: Any) -> Any:
         """Bind a method of a builtin type, such as a list's append, to the copy of its object."""
         owner = bound_owner(original)
+        if owner is None:
+            self.functions.append(original)
         duplicate = owner if owner is None else self.value(owner)
         return original if duplicate is owner else getattr(duplicate, original.__name__)
 

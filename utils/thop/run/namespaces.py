@@ -201,7 +201,9 @@ class Named:
         for attribute in ("__func__", "func", "fget", "__wrapped__"):  # a method, a partial, a property, a cache
             if isinstance(value, (types.MethodType, staticmethod, classmethod, functools.partial, property, LRU)):
                 value = getattr(value, attribute, value)
-        if isinstance(value, types.FunctionType):
+        if isinstance(value, types.BuiltinFunctionType):
+            self.watched = self.watched or value.__name__.replace("linalg_", "") in _WHOLE
+        elif isinstance(value, types.FunctionType):
             if self._seen.get(id(value), 0) < calls and not is_foreign(value.__module__):
                 self._seen[id(value)] = calls
                 self._waiting.append((calls, value, kind))
