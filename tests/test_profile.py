@@ -180,9 +180,9 @@ def test_keyword_arguments_reach_the_rules() -> None:
     assert counted.total_kernel_macs == 4 * 64
 
 
-@pytest.mark.parametrize("bad", [torch.rand(1, 4, 8, 8), "image", None])
-def test_inputs_must_be_a_tuple(bad: Any) -> None:
-    with pytest.raises(TypeError, match="inputs must be a tuple"):
+@pytest.mark.parametrize("bad", [{"x": torch.rand(1, 4, 8, 8)}, "image", None])
+def test_inputs_must_be_a_tensor_or_a_tuple(bad: Any) -> None:
+    with pytest.raises(TypeError, match="inputs must be a tensor or a tuple"):
         profile(nn.ReLU(), bad, verbose=False)
 
 
