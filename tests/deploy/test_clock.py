@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import queue
 from pathlib import Path
 from typing import Any, Callable
 
@@ -104,7 +105,7 @@ def test_slices_are_copied_where_a_runtime_does() -> None:
 
 def test_autocast_casts_what_pytorch_casts() -> None:
     """Float16 in place of float32 by the lists of CUDA, and copies of what is cast; the model sees these types."""
-    seen: dict[str, torch.dtype] = {}
+    heard: Any = queue.SimpleQueue()  # where a run puts nothing back
 
     class Mixed(nn.Module):
         def __init__(self) -> None:
@@ -113,6 +114,7 @@ def test_autocast_casts_what_pytorch_casts() -> None:
             self.layer_norm, self.linear = nn.LayerNorm(6), nn.Linear(6, 6)
 
         def forward(self, x: Any) -> Any:
+            seen: dict[str, torch.dtype] = {}
             seen["conv"] = (x := self.conv(x)).dtype
             seen["norm"] = (x := self.norm(x)).dtype
             seen["scaled"] = (x * self.scale).dtype
@@ -125,9 +127,12 @@ def test_autocast_casts_what_pytorch_casts() -> None:
             seen["attention"] = nn.functional.scaled_dot_product_attention(q.float(), q.float(), q.float()).dtype
             with torch.autocast("cpu", enabled=False):
                 seen["disabled"] = self.linear(x.float()).dtype
+            heard.put(seen)
             return y
 
-    network = deployed(Mixed().eval(), (X,), "pytorch").under(RUNTIMES["pytorch"], "amp")
+    model = Mixed().eval()
+    network = deployed(model, (X,), "pytorch").under(RUNTIMES["pytorch"], "amp")
+    seen = [heard.get() for _ in range(heard.qsize())][-1]
     half, single = torch.float16, torch.float32
     assert seen == {
         "conv": half, "norm": half, "scaled": single, "layer norm": single, "softmax": single, "linear": half,
