@@ -14,7 +14,7 @@ from typing import Any, Callable, Dict, FrozenSet, NamedTuple, Optional, Tuple
 import torch
 from torch import Tensor
 
-from .run import effects_of, tensors_in
+from .run import effects_of, map_tensors, tensors_in
 
 Formula = Callable[[Any, Any, Any], int]
 
@@ -244,13 +244,7 @@ def _halved(formula: Any) -> Formula:
 
 
 def _shapes(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.shape
-    if isinstance(value, (list, tuple)):
-        return type(value)([_shapes(part) for part in value])
-    if isinstance(value, dict):
-        return {name: _shapes(part) for name, part in value.items()}
-    return value
+    return map_tensors(value, lambda tensor: tensor.shape)
 
 
 # ---- operators without products ----

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from .nested import map_tensors
+
 
 def _names(text: str) -> FrozenSet[str]:
     return frozenset(text.split())
@@ -58,14 +60,11 @@ def _switch(on: bool) -> None:
         torch.set_autocast_enabled(device, on)
 
 
-def _cast(value: Any, dtype: torch.dtype) -> Any:
-    if isinstance(value, Tensor):
-        return value.to(dtype) if value.is_floating_point() and value.dtype is not torch.float64 else value
-    if isinstance(value, (list, tuple)) and any(isinstance(part, Tensor) for part in value):
-        return type(value)([_cast(part, dtype) for part in value])
-    if isinstance(value, dict):
-        return {name: _cast(part, dtype) for name, part in value.items()}
-    return value
+def _cast(values: Any, dtype: torch.dtype) -> Any:
+    def cast(tensor: Tensor) -> Tensor:
+        return tensor.to(dtype) if tensor.is_floating_point() and tensor.dtype is not torch.float64 else tensor
+
+    return map_tensors(values, cast)
 
 
 @contextmanager

@@ -162,9 +162,9 @@ class Named:
     namespaces: the dictionaries of modules, not of foreign ones; names: (such a dictionary, name) of data; classes,
     functions: weak references to what was met, foreign_classes: to those that a foreign package lists; sets: the code
     sets attributes of something that is no local variable, maybe of such a class; reflects: it may write to a namespace
-    under any name; of_seeds: it speaks of
-    seeding; compares_types: the name of a function that asks for the exact class of a tensor, which
-    one without values does not have; watched: it may call functions of PyTorch that the dispatcher does not show.
+    under any name; of_seeds: it speaks of seeding; compares_types: the name of a function that asks for the exact class
+    of a tensor, which one without values does not have; watched: it may call functions of PyTorch that the dispatcher
+    does not show.
     """
 
     def __init__(self, roots: Iterable[Any]) -> None:

@@ -124,7 +124,7 @@ def _attempt(make: Callable[[bool], "_Attempt"]) -> Tuple[Optional[Run], str]:
             if isinstance(error, NotCountable) or not (why or writes_to_array):
                 raise
             traceback.clear_frames(error.__traceback__)  # they hold tensors of the run
-        attempt.take_back(thoroughly=True)
+        attempt.take_back()
         if not writes_to_array:
             return None, why
     return None, why
@@ -187,7 +187,7 @@ class _Attempt:
                 self._put_back(ambient)
         finally:
             self._put_back(ambient)
-        leftovers = self.take_back(thoroughly=True)
+        leftovers = self.take_back()
         return Run(output, "shape" if self.mode.on_shapes else "real", leftovers=leftovers)
 
     def _wait_for_turn(self) -> None:
@@ -276,12 +276,12 @@ class _Attempt:
             _TURN.pop("holder", None)
         self.over = True
 
-    def take_back(self, thoroughly: bool) -> List[str]:
-        """Take the run's tensors out of wherever the model has put them, and say what is left.
+    def take_back(self) -> List[str]:
+        """Take the run's tensors out of places that nobody has named, and say which these were.
 
-        ``thoroughly`` asks the garbage collector too; it would find what an exception on its way holds.
+        The garbage collector finds them; it would find what an exception on its way holds, too.
         """
-        if not thoroughly or not self._left():
+        if not self._left():
             return []
         gc.collect()
         left = self._left()

@@ -144,7 +144,7 @@ def _can_change(kind: type) -> bool:
     """Say whether objects of a class hold something that code can replace."""
     if kind in ATOMS or is_shared(kind) or issubclass(kind, (type, types.ModuleType)):
         return False
-    return issubclass(kind, (dict, *_SEQUENCES)) or kind in _SLOTS or bool(slots_of(kind)) or kind.__dictoffset__ != 0
+    return any(_plan(kind))
 
 
 class TakenDown:
@@ -186,6 +186,7 @@ class TakenDown:
             for name, value in list(getattr(original, "__dict__", {}).items()):
                 self._replace(original.__dict__, name, value)
         self._take_context()
+        self._take_shared()
 
     def _take_shared(self) -> None:
         """Take down all objects that the copy shares with the model, and that nothing has replaced."""
@@ -201,7 +202,6 @@ class TakenDown:
                 duplicate = self._copy(value, variable.name)
                 if duplicate is not value:
                     variable.set(duplicate)
-        self._take_shared()
 
     def _copy(self, value: Any, name: str) -> Any:
         """Return a copy of what must be copied, and of what is copied already; anything else is itself."""
@@ -292,9 +292,8 @@ def evict(values: List[Any]) -> List[str]:
             place = _evict_from(holder, wanted)
             if place is None:
                 targets.append(holder)
-            elif place:
+            else:
                 places.append(place)
-        holders = []
         if not targets:
             break
     return places
