@@ -499,6 +499,11 @@ def _rule_cases() -> List[Tuple[str, Tuple[Any, ...], Dict[str, Any]]]:
         for name in ("silu_", "sigmoid_", "relu_", "tanh_", "hardswish_", "hardsigmoid_", "leaky_relu_", "hardtanh_",
                      "elu_"):  # fmt: skip
             cases.append((name, (image.clone(),), {}))
+        more: Dict[str, Any] = {"threshold": (0,), "leaky_relu": (0.1, False), "hardtanh": (-1, 1)}
+        for gradient in (image.clone(), image.contiguous(), image.contiguous(memory_format=torch.channels_last)):
+            for name in ("threshold", "silu", "sigmoid", "tanh", "hardswish", "hardsigmoid", "leaky_relu", "hardtanh",
+                         "gelu", "mish"):  # fmt: skip
+                cases.append((f"{name}_backward", (gradient, image, *more.get(name, ())), {}))
         if image.shape[-1] > 1:
             cases.append(("max_pool2d_with_indices", (image, [3, 3], [2, 2], [1, 1]), {}))
             cases.append(("max_pool2d_with_indices", (image, [2]), {}))

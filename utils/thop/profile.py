@@ -166,7 +166,7 @@ class LayerLedger(Observer):
             return
         module, caller, layer, running, calls, kinds = token
         layer.calls += 1
-        layer.output_shape = out.shape if type(out) is Tensor else first_shape(out)
+        layer.output_shape = out.shape if isinstance(out, Tensor) else first_shape(out)
         hook = layer.hook
         if hook is None:
             is_leaf = calls == self.calls

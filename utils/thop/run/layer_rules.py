@@ -22,7 +22,10 @@ class _LayerRules:
     def find(self, module: nn.Module) -> Optional[LayerRule]:
         """Return the rule of exactly this module's class, or None; also where someone has replaced a method."""
         kind = type(module)
-        rule, methods = self.rules.get(kind, (None, {}))
+        known = self.rules.get(kind)
+        if known is None:
+            return None
+        rule, methods = known
         for name, method in methods.items():
             if name in module.__dict__ or getattr(kind, name) is not method:
                 return None

@@ -67,8 +67,8 @@ class ModuleFields:
         if kind is None:
             kind = self.kinds[type(original)] = _Kind(type(original))
         copies.update(originals)
-        if originals.keys() >= _OF_EVERY_MODULE and not any(_forward_hooks(originals)):
-            is_stock = copier.on_shapes and originals.keys() == kind.stock
+        is_stock = kind.stock is not None and copier.on_shapes and originals.keys() == kind.stock
+        if (is_stock or originals.keys() >= _OF_EVERY_MODULE) and not any(_forward_hooks(originals)):
             self._fill_tables(originals, copies, is_stock)
             if not is_stock:
                 self._fill_others(originals, copies, _OF_EVERY_MODULE)

@@ -238,6 +238,24 @@ def _elementwise(x: Tensor, *rest: Any, **options: Any) -> Any:
     return _elementwise_result(x.shape, (x,), x) if lacks_values(x) and x.is_floating_point() else NotImplemented
 
 
+@_shape_rule(
+    "silu_backward", "sigmoid_backward", "tanh_backward", "hardswish_backward", "hardsigmoid_backward",
+    "hardtanh_backward", "gelu_backward", "mish_backward",
+)  # fmt: skip
+def _elementwise_backward(gradient: Tensor, x: Tensor, *rest: Any, **options: Any) -> Any:
+    """One derivative for each element of the input, or of the output, that a gradient comes in for."""
+    alike = gradient.shape == x.shape and gradient.dtype is x.dtype and x.is_floating_point()
+    if not alike or not (lacks_values(gradient) and lacks_values(x)):
+        return NotImplemented
+    return _elementwise_result(x.shape, (gradient, x), gradient)
+
+
+@_shape_rule("threshold_backward", "leaky_relu_backward")
+def _rectified_backward(gradient: Tensor, x: Tensor, *rest: Any) -> Any:
+    """The same, but PyTorch lays the result out as the input first."""
+    return _elementwise_backward(x, gradient)
+
+
 @_shape_rule("clone")
 def _clone(x: Tensor, memory_format: Optional[torch.memory_format] = None) -> Any:
     if not lacks_values(x) or not (x.is_contiguous() or memory_format is torch.contiguous_format):

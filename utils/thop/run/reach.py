@@ -8,6 +8,7 @@ held is noted before a run and put back after it: so nothing else needs a copy, 
 import array
 import functools
 import io
+import pathlib
 import random
 import sys
 import threading
@@ -22,7 +23,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 _LEAVES = frozenset((int, float, str, bool, bytes, complex, type(None), type, types.ModuleType))
-ATOMS = frozenset((*_LEAVES, torch.dtype, torch.device, torch.Size))
+_DESCRIPTORS = types.GetSetDescriptorType, types.MemberDescriptorType
+_PATHS = type(pathlib.Path()), type(pathlib.PurePath())
+ATOMS = frozenset((*_LEAVES, *_DESCRIPTORS, *_PATHS, torch.dtype, torch.device, torch.Size))
 """Classes of what has no parts, and is never copied."""
 LRU: Any = type(functools.lru_cache(maxsize=None)(lambda: None))
 _SHARED_PACKAGES = frozenset(
