@@ -207,8 +207,8 @@ def state_of(space: dict[str, Any], model: nn.Module) -> dict[str, Any]:
     found = {name: described(value) for name, value in space.items() if name not in of_python}
     found["context"] = described(space["CV"].get())
     found["model"] = described(model)
-    _, numbers, *rest = numpy.random.get_state()
-    found["random"] = random.getstate(), numbers.tobytes(), rest, torch.get_rng_state().numpy().tobytes()
+    of_numpy: Any = numpy.random.get_state()
+    found["random"] = random.getstate(), of_numpy[1].tobytes(), of_numpy[2:], torch.get_rng_state().numpy().tobytes()
     found["elsewhere"] = sorted(vars(nn.Conv2d)), *("zz" in vars(space[name]) for name in ("math", "types"))
     return found
 

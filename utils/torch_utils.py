@@ -52,11 +52,11 @@ else:
         Args:
             model: a YOLOv5 model, or any torch.nn.Module that takes images.
             verbose: print the checkout's table of parameters and a table of modules too; ``detailed`` says the same,
-                and says it alone where the checkout's own function has both.
+                and goes first where the checkout's own function has both.
             img_size: image size as an int or (height, width), 640 by default, rounded up to a multiple of the model's
                 stride; ``imgsz`` is its other name.
-            depth: levels of modules that the table shows, all by default; deeper ones are added to those they belong
-                to.
+            depth: levels of modules that the table shows, by default as many as fit on a screen; deeper ones are added
+                to those they belong to.
             sort: None for the modules as they nest, or what to sort them by, the largest first: traffic, read,
                 written, accesses, kernel, output, ops, parameters, intensity.
 
@@ -73,13 +73,14 @@ else:
 
     model_info.of_checkout = _checkout_model_info
 
-    def memory_info(model, imgsz=640, inputs=None):
+    def memory_info(model, imgsz=None, inputs=None):
         """Count a model, print nothing and return a ModelInfo, whatever ``model_info`` returns in this checkout.
 
         Args:
             model: a YOLOv5 model, or any torch.nn.Module that takes images.
-            imgsz: image size as an int or (height, width), rounded up to a multiple of the model's stride.
-            inputs: the arguments of its forward in place of images of this size, as a tuple.
+            imgsz: image size as an int or (height, width), rounded up to a multiple of the model's stride; by default
+                640, or what a classifier of torchvision or a model of timm usually takes.
+            inputs: the arguments of its forward in place of images of this size, a tensor or a tuple.
         """
         return _summary.memory_info(model, imgsz, inputs)
 

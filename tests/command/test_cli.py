@@ -40,6 +40,13 @@ from utils.thop.show.tree import SORTS
 PROGRAM = "python -m utils.thop"
 MODELS = release(LATEST) / "yolov5" / "models"
 CFG = str(MODELS / "yolov5n.yaml")
+
+
+def named(texts: Sequence[str]) -> list[tuple[str, Source]]:
+    sources = find(texts)
+    return list(zip(names(sources), sources))
+
+
 NETS = """
 import time
 from pathlib import Path
@@ -314,7 +321,7 @@ SCALES = {"": 1, "K": 1e3, "M": 1e6, "B": 1, "KB": 1e3, "MB": 1e6, "ms": 1e-3, "
 def compared_rows(yolo: Callable[..., Any]) -> list[Row]:
     """Three models with their time on a device, of which two have one name, and one that fails."""
     texts = [str(MODELS / "yolov5n.yaml"), "torchvision:mobilenet_v3_small", str(MODELS / "hub" / "anchors.yaml")]
-    rows = count_all(find([*texts, str(MODELS / "yolov5n.yaml")]), Setup((64, 96)))
+    rows = count_all(named([*texts, str(MODELS / "yolov5n.yaml")]), Setup((64, 96)))
     bound_all(rows, find_device("raspberry-pi-5"))
     return rows
 
@@ -422,7 +429,7 @@ def test_remarks_stand_below_the_table(rows: list[Row]) -> None:
     assert any(note.startswith("Least is the least time possible on Raspberry Pi 5, ") for note in notes(rows))
     assert notes([rows[2], rows[0]])[0] == "No differences, for anchors was not counted."
     assert "%" not in text_comparison([rows[2], rows[0]]) + markdown_comparison([rows[0]])
-    (rounded,) = count_all(find([CFG]), Setup((65, 32)))
+    (rounded,) = count_all(named([CFG]), Setup((65, 32)))
     assert "yolov5n: 65x32 is no multiple of the stride." in notes([rounded])
     samples = Row("samples", rows[0].source, traffic(Samples(), (torch.zeros(1, 3, 4, 4),)))
     assert notes([rounded, samples])[-2:] == [
@@ -507,7 +514,7 @@ def test_building_without_values_is_quick() -> None:
 
 
 def test_a_model_that_needs_values_is_built_with_them() -> None:
-    (row,) = count_all(find(["torchvision:ssdlite320_mobilenet_v3_large"]), Setup((64, 64)))
+    (row,) = count_all(named(["torchvision:ssdlite320_mobilenet_v3_large"]), Setup((64, 64)))
     assert row.traffic is not None and row.traffic.mode == "real" and not row.error
     assert row.remarks()[0].startswith("counted in a real forward pass (")
 
@@ -654,7 +661,7 @@ def test_output_goes_where_it_is_told(
     target.write_text("what was there before")
     words = ["compare", CFG, "--imgsz", "64", "torchvision:resnet18", "--output", str(target), *switch.split()]
     assert run(capsys, *words) == (0, "", "")
-    rows = count_all(find([CFG, "torchvision:resnet18"]), Setup((64, 64)))
+    rows = count_all(named([CFG, "torchvision:resnet18"]), Setup((64, 64)))
     write: dict[str, Callable[[list[Row]], str]] = {
         "csv": to_csv, "json": to_json, "md": markdown_comparison, "tex": latex_comparison, "txt": latex_comparison,
     }  # fmt: skip

@@ -3,37 +3,47 @@
 Part of YOLOv5 memory access, under the MIT licence. It needs torch and the standard library, nothing else.
 """
 
-from typing import TYPE_CHECKING, Any, List
+import importlib as _importlib
+import typing as _typing
 
-from .namesake import give_way, require_torch
+from . import answer as _answer
+from . import namesake as _namesake
 
 __version__ = "2.0.0"
 __all__ = [
-    "add_hooks", "calibrate", "clever_format", "deployed", "dfs_count", "predict", "profile", "register_hooks",
-    "remove_hooks", "traffic", "training",
+    "add_hooks", "calibrate", "clever_format", "compare", "deployed", "dfs_count", "predict", "profile",
+    "register_hooks", "remove_hooks", "traffic", "training",
 ]  # fmt: skip
-_OF_DEVICES = ("calibrate", "deployed", "predict", "training")
+_LATER = {
+    "calibrate": "deploy", "compare": "command", "deployed": "deploy", "predict": "deploy", "training": "deploy",
+}  # fmt: skip
+"""What is loaded only where it is asked for, and from where: a training run prints its line without."""
 
-require_torch()
-if not give_way(__name__):
+_namesake.require_torch()
+if not _namesake.give_way(__name__):
     from .by_hand import add_hooks, remove_hooks
     from .hooks import register_hooks
     from .profile import dfs_count, profile
     from .traffic import traffic
     from .units import clever_format
 
-if TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
+    from .command import compare
     from .deploy import calibrate, deployed, predict, training
 
 
-def __getattr__(name: str) -> Any:
-    """Load what devices need only where it is asked for: a training run prints its line without."""
-    if name not in _OF_DEVICES:
+def _sheet_of(found: _typing.Any) -> _typing.Any:
+    return _importlib.import_module(".show.results", __name__).sheet_of(found)
+
+
+_answer.show_by(_sheet_of)
+
+
+def __getattr__(name: str) -> _typing.Any:
+    if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import deploy
-
-    return getattr(deploy, name)
+    return getattr(_importlib.import_module(f".{_LATER[name]}", __name__), name)
 
 
-def __dir__() -> List[str]:
-    return sorted({*globals(), *_OF_DEVICES})
+def __dir__() -> _typing.List[str]:
+    return [*__all__, "__version__"]

@@ -97,9 +97,9 @@ class Step:
     name: str
     kind: str
     path: str
-    reads: List[Operand] = field(default_factory=list)
-    writes: List[Operand] = field(default_factory=list)
-    geometry: Optional[Geometry] = None
+    reads: List[Operand] = field(default_factory=list, repr=False)
+    writes: List[Operand] = field(default_factory=list, repr=False)
+    geometry: Optional[Geometry] = field(default=None, repr=False)
     after: Optional[int] = None
 
 
@@ -115,11 +115,11 @@ class Flow:
     counts the same model so or so; None where that depends on values.
     """
 
-    steps: List[Step]
+    steps: List[Step] = field(repr=False)
     inputs: Set[int]
     outputs: Set[int]
     predictions: Set[int]
-    traffic: Traffic
+    traffic: Traffic = field(repr=False)
     heads: List[str]
     averages: List[str]
     amp: bool

@@ -28,14 +28,14 @@ class Layer:
     name: str
     path: str
     kind: Type[nn.Module]
-    parameters: Dict[int, int] = field(default_factory=dict)
-    children: Dict[int, "Layer"] = field(default_factory=dict)
+    parameters: Dict[int, int] = field(default_factory=dict, repr=False)
+    children: Dict[int, "Layer"] = field(default_factory=dict, repr=False)
     ops: float = 0
     kernel: float = 0
     output: float = 0
     calls: int = 0
     output_shape: Tuple[int, ...] = ()
-    hook: Optional[ForwardHook] = None
+    hook: Optional[ForwardHook] = field(default=None, repr=False)
     parent: Optional["Layer"] = field(default=None, repr=False, compare=False)
     first: Optional["Layer"] = field(default=None, repr=False, compare=False)
 

@@ -6,6 +6,7 @@ from typing import Any, Dict, List, Optional, Sequence, Set, Tuple, Type, Union
 import torch
 from torch import Tensor, nn
 
+from .answer import Answer, Rows
 from .buffers import Cost, add_buffers, add_to_buffers, read_buffers
 from .by_hand import sum_buffers
 from .hooks import CustomOps, ForwardHook, Hook, count_nothing, elements, find_hook, inherited_hook
@@ -77,7 +78,7 @@ def _sum(layer: Layer, held: List[int], any_shared: bool) -> Tuple[float, float,
     return ops, parameters, kernel, output, tree
 
 
-class Profile(tuple):  # type: ignore[type-arg]
+class Profile(Answer, tuple):  # type: ignore[type-arg]
     """What ``profile`` returns: a tuple of four totals (five with the tree), with the details as attributes.
 
     root: the tree of :class:`Layer`; missing: what ran and has no number, by name, with the number of calls;
@@ -101,7 +102,7 @@ class Profile(tuple):  # type: ignore[type-arg]
     @property
     def layers(self) -> List[Layer]:
         """The layers that cost anything, in the order of the module tree."""
-        return [layer for layer in self.root.walk() if layer.ops or layer.kernel or layer.output]
+        return Rows(layer for layer in self.root.walk() if layer.ops or layer.kernel or layer.output)
 
 
 Token = Tuple[nn.Module, Layer, Layer, int, int, Set[str]]

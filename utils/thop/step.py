@@ -31,7 +31,7 @@ class Phase:
     flops: int = 0
     read_bytes: int = 0
     written_bytes: int = 0
-    layers: List[Tuple[str, int, int]] = field(default_factory=list)
+    layers: List[Tuple[str, int, int]] = field(default_factory=list, repr=False)
     calls: List[Tuple[int, int]] = field(default_factory=list, repr=False)
 
     @property

@@ -11,6 +11,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Se
 import torch
 from torch import Tensor, nn
 
+from .answer import Answer, Rows
 from .charges import (
     ASSUMED_ONCE,
     DATA_DEPENDENT,
@@ -72,14 +73,14 @@ class LayerRow(OperatorRow):
     total_ops: float = 0
     kernel: float = 0
     output: float = 0
-    operators: Dict[str, OperatorRow] = field(default_factory=dict)
+    operators: Dict[str, OperatorRow] = field(default_factory=dict, repr=False)
 
 
 @dataclass
 class OperatorCall:
     """One call of an ATen operator, views among them; ``dtype`` is that of its operands where it has FLOPs."""
 
-    layer: LayerRow
+    layer: LayerRow = field(repr=False)
     operator: str
     flops: int = 0
     read_bytes: int = 0
@@ -92,8 +93,8 @@ class OperatorCall:
         return self.read_bytes + self.written_bytes
 
 
-@dataclass
-class Traffic:
+@dataclass(repr=False)
+class Traffic(Answer):
     """What a forward pass moves.
 
     layers: one row for each module that moved or computed anything, in the order of the module tree; operators: one
@@ -106,7 +107,7 @@ class Traffic:
 
     layers: List[LayerRow]
     operators: List[OperatorRow]
-    calls: List[OperatorCall] = field(repr=False)
+    calls: List[OperatorCall]
     uncounted: Dict[str, Tuple[int, str]]
     missing: Dict[str, int]
     peak_activation_bytes: int
@@ -364,9 +365,9 @@ class TrafficLedger(LayerLedger):
                 _describe(row, layer)
                 layers.append(row)
         return Traffic(
-            layers,
-            list(operators.values()),
-            self.calls_made,
+            Rows(layers),
+            Rows(operators.values()),
+            Rows(self.calls_made),
             uncounted=self.uncounted,
             missing=self.missing,
             peak_activation_bytes=self.alive.peak,

@@ -1,4 +1,8 @@
 """``python -m utils.thop``: its arguments, the models and checkouts that it is told to count, what it prints.
 
-It builds models with a checkout's own classes, without values and without a word from them. Others use ``main``.
+It builds models with a checkout's own classes, without values and without a word from them. Others use ``compare``.
 """
+
+from .compare import compare
+
+__all__ = ["compare"]

@@ -109,7 +109,7 @@ def _several(arguments: argparse.Namespace, with_bound: bool) -> int:
     known = [text for pair in zip(names(sources), sources) for text in (pair[0], pair[1].text)]
     if arguments.baseline and arguments.baseline not in known:
         raise BadInput(f"no model is called {arguments.baseline!r}, only {listed(names(sources))}")
-    rows = count_all(sources, _setup(arguments), _progress, place_of(arguments))
+    rows = count_all(list(zip(names(sources), sources)), _setup(arguments), _progress, place_of(arguments))
     good = [row for row in rows if row.traffic]
     if arguments.device and good and with_bound:
         bound_all(good, _device(arguments, [row.traffic for row in good if row.traffic]))

@@ -1,35 +1,61 @@
-"""Counting several models for a comparison."""
+"""Counting several models for a comparison, at the prompt and in Python."""
 
 from functools import partial
-from typing import Any, Callable, Iterable, List, Optional, Sequence
+from typing import Any, Callable, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
 
-from ..run import in_few_words
-from ..show.comparison import Row
-from .models import Built, ModelError, Setup, Source, counted, names
-from .timing import Place
+import torch
+from torch import nn
+
+from ..answer import Rows
+from ..deploy.devices import PathLike
+from ..run import as_inputs, as_model, collector_paused, in_few_words
+from ..run.inputs import as_size, fitting_size, images_for, usual_size
+from ..show.comparison import SORTS, Comparison, Row, bound_all, dtypes_used, sort_rows
+from ..units import listed
+from .models import Built, ModelError, Setup, Source, counted, find, names
+from .timing import Place, place_at
+
+Counted = Union[nn.Module, Source]
 
 
 def count_all(
-    sources: Sequence[Source],
+    sources: Sequence[Tuple[str, Counted]],
     setup: Setup,
     progress: Callable[..., Iterable[Any]] = iter,
     place: Optional[Place] = None,
+    inputs: Any = None,
 ) -> List[Row]:
-    """Count every model, and predict its time where a place is given; one that can't be had or counted says why.
+    """Count every model by its name, and predict its time where a place is given; one that can't be counted says why.
 
-    progress: wraps the work to do, as tqdm does.
+    progress: wraps the work to do, as tqdm does; inputs: what modules are run on, in place of images.
     """
     rows = []
-    for name, source in progress(list(zip(names(sources), sources))):
-        row = Row(name, source.text)
+    for name, source in progress(list(sources)):
+        row = Row(name, source.text if isinstance(source, Source) else "")
+        fill = partial(_fill, row, place)
         try:
-            counted(source, setup, partial(_fill, row, place))
+            if isinstance(source, Source):
+                counted(source, setup, fill)
+            else:
+                fill(_ready(source, setup, inputs))
         except ModelError as error:
             row.error = str(error)
+        except SystemExit as error:
+            row.error = f"its forward ends the program (SystemExit: {error})"
         except Exception as error:
             row.error = in_few_words(error)
         rows.append(row)
     return rows
+
+
+def _ready(model: nn.Module, setup: Setup, inputs: Any) -> Built:
+    """Put a module of the user's beside what it is run on."""
+    if inputs is not None:
+        return Built(model, as_inputs(inputs, "compare"), None)
+    asked = setup.imgsz or usual_size(model)
+    size = fitting_size(model, asked)
+    images = tuple(image.new_zeros((setup.batch, *image.shape[1:])) for image in images_for(model, size))
+    return Built(model, images, None if size == asked else asked)
 
 
 def _fill(row: Row, place: Optional[Place], built: Built) -> None:
@@ -44,4 +70,70 @@ def _fill(row: Row, place: Optional[Place], built: Built) -> None:
         place.predict_row(row, flow.under(place.amp))
 
 
-__all__ = ["count_all"]
+Compared = Union[str, nn.Module]
+
+
+@collector_paused()
+def compare(
+    models: Union[Sequence[Compared], Mapping[str, Compared]],
+    inputs: Any = None,
+    device: Optional[str] = None,
+    runtime: Optional[str] = None,
+    precision: Optional[str] = None,
+    imgsz: Any = None,
+    batch: int = 1,
+    decode: bool = True,
+    sort: Optional[str] = None,
+    baseline: Optional[str] = None,
+    devices: Optional[PathLike] = None,
+) -> Comparison:
+    """Count several models side by side: ``compare([model, "models/yolov5n.yaml", "torchvision:resnet18"])``.
+
+    Args:
+        models: modules, and what the command calls MODEL: cfgs, weights, ``torchvision:NAME``; with names of your own
+            as a dictionary.
+        inputs: what modules are run on, a tensor or a tuple, in place of images.
+        device, runtime, precision, decode, devices: as for ``predict``; the least and the expected time come with it.
+        imgsz, batch: of the images; each model's usual size by default.
+        sort: None for the order given, or one of parameters, gflops, accesses, traffic, peak, least, time.
+        baseline: the name of the model that percentages are differences to; the first by default.
+
+    Raises:
+        ModelError: there is no such MODEL. DeviceError: there is no such device. ValueError: no such sort or baseline.
+    """
+    given = _named(models)
+    called = [name for name, _ in given]
+    if sort is not None and sort not in SORTS:
+        raise ValueError(f"sort must be None or one of {', '.join(SORTS)}, not {sort!r}")
+    if baseline is not None and baseline not in called:
+        raise ValueError(f"no model is called {baseline!r}, only {listed(called)}")
+    place = None if device is None else place_at(device, runtime, precision, decode, devices, [torch.float32])
+    rows = count_all(given, Setup(None if imgsz is None else as_size(imgsz), batch), place=place, inputs=inputs)
+    if place is not None:
+        good = [row for row in rows if row.traffic]
+        bound_all(good, place.device_for(dtypes_used([row.traffic for row in good if row.traffic])))
+    for row in rows:
+        row.is_baseline = row.name == baseline
+    return Comparison(Rows(sort_rows(rows, sort) if sort else rows))
+
+
+def _named(models: Any) -> List[Tuple[str, Counted]]:
+    """Give each model a name that no other has; patterns stand for all files that match."""
+    if isinstance(models, (str, nn.Module)):
+        models = [models]
+    if isinstance(models, Mapping):
+        return [(str(name), find([one])[0] if isinstance(one, str) else as_model(one, "compare"))
+                for name, one in models.items()]  # fmt: skip
+    found: List[Counted] = []
+    for one in models:
+        found += find([one]) if isinstance(one, str) else [as_model(one, "compare")]
+    sources = [source for source in found if isinstance(source, Source)]
+    of_sources = dict(zip(map(id, sources), names(sources)))
+    called = [of_sources.get(id(one)) or type(one).__name__ for one in found]
+    return [
+        (name if called.count(name) == 1 else f"{name} ({called[: i + 1].count(name)})", one)
+        for i, (name, one) in enumerate(zip(called, found))
+    ]
+
+
+__all__ = ["compare", "count_all"]

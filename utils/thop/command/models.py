@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..flow import Flow, flow
 from ..profile import profile
 from ..run import blank, in_few_words
-from ..run.inputs import Size, fitting_size, image_size, images_for
+from ..run.inputs import Size, as_model, fitting_size, image_size, images_for, usual_size
 from ..show.report import ModelInfo, sizes_of
 from ..traffic import Traffic, traffic
 from ..units import dtype_name
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 class Setup(NamedTuple):
-    """How every model is run: image size (None: 640, for torchvision 224), images at once, float16, fused.
+    """How every model is run: image size (None: the model's usual one), images at once, float16, fused.
 
     inputs: the shapes of all that its forward takes, in place of images of that size.
     """
@@ -217,7 +217,7 @@ def build(source: Source, setup: Setup, without_values: bool = False) -> Built:
     """Build a model, with or without values, and an image for it; raises ModelError."""
     try:
         with blank() if without_values else contextlib.nullcontext():
-            model = _BUILDERS[source.kind](source.text)
+            model = as_model(_BUILDERS[source.kind](source.text), "the function")
             model = fuse(model) if setup.fuse else model
             with alone():
                 model = model.half() if setup.half else model
@@ -226,16 +226,16 @@ def build(source: Source, setup: Setup, without_values: bool = False) -> Built:
     except (Exception, SystemExit) as error:
         verb = "opened" if source.kind == "weights" else "built"
         raise ModelError(f"can't be {verb}: {in_few_words(error)}") from error
-    asked = setup.imgsz or ((224, 224) if source.kind == "torchvision" else (640, 640))
+    asked = setup.imgsz or usual_size(model)
     size = fitting_size(model, asked)
     try:
         images = images_for(model, size) if not setup.inputs else _of_shapes(model, setup.inputs)
     except ValueError as error:
         raise ModelError(str(error)) from error
     if setup.inputs:
-        return Built(model.eval(), images, None)
+        return Built(model, images, None)
     images = tuple(image.new_zeros((setup.batch, *image.shape[1:])) for image in images)
-    return Built(model.eval(), images, None if size == asked else asked)
+    return Built(model, images, None if size == asked else asked)
 
 
 def _of_shapes(model: nn.Module, shapes: Sequence[Sequence[int]]) -> Tuple[Tensor, ...]:

@@ -2,11 +2,11 @@
 
 import argparse
 from dataclasses import dataclass
-from typing import Dict, Iterable, Optional
+from typing import Dict, Iterable, Optional, Sequence
 
 import torch
 
-from ..deploy.devices import THIS, Device, find_device, load_devices
+from ..deploy.devices import THIS, Device, PathLike, find_device, load_devices
 from ..deploy.errors import DeviceError
 from ..deploy.launches import as_deployed
 from ..deploy.measurements import find_measurement
@@ -28,6 +28,10 @@ class Place:
     precision: str
     decode: bool
     known: Dict[str, Device]
+
+    def device_for(self, dtypes: Sequence[torch.dtype]) -> Device:
+        """Return the device with its peaks for some types, which are measured where it is this machine."""
+        return find_device(THIS, None, dtypes) if self.device.name == THIS else self.device
 
     @property
     def amp(self) -> bool:
@@ -53,6 +57,20 @@ class Place:
             row.rounded = "; ".join(filter(None, [row.rounded, "published without decoding, as with --no-decode"]))
 
 
+def place_at(
+    name: str,
+    runtime: Optional[str],
+    precision: Optional[str],
+    decode: bool,
+    devices: Optional[PathLike],
+    dtypes: Sequence[torch.dtype],
+) -> Place:
+    """Say where models are to run; "this" is measured, for some types. Raises DeviceError for what there is not."""
+    device = find_device(name, devices, dtypes)
+    chosen, exact = choose(device, runtime, precision)
+    return Place(device, chosen, exact, decode, load_devices(devices))
+
+
 def check_place(arguments: argparse.Namespace, must_predict: bool = False) -> None:
     """Raise DeviceError, before any work, for a device, runtime or precision that there is not.
 
@@ -68,7 +86,7 @@ def check_place(arguments: argparse.Namespace, must_predict: bool = False) -> No
         load_devices(arguments.devices)
 
 
-def place_of(arguments: argparse.Namespace, dtypes: Iterable[torch.dtype] = ()) -> Optional[Place]:
+def place_of(arguments: argparse.Namespace, dtypes: Sequence[torch.dtype] = ()) -> Optional[Place]:
     """Say where models are to run; None where no device was asked for.
 
     "this" is measured, for what the arguments ask for and ``dtypes``.
@@ -76,9 +94,8 @@ def place_of(arguments: argparse.Namespace, dtypes: Iterable[torch.dtype] = ()) 
     if not arguments.device:
         return None
     wanted = [torch.float16 if arguments.half else torch.float32, *dtypes]
-    device = find_device(arguments.device, arguments.devices, wanted)
-    runtime, precision = choose(device, arguments.runtime, arguments.precision)
-    return Place(device, runtime, precision, arguments.decode, load_devices(arguments.devices))
+    place = arguments.device, arguments.runtime, arguments.precision, arguments.decode, arguments.devices
+    return place_at(*place, wanted)
 
 
-__all__ = ["Place", "check_place", "place_of"]
+__all__ = ["Place", "check_place", "place_at", "place_of"]

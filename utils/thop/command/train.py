@@ -10,7 +10,7 @@ from ..deploy.batches import largest_batch, needed, step_seconds
 from ..deploy.devices import Device, find_device, load_devices
 from ..deploy.errors import DeviceError
 from ..deploy.training import Training, training
-from ..run.inputs import Size, fitting_size, images_for
+from ..run.inputs import Size, fitting_size, images_for, usual_size
 from ..show.training_table import kept_table, memory_table, training_headline, work_table
 from .models import Built, Setup, Source, counted
 
@@ -34,11 +34,12 @@ def describe_training(source: Source, setup: Setup, arguments: argparse.Namespac
     memory, place, device = memory_of(arguments)
 
     def describe(built: Built) -> List[str]:
-        size = fitting_size(built.model, setup.imgsz or (640, 640))
+        size = fitting_size(built.model, setup.imgsz or usual_size(built.model))
         at = _counter(built, arguments)
         found = at(size)(setup.batch)
         shape = (setup.batch, *images_for(built.model, size)[0].shape[1:])
-        lines = [training_headline(source.name, shape, arguments.optimizer, found), ""]
+        what = f"{source.name} at {'x'.join(map(str, shape))}"
+        lines = [training_headline(what, found), ""]
         lines += [memory_table(found), "", kept_table(found), "", work_table(found)]
         if memory:
             lines += ["", *_fits(found, memory, place, at, size, setup.batch)]

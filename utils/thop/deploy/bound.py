@@ -10,7 +10,7 @@ where a compiler fuses operators, where a cache holds a tensor from one operator
 is computed with fewer products than its definition has (Winograd's algorithm).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Dict, List
 
 from ..traffic import LayerRow, OperatorCall, Traffic
@@ -50,7 +50,7 @@ class TimeBound:
     """The least time of a network on a device; layers are in the order of ``Traffic.layers``, all that have calls."""
 
     device: Device
-    layers: List[LayerBound]
+    layers: List[LayerBound] = field(repr=False)
 
     def heaviest(self) -> List[LayerBound]:
         """The five layers that take most of the time, the heaviest first."""

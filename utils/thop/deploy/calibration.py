@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Iterable, List, Sequence, Tuple
 
+from ..answer import Answer
 from .clock import Constants, seconds_of, work_of
 from .devices import load_devices
 from .errors import DeviceError
@@ -15,8 +16,8 @@ from .runtimes import Runtime
 from .sheets import sheet_limits
 
 
-@dataclass(frozen=True)
-class Calibration:
+@dataclass(frozen=True, repr=False)
+class Calibration(Answer):
     """A device that was measured: what ``predict`` takes for one.
 
     constants: what was fitted; errors: predicted by measured time of each network, by constants fitted to the others;

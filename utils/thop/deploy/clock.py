@@ -10,6 +10,7 @@ from typing import Dict, List, NamedTuple, Optional, Sequence
 import torch
 from torch import Tensor
 
+from ..answer import Rows
 from ..flow import Geometry
 from .eager import Moved, moved_in_eager
 from .launches import Deployed, Launch
@@ -129,9 +130,9 @@ def time_launches(deployed: Deployed, works: Sequence[Work], constants: Constant
     device = load.launches(constants)
     host = load.starts * constants.host
     if float(host.sum()) > float(device.sum()):
-        return [LaunchTime(launch, float(one), STARTING) for launch, one in zip(deployed.launches, host)]
+        return Rows(LaunchTime(launch, float(one), STARTING) for launch, one in zip(deployed.launches, host))
     found = zip(deployed.launches, works, device.tolist())
-    return [LaunchTime(launch, seconds, _binds(work, constants)) for launch, work, seconds in found]
+    return Rows(LaunchTime(launch, seconds, _binds(work, constants)) for launch, work, seconds in found)
 
 
 def _binds(work: Work, constants: Constants) -> str:

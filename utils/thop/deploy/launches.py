@@ -10,13 +10,14 @@ from typing import Any, Dict, Iterable, List, Optional, Sequence, Set, Tuple
 
 from torch import nn
 
+from ..answer import Answer, Rows
 from ..flow import Flow, Operand, Step, flow
 from ..products import MULTIPLIES
 from ..run import collector_paused
 from .runtimes import BATCH_NORMS, Runtime, find_runtime
 
 
-@dataclass
+@dataclass(repr=False)
 class Launch:
     """What a runtime executes at once.
 
@@ -31,6 +32,10 @@ class Launch:
     weights: List[Operand] = field(default_factory=list)
     folded_biases: int = 0
     slices: List[Operand] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        what, where = " + ".join(self.operators), ", ".join(self.layers)
+        return f"Launch({what} of {where or 'the model itself'}: {self.flops:,} FLOPs, {self.elements:,} elements)"
 
     @property
     def operators(self) -> List[str]:
@@ -77,13 +82,13 @@ def _elements(operands: Iterable[Operand]) -> int:
     return sum(operand.elements for operand in operands)
 
 
-@dataclass
-class Deployed:
+@dataclass(repr=False)
+class Deployed(Answer):
     """A network as a runtime executes it; flow: what ran, call by call."""
 
     runtime: Runtime
     launches: List[Launch]
-    flow: Flow = field(repr=False)
+    flow: Flow
     decode: bool = True
 
     def under(self, runtime: Runtime, precision: str) -> "Deployed":
@@ -215,7 +220,7 @@ class _Compiler:
                     self.could_join.pop(begun, None)
                     self.read_inside.pop(begun, None)
             members.setdefault(self.group[i], []).append(i)
-        return [self._launch(group) for group in members.values() if not self._is_free(group)]
+        return Rows(self._launch(group) for group in members.values() if not self._is_free(group))
 
     def _is_free(self, group: List[int]) -> bool:
         first = self.steps[group[0]]

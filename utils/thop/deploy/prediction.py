@@ -10,9 +10,10 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from torch import nn
 
+from ..answer import Answer, Rows
 from ..flow import Flow, flow
 from ..run import as_inputs, as_model, collector_paused
-from ..run.inputs import images_for
+from ..run.inputs import fitting_size, images_for, usual_size
 from ..units import listed
 from .calibration import Calibration
 from .clock import MEMORY, Constants, LaunchTime, seconds_of, time_launches, work_of
@@ -23,7 +24,6 @@ from .launches import Deployed, as_deployed
 from .runtimes import RUNTIMES, Runtime, find_runtime
 from .sheets import sheet_range
 
-_SIZE = (640, 640)
 Where = Union[str, Device, Calibration]
 
 
@@ -48,8 +48,8 @@ class LayerTime:
         return max(self.parts, key=lambda part: self.parts[part])
 
 
-@dataclass(frozen=True)
-class Timing:
+@dataclass(frozen=True, repr=False)
+class Timing(Answer):
     """The expected time of a forward pass.
 
     low, high: nine of ten networks that the constants had not seen lay between these shares of their prediction, or
@@ -70,7 +70,7 @@ class Timing:
     launch_count: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prediction(Timing):
     """The expected time with that of each launch, which sum to it, and what it was reckoned from."""
 
@@ -93,7 +93,7 @@ class Prediction(Timing):
         for one in self.launches:
             path = one.launch.layers[0]
             found.setdefault(path if depth is None else ".".join(path.split(".")[:depth]), []).append(one)
-        return [self._layer(path, times) for path, times in found.items()]
+        return Rows(self._layer(path, times) for path, times in found.items())
 
     def _layer(self, path: str, times: Sequence[LaunchTime]) -> LayerTime:
         seconds = sum(one.seconds for one in times)
@@ -129,7 +129,8 @@ def predict(
         given: the inputs; or the device, as in ``predict(model, "t4")``, and what follows it is the runtime then.
         device: a name in devices.yaml or in the file ``devices``; a device; or a calibration.
         runtime, precision: those that the device has figures of, the first by default.
-        inputs: what the module's forward takes, a tensor or a tuple; an image of 640 x 640 by default.
+        inputs: what the module's forward takes, a tensor or a tuple; by default an image of the model's usual size,
+            640 x 640 for a detector.
         decode: False ends a detector's heads at their last convolutions.
 
     Raises DeviceError for a device, runtime or precision that there is not, or that nothing is known of, and TypeError
@@ -154,7 +155,8 @@ def predict(
     where = _named(device, devices)
 
     def count(amp: bool) -> Flow:
-        return flow(model, arguments or images_for(model, _SIZE), amp=amp, asked_by="predict")
+        images = arguments or images_for(model, fitting_size(model, usual_size(model)))
+        return flow(model, images, amp=amp, asked_by="predict")
 
     return predict_counted(count, where, runtime, precision, decode, devices)
 

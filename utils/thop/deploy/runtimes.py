@@ -4,7 +4,7 @@ Few numbers, each with a meaning; those of a device (how fast all of it is) are 
 """
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Dict, FrozenSet, Optional, Tuple
 
 from ..units import listed
@@ -45,9 +45,11 @@ class Runtime:
     title: str
     kind: str
     precisions: Tuple[str, ...]
-    fused: FrozenSet[str] = frozenset()
+    fused: FrozenSet[str] = field(default=frozenset(), repr=False)
     eager: bool = False
-    fitted: Tuple[Tuple[str, ...], ...] = (("peak", "bandwidth"), ("peak", "bandwidth", "overhead"))
+    fitted: Tuple[Tuple[str, ...], ...] = field(
+        default=(("peak", "bandwidth"), ("peak", "bandwidth", "overhead")), repr=False
+    )
     inner_half: float = 0.0
     depthwise: float = 1.0
     winograd: float = 1.0

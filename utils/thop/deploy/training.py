@@ -16,6 +16,7 @@ from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tupl
 import torch
 from torch import Tensor, nn
 
+from ..answer import Answer, Rows
 from ..run import NotCountable, Replica, as_inputs, as_model, collector_paused, run, tensors_in
 from ..step import BACKWARD, FORWARD, OPTIMIZER, Phase, StepLedger, bytes_of
 from ..traffic import in_blocks
@@ -34,8 +35,8 @@ OPTIMIZERS: Dict[str, Callable[..., torch.optim.Optimizer]] = {
 }
 
 
-@dataclass
-class Training:
+@dataclass(repr=False)
+class Training(Answer):
     """What a training step takes. All sizes are bytes.
 
     weights, buffers, ema: of the model, and of the average of it that is kept beside; gradients, optimizer_state: as
@@ -59,7 +60,20 @@ class Training:
     optimizer: Phase
     amp: bool = True
     batch: int = 1
+    optimizer_name: str = "SGD"
     uncounted: Dict[str, Tuple[int, str]] = field(default_factory=dict)
+
+    def parts(self) -> Dict[str, int]:
+        """What lies in memory, by what it is: not all of it at once."""
+        return {
+            "weights": self.weights,
+            "buffers": self.buffers,
+            "average of the model (EMA)": self.ema,
+            "gradients": self.gradients,
+            "optimizer state": self.optimizer_state,
+            "images": self.inputs,
+            "kept by the forward for the backward": self.kept,
+        }
 
     @property
     def kept(self) -> int:
@@ -126,7 +140,7 @@ class _Steps:
     """Two steps of one run, and what is seen of them."""
 
     def __init__(self, optimizer: str, foreach: bool, block: int) -> None:
-        self.make_optimizer, self.foreach, self.block = OPTIMIZERS[optimizer], foreach, block
+        self.optimizer, self.foreach, self.block = optimizer, foreach, block
         self.ledger: Any = None
         self.gradients = self.state = 0
 
@@ -138,7 +152,7 @@ class _Steps:
     def drive(self, model: nn.Module, forward: Callable[[], Any]) -> None:
         """Take the steps; what they have made is let go of."""
         ledger: StepLedger = self.ledger
-        optimizer = self.make_optimizer(_parameter_groups(model), foreach=self.foreach)
+        optimizer = OPTIMIZERS[self.optimizer](_parameter_groups(model), foreach=self.foreach)
         for _ in range(2):
             ledger.start()
             out = forward()
@@ -168,7 +182,7 @@ class _Steps:
             gradients=self.gradients,
             optimizer_state=self.state,
             inputs=_sizes(tensors, self.block),
-            kept_by_layer=kept,
+            kept_by_layer=Rows(kept),
             peak=self.ledger.alive.peak + weights + buffers + average,
             peak_at=self.ledger.alive.peak_place,
             forward=phases.get(FORWARD, Phase()),
@@ -176,6 +190,7 @@ class _Steps:
             optimizer=phases.get(OPTIMIZER, Phase()),
             amp=amp,
             batch=tensors[0].shape[0] if tensors and tensors[0].dim() else 1,
+            optimizer_name=self.optimizer,
             uncounted=self.ledger.uncounted,
         )
 

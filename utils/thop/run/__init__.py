@@ -16,7 +16,7 @@ from .parameters import lacks_shapes, look_at, parameter_sizes
 from .runner import Run, in_few_words, run
 from .schema import Effects, effects_of
 from .shape_tensor import HAS_STORAGE, WeakStorage, storage_of
-from .unwrapping import NotCountable, unwrap
+from .unwrapping import NotCountable, network_of, unwrap
 from .weights import is_weight
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "light_copy",
     "look_at",
     "map_tensors",
+    "network_of",
     "no_torch_function", "own_way_aside",
     "parameter_sizes",
     "run",

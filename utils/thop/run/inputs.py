@@ -6,7 +6,7 @@ from typing import Any, Optional, Tuple
 from torch import Tensor, nn
 
 from .nested import map_tensors, tensors_in
-from .unwrapping import unwrap
+from .unwrapping import network_of
 
 Size = Tuple[int, int]
 
@@ -14,7 +14,7 @@ Size = Tuple[int, int]
 def as_model(model: Any, function: str) -> nn.Module:
     """Return the module that a caller of ``function`` means, out of its wrappers; raises TypeError for what is none."""
     if isinstance(model, nn.Module):
-        return unwrap(model)
+        return network_of(model)
     hint = ": the model comes first, then its inputs" if isinstance(model, (Tensor, tuple, list)) else ""
     raise TypeError(f"{function}: the model must be a torch.nn.Module, not {type(model).__name__}{hint}")
 
@@ -73,6 +73,25 @@ def input_channels(model: nn.Module) -> int:
     raise ValueError("the model has no 2-d convolution to take the number of image channels from")
 
 
+def usual_size(model: nn.Module) -> Size:
+    """Return the image size that a model is usually run at: 640 x 640, as YOLOv5's, unless it says or is another.
+
+    timm's networks say it (``pretrained_cfg``); torchvision's classifiers take 224 x 224.
+    """
+    said = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None)
+    sides = said.get("input_size") if isinstance(said, dict) else getattr(said, "input_size", None)
+    if isinstance(sides, (tuple, list)) and len(sides) == 3:
+        return int(sides[1]), int(sides[2])
+    names = [kind.__module__ for kind in type(model).__mro__]
+    of_torchvision = [name for name in names if name.startswith("torchvision.models.")]
+    if of_torchvision and not any(name.split(".")[2] in _NO_CLASSIFIERS for name in of_torchvision):
+        return 224, 224
+    return 640, 640
+
+
+_NO_CLASSIFIERS = ("detection", "segmentation", "video", "optical_flow")
+
+
 def fitting_size(model: nn.Module, imgsz: Any) -> Size:
     """Turn an int or (h, w) into the size that YOLOv5 would run: the next multiple of the model's largest stride."""
     height, width = as_size(imgsz)
@@ -128,4 +147,4 @@ def _place_of(parameter: Tensor) -> Any:
 
 
 __all__ = ["Size", "as_inputs", "as_model", "as_size", "fitting_size", "image_size", "images_for", "input_channels",
-           "like_given", "resized"]  # fmt: skip
+           "like_given", "resized", "usual_size"]  # fmt: skip

@@ -12,6 +12,7 @@ import traceback
 import weakref
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
@@ -30,7 +31,7 @@ from .observer import Observer
 from .shape_mode import ShapeMode
 from .shape_tensor import THREAD, NeedsValues, in_few_words
 from .taken_down import TakenDown, evict
-from .unwrapping import NotCountable
+from .unwrapping import NotCountable, trains_as_a_module
 from .whole import WatchedFunctions
 
 Observe = Callable[[Replica], Observer]
@@ -322,8 +323,14 @@ def _may_have_code(kind: type) -> bool:
 
 def _settle(replica: Replica, training: bool) -> None:
     """Put a copy into its mode, and keep its transformer layers from the fused path that skips their parts."""
-    if any(type(module).train is not nn.Module.train for module in replica.modules):
+    kinds = {type(module) for module in replica.modules}
+    if any(kind.train is not nn.Module.train for kind in kinds):
+        foreign = [module for module in replica.modules if not trains_as_a_module(type(module))]
+        for module in foreign:  # which does something else by this name, such as to start a training
+            module.__dict__["train"] = partial(nn.Module.train, module)
         replica.model.train(training)
+        for module in foreign:
+            module.__dict__.pop("train", None)
     for module in replica.modules:
         if isinstance(module, nn.TransformerEncoderLayer):
             module.activation_relu_or_gelu = 0

@@ -52,15 +52,16 @@ def understand(checkout: Any, model: Any, args: Tuple[Any, ...], kwargs: Dict[st
     signature = _signature(checkout)
     taken, rest = _parted(signature, kwargs)
     bound = signature.bind(model, *args, **taken)
+    said = dict(bound.arguments)
     bound.apply_defaults()
     values = bound.arguments
     name = next((name for name in _SIZES if name in values), "")
     size = values[name] if name else next((rest[other] for other in _SIZES if rest.get(other) is not None), UNSAID)
     if name:
         args, taken = _fitting(signature, model, name, size, args, taken)
-    tabled = next((values[word] for word in ("detailed", "verbose") if word in values), False)
-    table = bool(tabled or rest.get("verbose") or rest.get("detailed"))
-    return Asked(args, taken, size, bool(name), table, rest.get("depth"), rest.get("sort"))
+    tabled = [next((values[word] for word in ("detailed", "verbose") if word in values), False)]
+    tabled += [rest.get("verbose"), rest.get("detailed"), "detailed" not in said and said.get("verbose")]
+    return Asked(args, taken, size, bool(name), any(tabled), rest.get("depth"), rest.get("sort"))
 
 
 def _bind(signature: inspect.Signature, model: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Dict[str, Any]:

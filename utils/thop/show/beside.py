@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import inspect
 import logging
+import os
 import sys
 import threading
 from dataclasses import dataclass
@@ -81,8 +82,13 @@ class Listener:
 
 
 @contextlib.contextmanager
-def beside(function: Callable[..., Any], model: nn.Module, answer: Answer) -> Iterator[Listener]:
-    """Listen to a function that is called inside; nothing is printed before ``Listener.emit``."""
+def beside(
+    function: Callable[..., Any], model: nn.Module, answer: Answer, aloud: bool = False
+) -> Iterator[Listener]:
+    """Listen to a function that is called inside; nothing is printed before ``Listener.emit``.
+
+    aloud: what it tells a logger that nobody has set up is printed.
+    """
     listener, changes = Listener(model, answer), Changes()
     namespaces = _namespaces(function)
     with _ONE_AT_A_TIME:
@@ -90,7 +96,7 @@ def beside(function: Callable[..., Any], model: nn.Module, answer: Answer) -> It
             try:
                 changes.item(vars(_THREAD), "listener", listener)
                 _lead_thop_here(listener, namespaces, changes)
-                _lead_loggers_here(namespaces, function, changes)
+                _lead_loggers_here(namespaces, function, changes, aloud)
                 for name in ("stdout", "stderr"):
                     if getattr(sys, name) is not None:  # as in a program without a console
                         changes.attribute(sys, name, _Stream(getattr(sys, name)))
@@ -203,9 +209,35 @@ class _Stream:
         return getattr(self._real, name)
 
 
-def _lead_loggers_here(namespaces: List[Dict[str, Any]], function: Callable[..., Any], changes: Changes) -> None:
+def is_mute(logger: Any) -> bool:
+    """Say whether a logger drops what it is told for the only reason that nobody has set logging up."""
+    if not isinstance(logger, logging.Logger) or logging.root.manager.disable >= logging.INFO:
+        return False
+    if os.environ.get("RANK", "-1") not in ("-1", "0"):  # of several processes the first one speaks
+        return False
+    named: Optional[logging.Logger] = logger
+    while named is not None and named is not logging.root:
+        if named.level:
+            return named.level <= logging.INFO and not logger.hasHandlers()
+        named = named.parent
+    return not (logger.isEnabledFor(logging.INFO) and logger.hasHandlers())
+
+
+def loggers_of(function: Any) -> List[Any]:
+    """Return the loggers among the globals of a function, and of what its decorators have wrapped."""
+    spaces = _namespaces(function) if callable(function) else []
+    return [space[name] for space in spaces for name in ("LOGGER", "logger") if name in space]
+
+
+def _lead_loggers_here(
+    namespaces: List[Dict[str, Any]], function: Callable[..., Any], changes: Changes, aloud: bool
+) -> None:
     """Hold back the records of all loggers, and what goes to objects that are used as loggers are."""
     changes.attribute(logging.Logger, "handle", _handler(logging.Logger.handle))
+    mute = [logger for logger in loggers_of(function) if is_mute(logger)] if aloud else []
+    for logger in mute:
+        changes.attribute(logger, "isEnabledFor", lambda level: level >= logging.INFO)
+        changes.attribute(logger, "handle", _printer(logger.handle))
     names = getattr(getattr(inspect.unwrap(function), "__code__", None), "co_names", ())
     for space in namespaces:
         for name in names:
@@ -227,6 +259,17 @@ def _handler(handle: Callable[..., Any]) -> Callable[..., Any]:
 
         message = record.getMessage()
         listener.hear(message, emit)
+
+    return hold_back
+
+
+def _printer(handle: Callable[..., Any]) -> Callable[..., Any]:
+    def hold_back(record: logging.LogRecord) -> None:
+        listener = _THREAD.listener
+        if listener is None:
+            handle(record)
+        else:
+            listener.hear(record.getMessage(), print)
 
     return hold_back
 
@@ -275,4 +318,4 @@ def _formatted(args: Any) -> Optional[str]:
         return None
 
 
-__all__ = ["Listener", "Text", "answer_thop", "beside"]
+__all__ = ["Listener", "Text", "answer_thop", "beside", "is_mute", "loggers_of"]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Optional, Sequence,
 
 import torch
 
+from ..answer import Answer, Rows
 from ..deploy.bound import TimeBound, time_bound
 from ..deploy.devices import Device
 from ..deploy.errors import DeviceError
@@ -100,6 +101,13 @@ class Row:
         return found
 
 
+@dataclass(repr=False)
+class Comparison(Answer):
+    """Models side by side; rows: one for each, in the order that is shown."""
+
+    rows: Rows[Row]
+
+
 def dtypes_used(traffics: Iterable[Traffic]) -> List[torch.dtype]:
     """Name the types that the arithmetic of some models is done in, for the device that they are to run on."""
     found = {call.dtype: None for traffic in traffics for call in traffic.calls if call.dtype is not None}
@@ -191,6 +199,6 @@ def to_json(rows: Sequence[Row]) -> str:
 
 
 __all__ = [
-    "SORTS", "Row", "baseline_of", "bound_all", "difference", "dtypes_used", "records", "sort_rows", "to_csv",
-    "to_dataframe", "to_json",
+    "SORTS", "Comparison", "Row", "baseline_of", "bound_all", "difference", "dtypes_used", "records", "sort_rows",
+    "to_csv", "to_dataframe", "to_json",
 ]  # fmt: skip

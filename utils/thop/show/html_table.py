@@ -41,15 +41,20 @@ _STYLE = """
 def html_table(grid: Grid, caption: str) -> str:
     """Lay out a grid with a caption above it and its notes below."""
     body = "".join(_row(grid.heads, line) for line in grid.lines)
-    texts = next(i for i, text in enumerate(grid.total) if i and text)  # columns that have no total
-    total = [f'<td class="text" colspan="{texts}">{escape(grid.total[0])}</td>']
-    total += [f"<td{_class(grid.heads, i)}>{escape(grid.total[i])}</td>" for i in range(texts, len(grid.heads))]
+    foot = f"<tfoot><tr>{_total(grid)}</tr></tfoot>" if grid.total else ""
     below = "".join(f"<p>{escape(note)}</p>" for note in grid.notes)
     return (
         f'<div class="{_CLASS}"><style>{_STYLE}</style><p>{escape(caption)}</p><div class="box"><table class="rows">'
-        f"<thead>{_head(grid.heads)}</thead><tbody>{body}</tbody><tfoot><tr>{''.join(total)}</tr></tfoot></table></div>"
+        f"<thead>{_head(grid.heads)}</thead><tbody>{body}</tbody>{foot}</table></div>"
         f"{below}</div>"
     )
+
+
+def _total(grid: Grid) -> str:
+    texts = next(i for i, text in enumerate(grid.total) if i and text)  # columns that have no total
+    cells = [f'<td class="text" colspan="{texts}">{escape(grid.total[0])}</td>']
+    cells += [f"<td{_class(grid.heads, i)}>{escape(grid.total[i])}</td>" for i in range(texts, len(grid.heads))]
+    return "".join(cells)
 
 
 def html_message(text: str) -> str:
@@ -70,7 +75,7 @@ def _head(heads: Sequence[Head]) -> str:
     groups = [head.group for head in heads]
     for i, head in enumerate(heads):
         kind = ' class="text"' if head.is_text else _class(heads, i)
-        below.append(f"<th{kind}>{escape(head.text)}</th>")
+        below.append(f"<th{kind}>{escape(f'{head.text} ({head.unit})' if head.unit else head.text)}</th>")
         if not head.group:
             over.append('<th class="text"></th>' if head.is_text else "<th></th>")
         elif groups.index(head.group) == i:
@@ -83,10 +88,14 @@ def _row(heads: Sequence[Head], line: Line) -> str:
         f'<td class="text" style="padding-left: {7 + 14 * line.level}px" title="{escape(line.title)}">'
         f"{escape(line.cells[0])}{line.mark}</td>"
     ]
+    if line.error:
+        reason = escape(f"not counted: {line.error}")
+        return f'<tr>{cells[0]}<td class="text" colspan="{len(heads) - 1}">{reason}</td></tr>'
     for i, text in list(enumerate(line.cells))[1:]:
         bar = f' style="background-size: {line.bars[i]:.1%} 76%"' if i in line.bars else ""
         kind = ' class="text"' if heads[i].is_text else _class(heads, i, i in line.bars)
-        cells.append(f"<td{kind}{bar}>{escape(text)}</td>")
+        more = f"<br>{escape(line.below[i])}" if line.below and line.below[i] else ""
+        cells.append(f"<td{kind}{bar}>{escape(text)}{more}</td>")
     return f'<tr class="{" ".join(line.kinds)}">{"".join(cells)}</tr>' if line.kinds else f"<tr>{''.join(cells)}</tr>"
 
 

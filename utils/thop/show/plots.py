@@ -27,6 +27,7 @@ _GUTTER = 0.2  # inches between two columns
 _HEIGHT = 2.2  # of the roofline
 _NAMED = 12  # models that stand with their names; more have numbers
 _FEW = 30  # models; of more, marks are smaller
+_BARS = 40  # at most, of a figure of bars alone
 _LINE = 0.13  # inches of a line in the list of names
 
 
@@ -104,6 +105,36 @@ def comparison_figure(points: Sequence[Point]) -> "Figure":
     return figure
 
 
+def accesses_figure(title: str, traffic: Traffic) -> "Figure":
+    """Draw a network's accesses in the order of execution, as on the right of ``network_figure``."""
+    with own_settings():
+        bars = lay_out(traffic, 2 * COLUMN - 0.5)
+        height = bars.below + _HEIGHT + 0.55
+        figure = new_figure(2 * COLUMN, height)
+        bars.draw(new_axes(figure, 0.43, bars.below, 2 * COLUMN - 0.5, _HEIGHT))
+        figure.text(0.5, 1 - 0.08 / height, cut(title, 130), ha="center", va="top", size=7.5, weight="bold")
+    return figure
+
+
+def bars_figure(title: str, names: Sequence[str], values: Sequence[float], label: str) -> "Figure":
+    """Draw a bar for each name, of many the largest, in their order from top to bottom."""
+    with own_settings():
+        largest = sorted(range(len(values)), key=lambda i: -values[i])[:_BARS]
+        shown = sorted(largest)
+        left = 0.3 + 0.052 * max((len(cut(names[i], 36)) for i in shown), default=1)
+        figure = new_figure(2 * COLUMN, 0.75 + 0.16 * max(len(shown), 3))
+        axes = new_axes(figure, left, 0.4, 2 * COLUMN - left - 0.15, 0.16 * max(len(shown), 3))
+        axes.barh(range(len(shown)), [values[i] for i in shown], **ARITHMETIC)
+        axes.set_yticks(range(len(shown)))
+        axes.set_yticklabels([cut(names[i], 36) for i in shown])
+        axes.set_ylim(max(len(shown), 3) - 0.4, -0.6)
+        fewer = f" (the {len(shown)} largest of {len(values)})" if len(shown) < len(values) else ""
+        axes.set_xlabel(label + fewer)
+        axes.grid(True, axis="x")
+        axes.set_title(cut(title, 100), loc="left")
+    return figure
+
+
 def _listed(points: Sequence[Point]) -> List[List[str]]:
     """Write the models' numbers and names in two columns, in the order of the numbers down each."""
     names = [f"{i}  {cut(point.name, 24)}" for i, point in enumerate(points, 1)]
@@ -123,4 +154,4 @@ def save_figure(figure: "Figure", path: PathLike) -> None:
         figure.savefig(path, format=suffix[1:], dpi=DPI, metadata=_NO_DATE[suffix])
 
 
-__all__ = ["SUFFIXES", "Point", "comparison_figure", "network_figure", "save_figure"]
+__all__ = ["SUFFIXES", "Point", "accesses_figure", "bars_figure", "comparison_figure", "network_figure", "save_figure"]

@@ -2,12 +2,14 @@
 
 import json
 import math
-from dataclasses import dataclass, field
+import textwrap
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from torch import nn
 
+from ..answer import Answer, PathLike, finite, written
 from ..flow import Flow
 from ..profile import Profile
 from ..run import in_few_words
@@ -15,12 +17,11 @@ from ..traffic import Traffic
 from ..units import readable, readable_bytes
 from .html_table import html_message, html_table
 from .remarks import findings, reservations
-from .table import View, grid_of, markdown_table, text_table
-from .tree import Node, Row, addends, check_choice, choose, module_tree
+from .table import WIDTH, View, grid_of, markdown_table, text_table
+from .tree import Node, Row, addends, check_choice, choose, deepest, fitting_depth, module_tree
 
 if TYPE_CHECKING:
-    from os import PathLike
-
+    from matplotlib.figure import Figure
     from pandas import DataFrame
 
     from ..deploy.prediction import Prediction
@@ -46,8 +47,11 @@ def sizes_of(model: nn.Module) -> Sizes:
     return Sizes(len(list(model.modules())), sum(number for number, _ in sizes), trained)
 
 
-@dataclass(eq=False)
-class ModelInfo:
+_FITS, _FEW = 30, 10  # rows of a table that nobody has asked the depth of, and of a representation
+
+
+@dataclass(eq=False, repr=False)
+class ModelInfo(Answer):
     """What ``model_info`` returns: the summary line's numbers, and the profile that they come from.
 
     layers, parameters, gradients: as the checkout's own line has them; imgsz: (height, width) that was counted, if any;
@@ -63,10 +67,10 @@ class ModelInfo:
     imgsz: Optional[Tuple[int, int]]
     profile: Optional[Profile]
     error: str = ""
-    count_traffic: Optional[Callable[[], Traffic]] = field(default=None, repr=False, compare=False)
-    count_flow: Optional[Callable[[bool], Flow]] = field(default=None, repr=False, compare=False)
-    depth: Optional[int] = field(default=None, repr=False, compare=False)
-    sort: Optional[str] = field(default=None, repr=False, compare=False)
+    count_traffic: Optional[Callable[[], Traffic]] = field(default=None, compare=False)
+    count_flow: Optional[Callable[[bool], Flow]] = field(default=None, compare=False)
+    depth: Optional[int] = field(default=None, compare=False)
+    sort: Optional[str] = field(default=None, compare=False)
 
     def _total(self, index: int) -> float:
         return float("nan") if self.profile is None else self.profile[index]
@@ -83,13 +87,18 @@ class ModelInfo:
 
     @property
     def total_kernel_macs(self) -> float:
-        """Weight elements read."""
+        """Weight elements read: memory accesses, which the method's authors call MACs; no multiply-accumulates."""
         return self._total(2)
 
     @property
     def total_output_macs(self) -> float:
-        """Output elements written."""
+        """Output elements written: memory accesses, as the above."""
         return self._total(3)
+
+    @property
+    def accesses(self) -> float:
+        """Memory accesses, in elements: kernel and output together, the number on the summary line."""
+        return self.total_kernel_macs + self.total_output_macs
 
     @property
     def gflops(self) -> float:
@@ -155,9 +164,24 @@ class ModelInfo:
     def _view(self, depth: Optional[int], sort: Optional[str]) -> Tuple[View, List[str]]:
         """The rows that are shown, and the remarks below them."""
         root, traffic, error = self._ledgers
-        sort = self.sort if sort is None else sort
-        view = View(choose(root, self.depth if depth is None else depth, sort), root.total(), sort)
-        return view, [*findings(root, view), *reservations(self._counted(), traffic, error)]
+        sort, depth = self.sort if sort is None else sort, self.depth if depth is None else depth
+        fits = depth is None
+        depth = fitting_depth(root, _FITS, sort) if depth is None else depth
+        whole = View(choose(root, depth, sort), root.total(), sort)
+        view = replace(whole, rows=whole.heaviest(_FITS)) if fits else whole
+        fewer = [] if not fits else self._left_out(root, depth, sort, len(view.rows), len(whole.rows))
+        return view, [*findings(root, whole), *fewer, *reservations(self._counted(), traffic, error)]
+
+    @staticmethod
+    def _left_out(root: Node, depth: int, sort: Optional[str], shown: int, rows: int) -> List[str]:
+        """Say what a table that fits on a screen leaves out."""
+        most = deepest(root)
+        found = [f"The {shown} heaviest of {rows} rows."] if shown < rows else []
+        if depth < most:
+            found.append(f"What lies deeper is added to its module: depth={most} shows all levels.")
+        elif found:
+            found[0] = f"{found[0][:-1]}: depth={most} shows all."
+        return found
 
     # ---- to read ----
 
@@ -165,7 +189,8 @@ class ModelInfo:
         """The table of modules as text for a terminal, with a total row and a few sentences below it.
 
         Args:
-            depth: levels of modules to show; what lies deeper is added to the module it belongs to.
+            depth: levels of modules to show; what lies deeper is added to the module it belongs to. By default as
+                many as fit on a screen.
             sort: None for the modules as they nest, or a column to sort by, the largest first: traffic, read, written,
                 accesses, kernel, output, ops, parameters, intensity.
 
@@ -175,9 +200,11 @@ class ModelInfo:
         """
         return text_table(*self._view(depth, sort))
 
-    def to_markdown(self, depth: Optional[int] = None, sort: Optional[str] = None) -> str:
-        """The same table as GitHub reads it."""
-        return markdown_table(*self._view(depth, sort))
+    def to_markdown(  # type: ignore[override]
+        self, depth: Optional[int] = None, sort: Optional[str] = None, path: Optional[PathLike] = None
+    ) -> str:
+        """The same table as GitHub reads it; written to a file too if one is named."""
+        return written(markdown_table(*self._view(depth, sort)), path)
 
     def caption(self) -> str:
         """The totals in one line, traffic among them; raises RuntimeError where the model could not be counted."""
@@ -191,12 +218,32 @@ class ModelInfo:
             parts.append(f"{both} of traffic ({read} read + {written} written)")
         return ", ".join(parts)
 
+    def _headline(self) -> str:
+        if self.profile is None:
+            return f"Memory accesses not counted ({self.error})"
+        return self.caption() + (" at {}x{}".format(*self.imgsz) if self.imgsz else "")
+
+    def __repr__(self) -> str:
+        if self.profile is None:
+            return self._headline()
+        view, _ = self._view(None, None)
+        shown = replace(view, rows=view.heaviest(_FEW))
+        notes = [f"The {_FEW} heaviest of {len(view.rows)} rows; table() has more."] if len(view.rows) > _FEW else []
+        return f"{textwrap.fill(self._headline(), WIDTH)}\n{text_table(shown, notes)}"
+
     def _repr_html_(self) -> str:
         if self.profile is None:
-            return html_message(f"Memory accesses not counted ({self.error})")
-        view, remarks = self._view(None, None)
-        where = " at {}x{}".format(*self.imgsz) if self.imgsz else ""
-        return html_table(grid_of(view, remarks), self.caption() + where)
+            return html_message(self._headline())
+        return html_table(grid_of(*self._view(None, None)), self._headline())
+
+    def plot(self, path: Optional[PathLike] = None) -> "Figure":
+        """Draw the accesses along the network; saved as png, svg or pdf too if a file is named."""
+        from .plots import accesses_figure, save_figure
+
+        figure = accesses_figure(self._headline(), self.traffic)
+        if path is not None:
+            save_figure(figure, path)
+        return figure
 
     # ---- to reckon with ----
 
@@ -214,7 +261,17 @@ class ModelInfo:
             raise RuntimeError("there is no model to count")
         return predict_counted(self.count_flow, device, runtime, precision, decode)
 
-    def to_dataframe(self, depth: Optional[int] = None, sort: Optional[str] = None) -> "DataFrame":
+    def advice(
+        self, device: Any, runtime: Optional[str] = None, precision: Optional[str] = None, decode: bool = True
+    ) -> List[str]:
+        """Say in sentences what would make the same forward pass faster on a device; raises what ``predict`` raises."""
+        from .advice import advice
+
+        return advice(self.predict(device, runtime, precision, decode))
+
+    def to_frame(  # type: ignore[override]
+        self, depth: Optional[int] = None, sort: Optional[str] = None
+    ) -> "DataFrame":
         """A row for each module with what it did itself, in elements, operations and bytes: columns sum to the totals.
 
         ``depth`` adds what lies deeper to the module it belongs to; ``sort`` as in ``table``.
@@ -224,20 +281,29 @@ class ModelInfo:
         records = [{**record, "output_shape": shape} for record, shape in self._records(depth, sort)]
         return DataFrame(records, columns=list(_RECORD))
 
+    to_dataframe = to_frame  # its older name
+
     def to_csv(
-        self, path: "Union[str, PathLike[str]]", depth: Optional[int] = None, sort: Optional[str] = None
-    ) -> None:
-        """Write the rows of ``to_dataframe`` to a file."""
-        self.to_dataframe(depth, sort).to_csv(path, index=False)
+        self,
+        path: Optional[PathLike] = None,
+        depth: Optional[int] = None,
+        sort: Optional[str] = None,
+    ) -> str:
+        """Return the rows of ``to_frame`` as CSV; written to a file too if one is named."""
+        return written(self.to_frame(depth, sort).to_csv(index=False).replace("\r\n", "\n"), path)
 
     def to_json(
-        self, path: "Union[str, PathLike[str]]", depth: Optional[int] = None, sort: Optional[str] = None
-    ) -> None:
-        """Write the totals, the rows of ``to_dataframe``, the operators and what was left out to a file."""
+        self,
+        path: Optional[PathLike] = None,
+        depth: Optional[int] = None,
+        sort: Optional[str] = None,
+    ) -> str:
+        """Return the totals, the rows of ``to_frame``, the operators and what was left out as JSON.
+
+        They are written to a file too if one is named.
+        """
         rows = [record for record, _ in self._records(depth, sort)]
-        text = json.dumps(_without_nan({**self._totals(), "layers": rows}), indent=1, allow_nan=False)
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text + "\n")
+        return written(json.dumps(finite({**self._totals(), "layers": rows}), indent=1, allow_nan=False), path)
 
     def _records(self, depth: Optional[int], sort: Optional[str]) -> List[Tuple[Dict[str, Any], str]]:
         """Rows for machines, each with its output shape in words."""
@@ -283,15 +349,6 @@ def _record(row: Row) -> Dict[str, Any]:
 
 def _whole(number: float) -> float:
     return int(number) if number == number and number == int(number) else number
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON has no word for what is not a number: null."""
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 __all__ = ["ModelInfo", "Sizes", "accesses", "check_choice", "sizes_of"]

@@ -7,6 +7,7 @@ added, and what it returns is what comes back.
 
 import math
 import re
+import weakref
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +15,24 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from torch import nn
 
-from ..flow import flow
+from ..flow import Flow, flow
 from ..profile import Layer, Profile, profile
-from ..run import in_few_words, unwrap
-from ..run.inputs import Size, as_size, fitting_size, image_size, images_for, resized
-from ..traffic import traffic
+from ..run import in_few_words, map_tensors, network_of, unwrap
+from ..run.inputs import (
+    Size,
+    as_inputs,
+    as_model,
+    as_size,
+    fitting_size,
+    image_size,
+    images_for,
+    resized,
+    usual_size,
+)
+from ..traffic import Traffic, traffic
 from ..units import kinds_not_counted
 from .asked import UNSAID, Asked, understand
-from .beside import Listener, beside
+from .beside import Listener, beside, is_mute, loggers_of
 from .report import ModelInfo, accesses, check_choice, sizes_of
 
 DEFAULT: Size = (640, 640)
@@ -69,9 +80,25 @@ class Count:
             size,
             counted,
             error,
-            count_traffic=lambda: traffic(self.model, self.inputs(size or DEFAULT)),
-            count_flow=lambda amp: flow(self.model, self.inputs(size or DEFAULT), amp=amp),
+            *again(self.model, self.given, size or DEFAULT),
         )
+
+
+Again = Tuple[Callable[[], Traffic], Callable[[bool], Flow]]
+
+
+def again(model: nn.Module, given: Optional[Tuple[Any, ...]], size: Size) -> Again:
+    """Return what counts a model's traffic and its flow for a ModelInfo, as long as somebody keeps the model."""
+    reference = weakref.ref(model)
+    given = None if given is None else map_tensors(given, lambda t: t.to("meta") if t.dim() == 4 else t)
+
+    def kept() -> Tuple[nn.Module, Tuple[Any, ...]]:
+        found = reference()
+        if found is None:
+            raise RuntimeError("the model is gone: keep it in a variable to ask for more than its totals")
+        return found, images_for(found, size) if given is None else resized(given, size, found)
+
+    return lambda: traffic(*kept()), lambda amp: flow(*kept(), amp=amp)
 
 
 def _area(size: Size) -> int:
@@ -322,7 +349,9 @@ def show_summary(checkout: Any, emit: Callable[[str], None], model: nn.Module, a
     """
     asked = understand(checkout, model, args, kwargs)
     check_choice(asked.depth, asked.sort)
-    summary = Summary(unwrap(model), asked)
+    if asked.table and any(map(is_mute, loggers_of(checkout))):
+        emit = print
+    summary = Summary(network_of(model) if isinstance(model, nn.Module) else model, asked)
     value, texts = None, []
     if checkout is not None:
         value, failed, heard = _listen(checkout, model, asked, summary)
@@ -346,7 +375,7 @@ def show_summary(checkout: Any, emit: Callable[[str], None], model: nn.Module, a
 
 def _listen(checkout: Any, model: nn.Module, asked: Asked, summary: Summary) -> Tuple[Any, bool, Listener]:
     """Call the checkout's function; what it raises, training is spared."""
-    with beside(checkout, unwrap(model), summary.answer) as heard:
+    with beside(checkout, unwrap(model), summary.answer, asked.table) as heard:
         try:
             return checkout(model, *asked.args, **asked.kwargs), False, heard
         except Exception:
@@ -370,9 +399,14 @@ def _is_just(info: ModelInfo, value: Any) -> bool:
     return all(isinstance(a, (int, float)) and math.isclose(a, b, rel_tol=1e-6) for a, b in pairs)
 
 
-def memory_info(model: nn.Module, imgsz: Any = DEFAULT, inputs: Optional[Tuple[Any, ...]] = None) -> ModelInfo:
-    """Count a model and print nothing; ``inputs`` is what it is run on, images of ``imgsz`` by default."""
-    model = unwrap(model)
+def memory_info(model: nn.Module, imgsz: Any = None, inputs: Any = None) -> ModelInfo:
+    """Count a model and print nothing.
+
+    inputs: what it is run on, a tensor or a tuple; images of ``imgsz`` by default, or of the model's usual size.
+    """
+    model = as_model(model, "memory_info")
+    inputs = None if inputs is None else as_inputs(inputs, "memory_info")
+    imgsz = usual_size(model) if imgsz is None else imgsz
     try:
         size = (None if inputs is None else image_size(inputs)) or fitting_size(model, imgsz)
     except ValueError as error:

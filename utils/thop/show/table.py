@@ -52,6 +52,13 @@ class View:
         """The output shape, of a module that was called."""
         return row.shape if row.node.layer.calls else "not called"
 
+    def heaviest(self, most: int) -> List[Row]:
+        """So many rows of the largest weight, in their order; in a sorted table the first."""
+        if self.flat or len(self.rows) <= most:
+            return self.rows[:most]
+        kept = sorted(self.rows, key=lambda row: -self.weight(row.numbers))[:most]
+        return [row for row in self.rows if any(row is each for each in kept)]
+
     def marked(self) -> List[Row]:
         """The few rows that move the most; none in a table so short that all of it would be marked."""
         rows = sorted(addends(self.rows), key=lambda row: self.weight(row.numbers), reverse=True)

@@ -2,7 +2,7 @@
 
 from typing import List, Sequence
 
-from ..deploy.prediction import LayerTime, Prediction
+from ..deploy.prediction import LayerTime, Prediction, Timing
 from .grid import Grid, Head, Line, to_text
 
 WIDTH = 100  # columns of a terminal
@@ -14,16 +14,21 @@ def milliseconds(seconds: float) -> str:
     return f"{seconds * 1e3:.{1 if seconds >= 0.01 else 3}f} ms"
 
 
+def timing_headline(timing: Timing) -> str:
+    """An expected time in one line."""
+    place = f"{timing.title}, {timing.runtime.title}, {timing.precision}"
+    low, high = milliseconds(timing.low), milliseconds(timing.high)
+    return f"{place}: about {milliseconds(timing.seconds)} ({low} to {high})"
+
+
 def headline(prediction: Prediction) -> str:
     """The prediction in one line."""
-    place = f"{prediction.title}, {prediction.runtime.title}, {prediction.precision}"
-    low, high = milliseconds(prediction.low), milliseconds(prediction.high)
     binds = ", ".join(
         f"{what} {prediction.share(what):.0%}"
         for what in ("memory", "arithmetic", "starting launches")
         if prediction.share(what) >= 0.005
     )
-    return f"{place}: about {milliseconds(prediction.seconds)} ({low} to {high}); of it {binds}"
+    return f"{timing_headline(prediction)}; of it {binds}"
 
 
 def time_table(prediction: Prediction) -> str:
@@ -44,4 +49,4 @@ def time_table(prediction: Prediction) -> str:
     return to_text(Grid(heads, lines, total, notes), WIDTH)
 
 
-__all__ = ["headline", "milliseconds", "time_table"]
+__all__ = ["headline", "milliseconds", "time_table", "timing_headline"]

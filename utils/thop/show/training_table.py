@@ -1,6 +1,6 @@
 """What a training step takes, for readers."""
 
-from typing import List, Sequence, Tuple
+from typing import List, Tuple
 
 from ..deploy.batches import needed
 from ..deploy.training import CONTEXT, Training
@@ -11,35 +11,31 @@ WIDTH = 100  # columns of a terminal
 _LAYERS = 8
 
 
-def training_headline(name: str, shape: Sequence[int], optimizer: str, found: Training) -> str:
-    """The step in one line."""
-    size = "x".join(map(str, shape))
+def training_headline(what: str, found: Training) -> str:
+    """The step in one line; what: the network, and what it is trained on."""
     precision = "autocast to float16" if found.amp else "float32"
     phase, path = found.peak_at
     where = f"in the {phase}" + (f" at {path}" if path else "")
-    return f"{name} at {size}, {precision}, {optimizer}: {readable_bytes(found.peak)} at the peak, {where}"
+    return f"{what}, {precision}, {found.optimizer_name}: {readable_bytes(found.peak)} at the peak, {where}"
 
 
-def memory_table(found: Training) -> str:
+def memory_grid(found: Training) -> Grid:
     """What lies in memory, by what it is; the last part is what else is alive at the peak."""
-    parts = [
-        ("weights", found.weights),
-        ("buffers", found.buffers),
-        ("average of the model (EMA)", found.ema),
-        ("gradients", found.gradients),
-        ("optimizer state", found.optimizer_state),
-        ("images", found.inputs),
-        ("kept by the forward for the backward", found.kept),
-    ]
     heads = [Head("memory", is_text=True), Head("size"), Head("of the peak")]
-    lines = [Line([what, readable_bytes(size), f"{size / found.peak:.1%}"]) for what, size in parts if size]
+    parts = [(what, size) for what, size in found.parts().items() if size]
+    lines = [Line([what, readable_bytes(size), f"{size / found.peak:.1%}"]) for what, size in parts]
     notes = [
         f"At the peak {readable_bytes(found.peak)} are alive: not all parts at once, but what the backward makes too.",
     ]
     if found.amp:
         reserved = f"About {found.reserved / 1e9:.1f}GB will be reserved, which YOLOv5 prints as GPU_mem"
         notes.append(f"{reserved}; with CUDA's own {CONTEXT / 1e9:.1f}GB it takes {needed(found) / 1e9:.1f}GB.")
-    return to_text(Grid(heads, lines, notes=notes), WIDTH)
+    return Grid(heads, lines, notes=notes)
+
+
+def memory_table(found: Training) -> str:
+    """The same, laid out for a terminal."""
+    return to_text(memory_grid(found), WIDTH)
 
 
 def kept_table(found: Training) -> str:
@@ -64,4 +60,4 @@ def work_table(found: Training) -> str:
     return to_text(Grid(heads, lines, total), WIDTH)
 
 
-__all__ = ["kept_table", "memory_table", "training_headline", "work_table"]
+__all__ = ["kept_table", "memory_grid", "memory_table", "training_headline", "work_table"]

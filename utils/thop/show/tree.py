@@ -187,6 +187,19 @@ def choose(root: Node, depth: Optional[int] = None, sort: Optional[str] = None) 
     return sorted(addends(rows), key=lambda row: _ascending(key(row.numbers)), reverse=True)
 
 
+def deepest(root: Node) -> int:
+    """How many levels of rows there are."""
+    return 1 + max((deepest(child) for child in root.children if child.children), default=0)
+
+
+def fitting_depth(root: Node, most: int, sort: Optional[str] = None) -> int:
+    """The largest depth at which there are no more than so many rows, or 1; all levels in a sorted table."""
+    levels = deepest(root)
+    if sort is not None:
+        return levels
+    return next((depth for depth in range(levels, 1, -1) if len(choose(root, depth)) <= most), 1)
+
+
 def addends(rows: Iterable[Row]) -> List[Row]:
     """Return the rows that are no sums of others."""
     return [row for row in rows if not row.is_sum]
@@ -207,4 +220,7 @@ def _ascending(value: float) -> float:
     return -math.inf if math.isnan(value) else value
 
 
-__all__ = ["ITSELF", "SORTS", "Node", "Numbers", "Row", "add_up", "addends", "check_choice", "choose", "module_tree"]
+__all__ = [
+    "ITSELF", "SORTS", "Node", "Numbers", "Row", "add_up", "addends", "check_choice", "choose", "deepest",
+    "fitting_depth", "module_tree",
+]  # fmt: skip

@@ -1,0 +1,298 @@
+"""How each answer reads: as text of a few lines, as HTML, as a table of all its rows, as a picture."""
+
+import json
+import math
+import textwrap
+from dataclasses import dataclass, field, replace
+from functools import partial, singledispatch
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence
+
+from ..answer import finite, record_of
+from ..deploy.calibration import Calibration
+from ..deploy.launches import Deployed
+from ..deploy.prediction import Prediction, Timing
+from ..deploy.training import Training
+from ..profile import Profile
+from ..traffic import Traffic
+from ..units import kinds_not_counted, readable, readable_bytes
+from .comparison import Comparison, records, to_dataframe
+from .comparison_table import grid_of as comparison_grid
+from .grid import Grid, Head, Line, to_markdown, to_text
+from .html_table import html_table
+from .report import accesses
+from .time_table import headline, timing_headline
+from .training_table import memory_grid, training_headline
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+_FEW, _MANY, _WIDTH = 10, 36, 100  # rows of a text and of HTML; columns of a terminal
+
+
+@dataclass
+class Sheet:
+    """An answer laid out: a line that says it all, and its rows.
+
+    records: the rows for machines; weights: what each line's importance is measured by, where not all are shown; draw:
+    makes the picture.
+    """
+
+    caption: str
+    grid: Grid
+    records: Sequence[Dict[str, Any]]
+    totals: Dict[str, Any]
+    draw: Callable[[], "Figure"]
+    weights: Sequence[float] = field(default_factory=list)
+
+    def shortened(self, most: int) -> Grid:
+        """The grid with its heaviest lines alone, in their order, and a word about the others."""
+        lines = self.grid.lines
+        if len(lines) <= most:
+            return self.grid
+        weights = self.weights or [0.0] * len(lines)
+        heaviest = sorted(range(len(lines)), key=lambda i: -weights[i])[:most]
+        whole = sum(weights)
+        share = f", {sum(weights[i] for i in heaviest) / whole:.0%} of it all" if whole else ""
+        note = f"The {most} heaviest of {len(lines)} rows{share}; to_frame() has them all."
+        return replace(self.grid, lines=[lines[i] for i in sorted(heaviest)], notes=[note, *self.grid.notes])
+
+    def text(self) -> str:
+        """A few lines, for a prompt."""
+        return f"{textwrap.fill(self.caption, _WIDTH)}\n{to_text(self.shortened(_FEW), _WIDTH)}"
+
+    def html(self) -> str:
+        """The same for a notebook, with more rows."""
+        return html_table(self.shortened(_MANY), self.caption)
+
+    def frame(self) -> "DataFrame":
+        """All rows."""
+        from pandas import DataFrame
+
+        return DataFrame(list(self.records))
+
+    def json(self) -> str:
+        """Totals and all rows; what is no number is null."""
+        return json.dumps(finite({"totals": self.totals, "rows": list(self.records)}), indent=1, allow_nan=False)
+
+    def markdown(self) -> str:
+        """All rows, for GitHub."""
+        return f"{self.caption}\n\n{to_markdown(self.grid)}"
+
+    def plot(self, path: Any = None) -> "Figure":
+        """The picture, saved where a file is named."""
+        from .plots import save_figure
+
+        figure = self.draw()
+        if path is not None:
+            save_figure(figure, path)
+        return figure
+
+
+@singledispatch
+def sheet_of(answer: Any) -> Sheet:
+    """Lay out an answer by its kind."""
+    raise TypeError(f"nothing says how a {type(answer).__name__} reads")
+
+
+def _bars(title: str, names: Sequence[str], values: Sequence[float], label: str) -> Callable[[], "Figure"]:
+    def draw() -> "Figure":
+        from .plots import bars_figure
+
+        return bars_figure(title, names, values, label)
+
+    return draw
+
+
+def _name(path: str) -> str:
+    return path or "(the model itself)"
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
+
+
+@sheet_of.register(Profile)
+def _profile(found: Profile) -> Sheet:
+    layers = found.layers
+    gflops = f"{readable(found.total_ops)} multiply-accumulates ({found.total_ops * 2 / 1e9:.1f} GFLOPs)"
+    words = [gflops, f"{readable(found.total_params)} parameters"]
+    words.append(accesses(found.total_kernel_macs, found.total_output_macs))
+    heads = [Head("module", is_text=True), Head("type", is_text=True), Head("output shape"), Head("GFLOPs")]
+    heads += [Head("kernel", group="accesses"), Head("output", group="accesses")]
+    lines = [
+        Line([_name(layer.path), layer.kind.__name__, _shape(layer.output_shape), f"{layer.ops * 2 / 1e9:.3f}",
+              readable(layer.kernel), readable(layer.output)])
+        for layer in layers
+    ]  # fmt: skip
+    total = ["total", "", "", f"{found.total_ops * 2 / 1e9:.3f}"]
+    total += [readable(found.total_kernel_macs), readable(found.total_output_macs)]
+    rows = [
+        {"path": each.path, "type": each.kind.__name__, "calls": each.calls, "output_shape": list(each.output_shape),
+         "parameters": sum(each.parameters.values()), "ops": each.ops, "kernel": each.kernel, "output": each.output}
+        for each in layers
+    ]  # fmt: skip
+    weights = [layer.kernel + layer.output for layer in layers]
+    totals = {name: getattr(found, name) for name in _TOTALS}
+    totals.update(missing=found.missing, only_moved=found.only_moved, mode=found.mode, why=found.why)
+    draw = _bars("Memory accesses by layer", [_name(each.path) for each in layers], weights, "accesses")
+    caption = " ".join(filter(None, [", ".join(words), kinds_not_counted(found.missing)]))
+    return Sheet(caption, Grid(heads, lines, total), rows, totals, draw, weights)
+
+
+_TOTALS = ("total_ops", "total_params", "total_kernel_macs", "total_output_macs")
+
+
+@sheet_of.register(Traffic)
+def _traffic(found: Traffic) -> Sheet:
+    read, written = found.read_bytes, found.written_bytes
+    parts = f"({readable_bytes(read)} read + {readable_bytes(written)} written)"
+    peak = f"{readable_bytes(found.peak_activation_bytes)} of activations at the peak"
+    caption = f"{readable_bytes(read + written)} of traffic {parts}, {found.flops / 1e9:.1f} GFLOPs, {peak}"
+    layers = [layer for layer in found.layers if layer.bytes or layer.flops]
+    heads = [Head("module", is_text=True), Head("type", is_text=True), Head("output shape"), Head("GFLOPs")]
+    heads += [Head(text, group="traffic") for text in ("read", "written")] + [Head("FLOPs/B")]
+    lines = [
+        Line([_name(row.path), row.type, _shape(row.output_shape), f"{row.flops / 1e9:.3f}",
+              readable_bytes(row.read_bytes), readable_bytes(row.written_bytes), f"{row.intensity:.1f}"])
+        for row in layers
+    ]  # fmt: skip
+    total = ["total", "", "", f"{found.flops / 1e9:.3f}", readable_bytes(read), readable_bytes(written)]
+    grid = Grid(heads, lines, [*total, f"{found.arithmetic_intensity:.1f}"])
+    names = ("flops", "read_bytes", "written_bytes", "arithmetic_intensity", "peak_activation_bytes", "mode", "why")
+    totals: Dict[str, Any] = {name: getattr(found, name) for name in names}
+    totals["operators"] = [record_of(row) for row in found.operators]
+    totals["uncounted"] = {name: {"calls": calls, "assumed": text} for name, (calls, text) in found.uncounted.items()}
+    weights = [layer.bytes for layer in layers]
+    rows = [record_of(row) for row in found.layers]
+    return Sheet(caption, grid, rows, totals, partial(_accesses, caption, found), weights)
+
+
+def _accesses(caption: str, found: Traffic) -> "Figure":
+    from .plots import accesses_figure
+
+    return accesses_figure(caption, found)
+
+
+@sheet_of.register(Deployed)
+def _deployed(found: Deployed) -> Sheet:
+    launches = found.launches
+    caption = f"{len(launches)} launches under {found.runtime.title}: {found.flops / 1e9:.1f} GFLOPs, " + ", ".join(
+        f"{readable(number)} elements {what}"
+        for number, what in (
+            (found.weight_elements, "of weights"),
+            (found.read_elements, "read"),
+            (found.written_elements, "written"),
+        )
+    )
+    heads = [Head("module", is_text=True), Head("operators", is_text=True), Head("GFLOPs")]
+    heads += [Head(text, group="elements") for text in ("weights", "read", "written")]
+    lines = [
+        Line([_name(each.layers[0]), _short(" + ".join(each.operators)), f"{each.flops / 1e9:.3f}",
+              readable(each.weight_elements), readable(each.read_elements), readable(each.written_elements)])
+        for each in launches
+    ]  # fmt: skip
+    columns = (found.weight_elements, found.read_elements, found.written_elements)
+    total = ["total", "", f"{found.flops / 1e9:.3f}", *map(readable, columns)]
+    totals = {"runtime": found.runtime.name, "launches": len(launches), "flops": found.flops}
+    totals.update(zip(("weight_elements", "read_elements", "written_elements"), columns))
+    weights = [each.elements for each in launches]
+    names = [_name(each.layers[0]) for each in launches]
+    draw = _bars("Elements read and written by launch", names, weights, "elements")
+    return Sheet(caption, Grid(heads, lines, total), list(map(record_of, launches)), totals, draw, weights)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 36 else f"{text[:34]}.."
+
+
+@sheet_of.register(Timing)
+def _timing(found: Timing) -> Sheet:
+    numbers = {**record_of(found), "runtime": found.runtime.name}
+    heads = [Head("device", is_text=True), Head("time", "ms"), Head("from", "ms"), Head("to", "ms"), Head("binds")]
+    cells = [found.device, *(f"{value * 1e3:.3f}" for value in (found.seconds, found.low, found.high)), found.binds]
+    draw = _bars(timing_headline(found), [found.device], [found.seconds * 1e3], "ms")
+    return Sheet(timing_headline(found), Grid(heads, [Line(cells)]), [numbers], numbers, draw)
+
+
+@sheet_of.register(Prediction)
+def _prediction(found: Prediction) -> Sheet:
+    layers = found.layers(2)
+    heads = [Head("module", is_text=True), Head("time", "ms"), Head("share"), Head("binds", is_text=True)]
+    lines = [Line([_name(x.path), f"{x.seconds * 1e3:.3f}", f"{x.share:.1%}", x.binds]) for x in layers]
+    notes = [f"From {found.basis}; off by x {found.error:.2f} on average."]
+    grid = Grid(heads, lines, ["total", f"{found.seconds * 1e3:.3f}", "", found.binds], notes)
+    totals = {**record_of(found.timing()), "runtime": found.runtime.name}
+    weights = [layer.seconds for layer in layers]
+    rows = [_layer_time(layer) for layer in found.layers()]
+    return Sheet(headline(found), grid, rows, totals, partial(_time, found), weights)
+
+
+def _layer_time(layer: Any) -> Dict[str, Any]:
+    return {**record_of(layer), **{f"seconds of {part}": value for part, value in layer.parts.items()}}
+
+
+def _time(found: Prediction) -> "Figure":
+    from .clock_plot import time_figure
+
+    return time_figure("The network", found)
+
+
+@sheet_of.register(Training)
+def _training(found: Training) -> Sheet:
+    grid = memory_grid(found)
+    totals = {name: value for name, value in record_of(found).items() if name != "kept_by_layer"}
+    for name in ("forward", "backward", "optimizer"):
+        totals[name] = record_of(getattr(found, name))
+    kept = [{"path": path, "kept_bytes": size} for path, size in found.kept_by_layer]
+    names = [line.cells[0] for line in grid.lines]
+    sizes = [size / 1e6 for size in found.parts().values() if size]
+    draw = _bars("Memory of a training step", names, sizes, "MB")
+    caption = training_headline(f"A step of {found.batch} images" if found.batch != 1 else "A step of one image", found)
+    return Sheet(caption, grid, kept, totals, draw)
+
+
+@sheet_of.register(Calibration)
+def _calibration(found: Calibration) -> Sheet:
+    caption = (
+        f"{found.name}: {len(found.errors)} networks under {found.runtime.title}, {found.precision}; a network that it "
+        f"has not seen is off by x {found.error:.2f} on average"
+    )
+    heads = [Head("network", is_text=True), Head("predicted / measured"), Head("GFLOP/s")]
+    pairs = list(zip(found.errors, found.rates or [math.nan] * len(found.errors)))
+    lines = [Line([str(i), f"{error:.2f}", f"{rate / 1e9:.0f}"]) for i, (error, rate) in enumerate(pairs, 1)]
+    rows = [{"network": i, "predicted_to_measured": e, "flops_per_second": r} for i, (e, r) in enumerate(pairs, 1)]
+    totals = {"name": found.name, "runtime": found.runtime.name, "precision": found.precision, "error": found.error}
+    totals.update(found.constants._asdict())
+    draw = _bars(caption.partition(";")[0], [row.cells[0] for row in lines], list(found.errors), "predicted / measured")
+    return Sheet(caption, Grid(heads, lines), rows, totals, draw)
+
+
+@dataclass
+class _ComparisonSheet(Sheet):
+    """A comparison, whose columns of whole numbers stay whole in a frame."""
+
+    answer: Optional[Comparison] = None
+
+    def frame(self) -> "DataFrame":
+        assert self.answer is not None
+        return to_dataframe(self.answer.rows)
+
+
+@sheet_of.register(Comparison)
+def _comparison(found: Comparison) -> Sheet:
+    grid = comparison_grid(found.rows)
+    names = [row.name for row in found.rows]
+    caption = f"{len(names)} models side by side" if len(names) != 1 else names[0]
+    return _ComparisonSheet(caption, grid, records(found.rows), {}, partial(_points, found), answer=found)
+
+
+def _points(found: Comparison) -> "Figure":
+    from .plots import Point, comparison_figure
+
+    numbers = [(row.name, row.numbers()) for row in found.rows if row.traffic]
+    points: List[Point] = [Point(name, values["gflops"], values["accesses"]) for name, values in numbers]
+    return comparison_figure(points)
+
+
+__all__ = ["Sheet", "sheet_of"]
