@@ -14,7 +14,7 @@ from ..run import in_few_words
 from ..show.advice import advice
 from ..show.comparison import Row, bound_all, dtypes_used, sort_rows, to_csv, to_json
 from ..show.comparison_table import NAMES, PREDICTED, Column, latex_comparison, markdown_comparison, text_comparison
-from ..show.report import ModelInfo
+from ..show.report import ALL_LEVELS, ModelInfo
 from ..show.time_table import headline, milliseconds, time_table
 from ..traffic import Traffic
 from ..units import listed, readable_bytes, scaled
@@ -41,7 +41,8 @@ def _summary(arguments: argparse.Namespace) -> int:
 
     def count(built: Built) -> Tuple[Built, ModelInfo, str, Optional[Flow]]:
         info = built.info()
-        return built, info, info.table(arguments.depth, arguments.sort), built.flow() if arguments.device else None
+        table = info.table(arguments.depth or ALL_LEVELS, arguments.sort)
+        return built, info, table, built.flow() if arguments.device else None
 
     try:
         built, info, table, flow = counted(source, _setup(arguments), count)
@@ -51,47 +52,44 @@ def _summary(arguments: argparse.Namespace) -> int:
     except Exception as error:
         _complain(f"{source.text}: could not be counted: {in_few_words(error)}")
         return 1
-    lines, bound = [_summary_line(source.name, built, info), table], None
+    lines = [_summary_line(source.name, built, info), table]
+    above: List[str] = []
     if flow is not None:
-        above, below, bound = _times(arguments, flow)
+        above, below = _times(arguments, flow)
         lines = [lines[0], *above, table, "", *below]
-    elif arguments.plot:
-        print("measuring this machine for the roofline, for want of a --device", file=sys.stderr)
-        bound = time_bound(traffic, _device(arguments, [traffic]))
     print("\n".join(lines))
-    if bound is not None and arguments.plot:
-        from ..show.plots import network_figure, save_figure
-
-        save_figure(network_figure(source.name, traffic, bound), arguments.plot)
+    if arguments.plot:
+        _draw_network(source.name, traffic, arguments, above)
     return 0
 
 
-def _times(arguments: argparse.Namespace, flow: Flow) -> Tuple[List[str], List[str], Optional[TimeBound]]:
-    """The expected and the least time on a device: what stands above the table, what below it, and the bound.
+def _draw_network(name: str, traffic: Traffic, arguments: argparse.Namespace, said: Sequence[str]) -> None:
+    """Draw a network's roofline, with what was said of its time on the device above it."""
+    from ..show.plots import network_figure, save_figure
+
+    if not arguments.device:
+        print("measuring this machine for the roofline, for want of a --device", file=sys.stderr)
+    bound = time_bound(traffic, _device(arguments, [traffic]))
+    save_figure(network_figure(name, traffic, bound, said), arguments.plot)
+
+
+def _times(arguments: argparse.Namespace, flow: Flow) -> Tuple[List[str], List[str]]:
+    """The expected and the least time on a device: what stands above the table, and what below it.
 
     Raises DeviceError where neither is known.
     """
     place = place_of(arguments, dtypes_used([flow.traffic]))
     assert place is not None
-    above: List[str] = []
-    below: List[str] = []
-    bound: Optional[TimeBound] = None
     try:
         prediction = place.predict(flow.under(place.amp))
-        above.append(headline(prediction))
-        below += [time_table(prediction), *advice(prediction)]
     except DeviceError as error:
         if not place.device.bandwidth:
             raise
-        above.append(f"no expected time: {error}")
-    try:
         bound = time_bound(flow.traffic, place.device)
-        above.append(_bound_line(bound))
-        below = below or _heaviest(bound)
-    except DeviceError:
-        if not below:
-            raise
-    return above, below, bound
+        return [f"no expected time: {error}", _bound_line(bound)], _heaviest(bound)
+    least = place.least(prediction)
+    above = [headline(prediction), *([_bound_line(least)] if least else [])]
+    return above, [time_table(prediction), *advice(prediction)]
 
 
 def _compare(arguments: argparse.Namespace) -> int:

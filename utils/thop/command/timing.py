@@ -2,10 +2,11 @@
 
 import argparse
 from dataclasses import dataclass
-from typing import Dict, Iterable, Optional, Sequence
+from typing import Dict, Optional, Sequence
 
 import torch
 
+from ..deploy.bound import TimeBound, launch_bound
 from ..deploy.devices import THIS, Device, PathLike, find_device, load_devices
 from ..deploy.errors import DeviceError
 from ..deploy.launches import as_deployed
@@ -43,15 +44,28 @@ class Place:
         network = as_deployed(counted, self.runtime, self.decode)
         return predict_deployed(network, self.device, self.precision, self.known)
 
+    def least(self, prediction: Prediction) -> Optional[TimeBound]:
+        """Bound the time of what was predicted; None where the data sheet has no figure for that.
+
+        So too where the runtime computes with fewer products than the definitions have, and takes less time.
+        """
+        try:
+            bound = launch_bound(prediction.deployed, self.device, self.precision)
+        except DeviceError:
+            return None
+        return bound if bound.seconds <= prediction.seconds else None
+
     def predict_row(self, row: Row, counted: Flow) -> None:
         """Predict a model's time into its row, with what somebody has published; or say why there is none."""
         try:
-            row.prediction = self.predict(counted).timing()
+            prediction = self.predict(counted)
+            row.prediction, row.bound = prediction.timing(), self.least(prediction)
         except DeviceError as error:
             row.error = f"no time: {error}"
             return
         where = {"device": self.device.name, "runtime": self.runtime.name, "precision": self.precision}
-        measured = find_measurement(model=row.name, shape=row.shape, **where)
+        flops = counted.traffic.flops / max(row.images, 1)
+        measured = find_measurement(row.parameters, flops, model=row.name, shape=row.shape, **where)
         row.measured_seconds = measured.seconds if measured else None
         if measured and measured.decode != self.decode:
             row.rounded = "; ".join(filter(None, [row.rounded, "published without decoding, as with --no-decode"]))

@@ -5,16 +5,20 @@ operators run one after the other. So each call takes at least max(FLOPs / peak,
 Williams, Waterman and Patterson (Communications of the ACM, April 2009). It is a least time: only the FLOPs of
 products count, those of element-wise operators do not, and starting an operator takes no time.
 
-It is the bound of what ran, operator by operator, with every tensor in memory between them. Less time is possible
-where a compiler fuses operators, where a cache holds a tensor from one operator to the next, and where a convolution
-is computed with fewer products than its definition has (Winograd's algorithm).
+``launch_bound`` says the same of what a runtime launches, in its precision: there least and expected time are of one
+network. ``time_bound`` is that of what ran, operator by operator, with every tensor in memory between them. Less time
+is possible where a compiler fuses operators, where a cache holds a tensor from one operator to the next, and where a
+convolution is computed with fewer products than its definition has (Winograd's algorithm).
 """
 
 from dataclasses import dataclass, field
 from typing import Dict, List
 
 from ..traffic import LayerRow, OperatorCall, Traffic
+from .clock import BYTES
 from .devices import Device
+from .errors import DeviceError
+from .launches import Deployed
 
 _HEAVIEST = 5
 
@@ -70,6 +74,26 @@ class TimeBound:
     def binds(self) -> str:
         """Which holds the larger part of ``seconds``: "memory" or "arithmetic"."""
         return _binds(self.seconds, self.memory_seconds)
+
+
+def launch_bound(network: Deployed, device: Device, precision: str) -> TimeBound:
+    """Bound the time of a deployed network by the device's data sheet: each launch's arithmetic, or its bytes.
+
+    A launch is charged to the module that multiplies in it, or that begins it. Raises DeviceError where the data sheet
+    has no figure for the precision.
+    """
+    device.need_data_sheet()
+    name = "float16" if precision == "amp" else precision
+    if name not in device.peaks:
+        raise DeviceError(f"{device.name} ({device.title}) has no peak for {name} here")
+    found: Dict[int, LayerBound] = {}
+    for launch in network.launches:
+        row = (launch.product or launch.steps[0]).call.layer
+        arithmetic, memory = launch.flops / device.peaks[name], launch.elements * BYTES[name] / device.bandwidth
+        layer = found.setdefault(id(row), LayerBound(row))
+        layer.seconds += max(arithmetic, memory)
+        layer.memory_seconds += memory if memory >= arithmetic else 0.0
+    return TimeBound(device, list(found.values()))
 
 
 def _binds(seconds: float, memory_seconds: float) -> str:

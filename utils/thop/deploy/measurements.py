@@ -9,6 +9,8 @@ from typing import Any, Dict, Iterable, List, Optional, Tuple
 from .devices import key_of
 
 FOLDER = Path(__file__).with_name("published")
+NETWORKS = FOLDER / "networks.csv"  # what the networks of the tables hold and compute
+_ALIKE = 0.01  # how far off the parameters and FLOPs of the same network may be: fused, or without decoding
 SOURCES = {
     "rknn_model_zoo": "github.com/airockchip/rknn_model_zoo, README, commit bad6c73",
     "timm_eager": "github.com/huggingface/pytorch-image-models, results/, PyTorch 2.4.0, commit aa4b585",
@@ -24,7 +26,8 @@ SOURCES = {
 class Measurement:
     """One published speed: seconds of a pass over a batch.
 
-    model: its name in the source; shape: of its input; decode: whether the heads' predictions are decoded.
+    model: its name in the source; shape: of its input; decode: whether the heads' predictions are decoded; parameters:
+    where the source says them, or 0.
     """
 
     model: str
@@ -35,12 +38,14 @@ class Measurement:
     seconds: float
     source: str
     decode: bool = True
+    parameters: float = 0.0
 
 
 @lru_cache(maxsize=1)
 def published() -> List[Measurement]:
     """Read all of them."""
-    return [_measurement(file.stem, row) for file in sorted(FOLDER.glob("*.csv")) for row in _rows(file)]
+    tables = [file for file in sorted(FOLDER.glob("*.csv")) if file != NETWORKS]
+    return [_measurement(file.stem, row) for file in tables for row in _rows(file)]
 
 
 def _rows(file: Path) -> Iterable[Dict[str, str]]:
@@ -54,7 +59,9 @@ def _measurement(table: str, row: Dict[str, str]) -> Measurement:
         batch, side = int(row["batch"]), int(row["imgsz"])
         seconds = float(row["ms_per_image"]) * batch / 1e3
         shape: Tuple[int, ...] = (batch, 3, side, side)
-        return Measurement(row["model"], shape, key_of(device), "pytorch", "amp", seconds, SOURCES[table])
+        size = float(row["parameters_M"]) * 1e6
+        place = key_of(device), "pytorch", "amp"
+        return Measurement(row["model"], shape, *place, seconds, SOURCES[table], parameters=size)
     shape = tuple(int(size) for size in row["input"].split(","))
     precision = {"fp16": "float16"}.get(row["precision"], row["precision"])
     if table == "rknn_model_zoo":
@@ -65,6 +72,31 @@ def _measurement(table: str, row: Dict[str, str]) -> Measurement:
     return Measurement(row["model"], shape, key_of(device), runtime, precision, seconds, SOURCES[device])
 
 
-def find_measurement(**wanted: Any) -> Optional[Measurement]:
-    """Return the published speed with these fields, if there is one."""
-    return next((m for m in published() if all(getattr(m, name) == value for name, value in wanted.items())), None)
+@lru_cache(maxsize=1)
+def _networks() -> Dict[Tuple[str, int, int], Tuple[int, int]]:
+    """Parameters and FLOPs of an image, by name and size."""
+    return {
+        (row["model"], int(row["height"]), int(row["width"])): (int(row["parameters"]), int(row["flops"]))
+        for row in _rows(NETWORKS)
+    }
+
+
+def find_measurement(
+    parameters: Optional[float] = None, flops: Optional[float] = None, **wanted: Any
+) -> Optional[Measurement]:
+    """Return the published speed with these fields, of a network of so many parameters and FLOPs of an image, if given.
+
+    A network of another structure may have the same name; where nobody knows what the published one holds, it is not
+    taken for it.
+    """
+    for measured in published():
+        if all(getattr(measured, name) == value for name, value in wanted.items()):
+            height, width = measured.shape[2:]
+            size, work = _networks().get((measured.model, height, width), (measured.parameters, flops))
+            if _alike(parameters, size) and _alike(flops, work):
+                return measured
+    return None
+
+
+def _alike(one: Optional[float], other: Optional[float]) -> bool:
+    return one is None or other is None or abs(one - other) <= _ALIKE * other

@@ -115,14 +115,13 @@ def dtypes_used(traffics: Iterable[Traffic]) -> List[torch.dtype]:
 
 
 def bound_all(rows: Sequence[Row], device: Device) -> None:
-    """Work out each model's least time on a device; where neither that nor a prediction is known, say so in the row."""
+    """Work out the least time of each model that has no expected one; where it is not known, say so in the row."""
     for row in rows:
-        if row.traffic is not None:
+        if row.traffic is not None and row.prediction is None:
             try:
                 row.bound = time_bound(row.traffic, device)
             except DeviceError as error:
-                if row.prediction is None:
-                    row.error = f"no time: {error}"
+                row.error = f"no time: {error}"
 
 
 def difference(value: Any, first: Any) -> Optional[float]:

@@ -151,7 +151,8 @@ def _about_time(rows: Sequence[Row]) -> List[str]:
     bound = next((row.bound for row in rows if row.bound), None)
     prediction = next((row.prediction for row in rows if row.prediction), None)
     if bound is not None:
-        found.append(f"Least is the least time possible on {bound.device.title}, in the precision that was counted.")
+        what = "in the precision that was counted" if prediction is None else "for the same launches"
+        found.append(f"Least is the least time that the data sheet of {bound.device.title} allows, {what}.")
     if prediction is not None:
         place = f"{prediction.title}, {prediction.runtime.title}, {prediction.precision}"
         found.append(f"Time is the expected one on {place}, from {prediction.basis}; off by x {prediction.error:.2f}.")

@@ -39,13 +39,16 @@ class Point(NamedTuple):
     accesses: float
 
 
-def network_figure(name: str, traffic: Traffic, bound: TimeBound) -> "Figure":
+def network_figure(name: str, traffic: Traffic, bound: TimeBound, said: Sequence[str] = ()) -> "Figure":
     """Draw a network's roofline on the device of ``bound``, and beside it its accesses in the order of execution.
 
     In the roofline a layer stands at its arithmetic intensity (FLOPs per byte of its own operators) and the FLOPs a
     second that its bound allows; its area is its share of the bounded time. Layers without FLOPs have no place on
     such an axis: their shares stand below it, by type. On the right a bar is a layer, or a module with all that is in
-    it where there would be more than 60 bars. Raises DeviceError as ``time_bound`` does.
+    it where there would be more than 60 bars.
+
+    said: what is expected of the network on the device, as it is deployed there, which stands in place of the bound of
+    what was counted.
     """
     with own_settings():
         rest, bars = without_products(bound), lay_out(traffic, COLUMN - 0.43)
@@ -53,7 +56,7 @@ def network_figure(name: str, traffic: Traffic, bound: TimeBound) -> "Figure":
         figure = new_figure(2 * COLUMN + _GUTTER, bottom + _HEIGHT + 0.8)
         left = new_axes(figure, 0.5, bottom, COLUMN - 0.55, _HEIGHT)
         right = new_axes(figure, COLUMN + _GUTTER + 0.38, bars.below, COLUMN - 0.43, bottom + _HEIGHT - bars.below)
-        _write_title(figure, name, bound)
+        _write_title(figure, name, bound, said)
         draw_roofline(left, traffic, bound)
         if rest.rows:
             rest.draw(new_axes(figure, 0.5, bottom - 0.49 - rest.height, COLUMN - 0.55, rest.height))
@@ -61,7 +64,7 @@ def network_figure(name: str, traffic: Traffic, bound: TimeBound) -> "Figure":
     return figure
 
 
-def _write_title(figure: "Figure", name: str, bound: TimeBound) -> None:
+def _write_title(figure: "Figure", name: str, bound: TimeBound, said: Sequence[str]) -> None:
     height = figure.get_size_inches()[1]
     time = "nothing is moved"
     if bound.seconds:
@@ -69,7 +72,9 @@ def _write_title(figure: "Figure", name: str, bound: TimeBound) -> None:
         time = f"at least {in_units(bound.seconds)}s, {memory:.0%} of that bound by memory"
     device = textwrap.shorten(bound.device.title, 70, placeholder="..")
     figure.text(0.5, 1 - 0.08 / height, cut(name, 70), ha="center", va="top", size=9, weight="bold")
-    figure.text(0.5, 1 - 0.25 / height, f"{device}: {time}", ha="center", va="top")
+    words = [text.partition(";")[0] for text in said] or [f"{device}: {time}"]
+    words[1:] = [text.replace(f"{bound.device.title}: ", "") for text in words[1:]]
+    figure.text(0.5, 1 - 0.25 / height, cut("; ".join(words), 140), ha="center", va="top")
 
 
 def comparison_figure(points: Sequence[Point]) -> "Figure":

@@ -47,6 +47,7 @@ def sizes_of(model: nn.Module) -> Sizes:
     return Sizes(len(list(model.modules())), sum(number for number, _ in sizes), trained)
 
 
+ALL_LEVELS = 1000  # of modules: more than any network has
 _FITS, _FEW = 30, 10  # rows of a table that nobody has asked the depth of, and of a representation
 
 
@@ -351,4 +352,4 @@ def _whole(number: float) -> float:
     return int(number) if number == number and number == int(number) else number
 
 
-__all__ = ["ModelInfo", "Sizes", "accesses", "check_choice", "sizes_of"]
+__all__ = ["ALL_LEVELS", "ModelInfo", "Sizes", "accesses", "check_choice", "sizes_of"]
