@@ -88,7 +88,7 @@ def _add_compare(commands: Any) -> None:
     _add_formats(compare)
     compare.add_argument(
         "--columns", type=_columns, metavar="NAME,...",
-        help=f"what a table for readers has: {', '.join(NAMES)}; all by default, and always in csv and json",
+        help=f"what a table for readers has: {', '.join(NAMES)}; all but multiply-adds by default; csv, json: all",
     )  # fmt: skip
     words = "draw GFLOPs against memory accesses, as png, svg or pdf"
     compare.add_argument("--plot", type=_picture, metavar="FILE", help=words)

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Iterable, List, Optional, Sequence, TextIO, Tuple
 
@@ -13,7 +14,16 @@ from ..flow import Flow
 from ..run import in_few_words
 from ..show.advice import advice
 from ..show.comparison import Row, bound_all, dtypes_used, sort_rows, to_csv, to_json
-from ..show.comparison_table import NAMES, PREDICTED, Column, latex_comparison, markdown_comparison, text_comparison
+from ..show.comparison_table import (
+    NAMES,
+    PREDICTED,
+    USUAL,
+    Column,
+    latex_comparison,
+    markdown_comparison,
+    text_comparison,
+)
+from ..show.grid import fitted
 from ..show.report import ALL_LEVELS, ModelInfo
 from ..show.time_table import headline, milliseconds, time_table
 from ..traffic import Traffic
@@ -57,6 +67,7 @@ def _summary(arguments: argparse.Namespace) -> int:
     if flow is not None:
         above, below = _times(arguments, flow)
         lines = [lines[0], *above, table, "", *below]
+    lines[: 1 + len(above)] = map(fitted, lines[: 1 + len(above)])
     print("\n".join(lines))
     if arguments.plot:
         _draw_network(source.name, traffic, arguments, above)
@@ -111,7 +122,8 @@ def _several(arguments: argparse.Namespace, with_bound: bool) -> int:
     good = [row for row in rows if row.traffic]
     if arguments.device and good and with_bound:
         bound_all(good, _device(arguments, [row.traffic for row in good if row.traffic]))
-    columns = [NAMES[name] for name in arguments.columns or NAMES] if with_bound else PREDICTED
+    chosen = [replace(NAMES[name], spare=0) for name in arguments.columns] if arguments.columns else USUAL
+    columns = chosen if with_bound else PREDICTED
     _write_table(_ordered(rows, arguments), arguments, columns)
     if arguments.plot and good and with_bound:
         _draw_comparison(good, arguments.plot)
@@ -167,7 +179,7 @@ def _train(arguments: argparse.Namespace) -> int:
     except Exception as error:
         _complain(f"{sources[0].text}: could not be counted: {in_few_words(error)}")
         return 1
-    print("\n".join(lines))
+    print("\n".join([fitted(lines[0]), *lines[1:]]))
     return 0
 
 

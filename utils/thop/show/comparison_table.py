@@ -12,6 +12,7 @@ _STAR = " *"  # behind the name of a model in which something ran that has no nu
 Unit = Tuple[str, float]
 _ONES: Sequence[Unit] = (("", 1),)
 _WHOLE: Sequence[Unit] = (("", 1.0),)  # of numbers that have no decimals
+_OPERATIONS: Sequence[Unit] = (("G", 1e9), ("M", 1e6))
 _ELEMENTS: Sequence[Unit] = (("M", 1e6), ("K", 1e3), ("", 1))
 _BYTES: Sequence[Unit] = (("MB", 1e6), ("KB", 1e3), ("B", 1))
 _SECONDS: Sequence[Unit] = (("ms", 1e-3), ("us", 1e-6))
@@ -21,13 +22,14 @@ _SECONDS: Sequence[Unit] = (("ms", 1e-3), ("us", 1e-6))
 class Column:
     """A column of numbers, and the units that it can be shown in, the largest first.
 
-    compared: whether a difference to the first row stands below.
+    compared: whether a difference to the first row stands below; spare: as of a head.
     """
 
     key: str
     heading: str
     units: Sequence[Unit] = _ONES
     compared: bool = True
+    spare: int = 0
 
     def shown(self, values: Sequence[Any]) -> Tuple[str, List[str]]:
         """Choose one unit and one number of decimals for all, by the smallest; return the unit and the cells.
@@ -50,21 +52,22 @@ def _decimals(least: float) -> int:
 
 
 COMPARED = (
-    Column("parameters", "params", _ELEMENTS),
+    Column("parameters", "params", _ELEMENTS, spare=4),
     Column("gflops", "GFLOPs"),
-    Column("kernel", "kernel", _ELEMENTS),
-    Column("output", "output", _ELEMENTS),
+    Column("total_ops", "multiply-adds", _OPERATIONS),
+    Column("kernel", "kernel", _ELEMENTS, spare=7),
+    Column("output", "output", _ELEMENTS, spare=6),
     Column("accesses", "accesses", _ELEMENTS),
     Column("traffic_bytes", "traffic", _BYTES),
-    Column("arithmetic_intensity", "FLOPs/B"),
-    Column("peak_activation_bytes", "peak", _BYTES),
+    Column("arithmetic_intensity", "FLOPs/B", spare=9),
+    Column("peak_activation_bytes", "peak", _BYTES, spare=8),
     Column("time_seconds", "least", _SECONDS),
     Column("predicted_seconds", "time", _SECONDS),
 )
 PREDICTED = (
     Column("gflops", "GFLOPs"),
     Column("traffic_bytes", "traffic", _BYTES),
-    Column("launches", "launches", _WHOLE),
+    Column("launches", "launches", _WHOLE, spare=2),
     Column("predicted_seconds", "time", _SECONDS),
     Column("predicted_low_seconds", "from", _SECONDS, compared=False),
     Column("predicted_high_seconds", "to", _SECONDS, compared=False),
@@ -76,7 +79,12 @@ NAMES = {column.heading.lower(): column for column in COMPARED}
 _IF_KNOWN = ("time_seconds", "predicted_seconds", "measured_seconds")
 
 
-def grid_of(rows: Sequence[Row], columns: Sequence[Column] = COMPARED) -> Grid:
+ON_REQUEST = ("multiply-adds",)
+"""Columns that a table has only where they are asked for."""
+USUAL = tuple(column for column in COMPARED if column.heading not in ON_REQUEST)
+
+
+def grid_of(rows: Sequence[Row], columns: Sequence[Column] = USUAL) -> Grid:
     """Lay out the cells; the input is a column of its own where not all have the same."""
     numbers = [row.numbers() for row in rows]
     base = baseline_of(rows)
@@ -87,9 +95,10 @@ def grid_of(rows: Sequence[Row], columns: Sequence[Column] = COMPARED) -> Grid:
     inputs = _inputs(rows)
     several = len({text for text in inputs if text}) > 1
     units, texts_of = zip(*(column.shown([values.get(column.key) for values in numbers]) for column in shown))
-    heads = [Head("model", is_text=True)] + [Head("input", is_text=True)] * several
+    heads = [Head("model", is_text=True)] + [Head("input", is_text=True, spare=5)] * several
     texts = len(heads)
-    heads += [Head(column.heading, unit) for column, unit in zip(shown, units)] + [Head("binds")] * timed
+    heads += [Head(column.heading, unit, spare=column.spare) for column, unit in zip(shown, units)]
+    heads += [Head("binds", spare=3)] * timed
     lines = []
     for i, row in enumerate(rows):
         cells = [cells_of[i] for cells_of in texts_of]
@@ -124,7 +133,7 @@ def _per_cent(value: Optional[float]) -> str:
     return f"{value:+.1f}%" if abs(value) < 1000 else f"{value:+.0f}%" if value < 1e5 else f"{value:+.0e}%"
 
 
-def notes(rows: Sequence[Row], columns: Sequence[Column] = COMPARED) -> List[str]:
+def notes(rows: Sequence[Row], columns: Sequence[Column] = USUAL) -> List[str]:
     """The sentences below the table: what the numbers mean, and which are not what they seem."""
     good = [row for row in rows if row.traffic]
     found = []
@@ -161,21 +170,21 @@ def _about_time(rows: Sequence[Row]) -> List[str]:
     return found
 
 
-def text_comparison(rows: Sequence[Row], columns: Sequence[Column] = COMPARED) -> str:
+def text_comparison(rows: Sequence[Row], columns: Sequence[Column] = USUAL) -> str:
     """The comparison for a terminal, with the differences below the numbers that they belong to."""
     return to_text(grid_of(rows, columns), WIDTH) + "\n"
 
 
-def markdown_comparison(rows: Sequence[Row], columns: Sequence[Column] = COMPARED) -> str:
+def markdown_comparison(rows: Sequence[Row], columns: Sequence[Column] = USUAL) -> str:
     """The comparison as GitHub reads it, with the differences in the cells."""
     return to_markdown(grid_of(rows, columns))
 
 
-def latex_comparison(rows: Sequence[Row], columns: Sequence[Column] = COMPARED) -> str:
+def latex_comparison(rows: Sequence[Row], columns: Sequence[Column] = USUAL) -> str:
     """The comparison as a ``tabular`` for a paper."""
     return to_latex(grid_of(rows, columns))
 
 
 __all__ = [
-    "COMPARED", "NAMES", "PREDICTED", "WIDTH", "latex_comparison", "markdown_comparison", "notes", "text_comparison",
+    "NAMES", "PREDICTED", "USUAL", "WIDTH", "latex_comparison", "markdown_comparison", "notes", "text_comparison",
 ]  # fmt: skip

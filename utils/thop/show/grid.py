@@ -1,21 +1,26 @@
 """One grid of cells for all tables that people read, and how it is written: as text, as Markdown, as LaTeX."""
 
+import shutil
 import textwrap
-from dataclasses import dataclass, field
-from typing import Dict, List, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Dict, List, Sequence, Tuple
 
 SHORTEST_NAME = 12
 
 
 @dataclass(frozen=True)
 class Head:
-    """A column; unit: of all its numbers; group: a heading over several columns; names: it holds names of code."""
+    """A column; unit: of all its numbers; group: a heading over several columns; is_code: it holds names of code.
+
+    spare: 0 for what is always shown; of others the largest is left out first where a terminal is too narrow.
+    """
 
     text: str
     unit: str = ""
     group: str = ""
     is_text: bool = False
     is_code: bool = False
+    spare: int = 0
 
 
 @dataclass
@@ -49,8 +54,44 @@ class Grid:
 # ---- plain text ----
 
 
-def to_text(grid: Grid, width: int) -> str:
-    """Lay out the grid in so many columns of a terminal; names are cut, from the left, where it does not fit."""
+def terminal_width(usual: int) -> int:
+    """Return the columns of the terminal, or those that ``COLUMNS`` names; where there is neither, the usual ones."""
+    return shutil.get_terminal_size((usual, 24)).columns
+
+
+def fitted(text: str) -> str:
+    """Break a long line where the terminal ends; where there is none, and nobody names its columns, it stays one."""
+    return "\n".join(textwrap.wrap(text, terminal_width(100_000), break_on_hyphens=False, subsequent_indent="  "))
+
+
+def to_text(grid: Grid, usual: int) -> str:
+    """Lay out the grid in the columns of the terminal, or the usual ones.
+
+    Where it does not fit, names are cut, from the left, and then columns are left out.
+    """
+    width = terminal_width(usual)
+    text, over = _laid_out(grid, width)
+    left_out: List[str] = []
+    while over and any(head.spare for head in grid.heads):
+        i = max(range(len(grid.heads)), key=lambda i: grid.heads[i].spare)
+        left_out.append(grid.heads[i].text)
+        grid = _without(grid, i)
+        note = f"For want of room without {', '.join(left_out)}."
+        text, over = _laid_out(replace(grid, notes=[*grid.notes, note]), width)
+    return text
+
+
+def _without(grid: Grid, i: int) -> Grid:
+    def rest(cells: List[str]) -> List[str]:
+        return [cell for j, cell in enumerate(cells) if j != i]
+
+    heads = [head for j, head in enumerate(grid.heads) if j != i]
+    lines = [replace(line, cells=rest(line.cells), below=rest(line.below)) for line in grid.lines]
+    return replace(grid, heads=heads, lines=lines, total=rest(grid.total))
+
+
+def _laid_out(grid: Grid, width: int) -> Tuple[str, bool]:
+    """Lay out the grid; say whether it is wider than it should be."""
     shown = [["  " * line.level + line.cells[0], *line.cells[1:]] for line in grid.lines]
     head = [[column.text for column in grid.heads]]
     if any(column.unit for column in grid.heads):
@@ -68,7 +109,7 @@ def to_text(grid: Grid, width: int) -> str:
     out.append(layout.rule)
     out += [layout.line(grid.total)] if grid.total else []
     notes = [part for note in grid.notes for part in textwrap.wrap(note, width, break_on_hyphens=False)]
-    return "\n".join([*out, *notes])
+    return "\n".join([*out, *notes]), layout.is_too_wide
 
 
 class _Layout:
@@ -81,6 +122,7 @@ class _Layout:
         self.gap = 2 if sum(self.widths) + 2 * (len(self.widths) - 1) <= room else 1
         spare = room - sum(self.widths[1:]) - self.gap * (len(self.widths) - 1)
         self.widths[0] = min(self.widths[0], max(spare, SHORTEST_NAME))
+        self.is_too_wide = sum(self.widths) + self.gap * (len(self.widths) - 1) > room
 
     @property
     def rule(self) -> str:
@@ -190,4 +232,4 @@ def _latex(text: str) -> str:
     return "".join(_LATEX.get(letter, letter) for letter in text)
 
 
-__all__ = ["Grid", "Head", "Line", "cut", "cut_left", "escaped", "to_latex", "to_markdown", "to_text"]
+__all__ = ["Grid", "Head", "Line", "cut", "cut_left", "escaped", "fitted", "to_latex", "to_markdown", "to_text"]

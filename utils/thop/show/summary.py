@@ -191,6 +191,7 @@ class Summary:
         self.error = ""
         self.shown: Optional[Size] = None  # the image that the checkout has handed to thop
         self.estimated = 0.0  # the operations that it was told, for that image
+        self.without_thop = False
         self.size: Optional[Size] = None
         try:
             self.size = fitting_size(model, DEFAULT if asked.size is UNSAID else asked.size)
@@ -202,10 +203,12 @@ class Summary:
     def answer(self, listener: Listener, real: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:
         """Answer the checkout's call of ``thop.profile`` with what thop would say; the real one does if we can't."""
         try:
-            model, inputs, custom_ops = _thop_arguments(*args, **kwargs)
+            model, inputs, custom_ops, more = _thop_arguments(*args, **kwargs)
         except TypeError:
             if real is None:
                 raise
+            return real(*args, **kwargs)
+        if more and real is not None:
             return real(*args, **kwargs)
         try:
             if self.size is None:
@@ -251,7 +254,14 @@ class Summary:
         return line[: end.start()] + self.addition(figure is not None) + line[end.start() :]
 
     def _exact(self, line: str, figure: Figure) -> str:
-        """Bring the line's GFLOPs to the size that is counted, and from an estimate to what is exact."""
+        """Bring the line's GFLOPs to the size that is counted, and from an estimate to what is exact.
+
+        Where there is no thop a checkout may say 0; what is counted stands in its place.
+        """
+        if not self.estimated and self.without_thop and not float(figure.text):
+            counted = self.counted()
+            ours = "" if counted is None else figure.in_its_form(2e-9 * counted.total_ops)
+            return line[: figure.start] + (ours or figure.text) + line[figure.end :]
         if not self.estimated or self.shown is None or self.size is None:
             return line
         own, unit = self._own_size(figure, self.shown)
@@ -332,9 +342,11 @@ def _make(model: nn.Module) -> Tuple[List[type], List[Any]]:
     return [type(module) for module in model.modules()], [p.shape for p in model.parameters()]
 
 
-def _thop_arguments(model: Any, inputs: Any, custom_ops: Any = None, verbose: bool = True) -> Tuple[Any, Any, Any]:
-    """Take the arguments of ``thop.profile``; a TypeError means more than we answer."""
-    return model, inputs, custom_ops
+def _thop_arguments(
+    model: Any, inputs: Any, custom_ops: Any = None, verbose: bool = True, **more: Any
+) -> Tuple[Any, Any, Any, Any]:
+    """Take the arguments of ``thop.profile``; more: those of its descendants, which say how it is to estimate."""
+    return model, inputs, custom_ops, more
 
 
 def show_summary(checkout: Any, emit: Callable[[str], None], model: nn.Module, args: Any, kwargs: Any) -> Any:
@@ -355,6 +367,7 @@ def show_summary(checkout: Any, emit: Callable[[str], None], model: nn.Module, a
     value, texts = None, []
     if checkout is not None:
         value, failed, heard = _listen(checkout, model, asked, summary)
+        summary.without_thop = heard.real_thop is None
         texts = [part.text for part in heard.texts]
         place = find_line(texts)
         if place is not None:

@@ -73,6 +73,7 @@ class Column:
     cell: Callable[[Numbers, Numbers], str]
     group: str = ""
     share: Optional[Callable[[Numbers, Numbers], float]] = None
+    spare: int = 0
 
 
 def part(value: float, total: float) -> float:
@@ -94,10 +95,10 @@ def _share_of_bytes(numbers: Numbers, total: Numbers) -> float:
 
 
 _LAYERS = (
-    Column("params", lambda numbers, total: readable(numbers.parameters)),
+    Column("params", lambda numbers, total: readable(numbers.parameters), spare=4),
     Column("GFLOPs", _gflops),
-    Column("kernel", lambda numbers, total: readable(numbers.kernel), "accesses"),
-    Column("output", lambda numbers, total: readable(numbers.output), "accesses"),
+    Column("kernel", lambda numbers, total: readable(numbers.kernel), "accesses", spare=5),
+    Column("output", lambda numbers, total: readable(numbers.output), "accesses", spare=1),
     Column("share", lambda n, total: f"{_share_of_accesses(n, total):.1%}", "accesses", _share_of_accesses),
 )
 _BYTES = Column("bytes", lambda numbers, total: readable_bytes(numbers.bytes), "traffic")
@@ -115,8 +116,9 @@ def columns(view: View) -> List[Column]:
 def grid_of(view: View, remarks: Sequence[str], longest_type: int = 1000) -> Grid:
     """Put the rows into a grid; the largest share of all rows fills its cell with a bar."""
     shown, marked = columns(view), view.marked()
-    heads = [Head("module", is_text=True, is_code=True), Head("type", is_text=True, is_code=True), Head("output shape")]
-    heads += [Head(column.heading, group=column.group) for column in shown]
+    heads = [Head("module", is_text=True, is_code=True), Head("type", is_text=True, is_code=True, spare=3)]
+    heads.append(Head("output shape", spare=2))
+    heads += [Head(column.heading, group=column.group, spare=column.spare) for column in shown]
     shares = {i: column.share for i, column in enumerate(shown, 3) if column.share is not None}
     largest = {
         i: max((share(row.numbers, view.total) for row in view.rows), default=0.0) or 1.0 for i, share in shares.items()
