@@ -202,9 +202,11 @@ class FlowLedger(TrafficLedger):
 
     def end(self, output: Any) -> None:
         super().end(output)
-        self.outputs = self._values_of(output)
+        returned = self._values_of(output)
+        self.outputs |= returned
         self.predictions = self._values_of(_outside_lists(output))
-        self.untraced = not self.outputs or (self.hands_values_out and _holds_values(output))
+        is_read = any(operand.value in self.inputs for step in self.steps for operand in step.reads)
+        self.untraced = not (returned and is_read) or (self.hands_values_out and _holds_values(output))
 
     def _values_of(self, nested: Any) -> Set[int]:
         return {self.values.of(tensor) for tensor in tensors_in((nested,)) if tensor.layout is torch.strided}
@@ -220,7 +222,9 @@ class FlowLedger(TrafficLedger):
         if traits.is_view:
             return
         call = self.calls_made[-1]
-        self.hands_values_out = self.hands_values_out or traits.name == "aten::_local_scalar_dense"
+        if traits.name == "aten::_local_scalar_dense":  # somebody decides by it
+            self.hands_values_out = True
+            self.outputs |= self._values_of(args)
         step = Step(call, traits.name, traits.kind, self.current.path)
         given = tensors_in((*args, *kwargs.values()) if kwargs else args)
         made_values = [] if not traits.makes_new else [out] if isinstance(out, Tensor) else tensors_in((out,))

@@ -8,6 +8,7 @@ What has a construction of its own is left to ``copy.deepcopy``, which finds the
 
 import copy
 import functools
+import io
 import threading
 import types
 import warnings
@@ -128,7 +129,7 @@ class Copier:
         if isinstance(value, Tensor):
             return self.tensor(value)
         if isinstance(value, type):
-            return value
+            return self.code(value)
         return self.other(value)
 
     def remember(self, original: Any, duplicate: Any) -> Any:
@@ -357,6 +358,20 @@ class Copier:
         where = f"attribute {self.attribute!r}" if self.attribute else "one of its containers"
         return self.remember(original, Unadvanced(type(original).__name__, where, self.refuse))
 
+    def code(self, original: Any) -> Any:
+        """Share a class or a module; what it holds is taken down."""
+        self.reach.code[id(original)] = original
+        return original
+
+    def stream(self, original: Any) -> Any:
+        """Copy a stream in memory, with the place that it is read at."""
+        if original.closed:
+            return original
+        place = original.tell()
+        duplicate = self.remember(original, type(original)(original.getvalue()))
+        duplicate.seek(place)
+        return duplicate
+
     def random_generator(self, original: torch.Generator) -> torch.Generator:
         """Copy a generator of random numbers of PyTorch's."""
         if id(original) in self.reach.barren:
@@ -372,7 +387,7 @@ class Copier:
             for index in range(duplicate.size):
                 duplicate.flat[index] = self.value(original.flat[index])
             return duplicate
-        if self.copies_arrays:
+        if self.copies_arrays or hasattr(original, "_mask"):  # a mask is an array of its own
             return self.remember(original, original.copy())
         duplicate = self.remember(original, original.view())
         duplicate.flags.writeable = False
@@ -511,6 +526,11 @@ _HANDLERS: Dict[type, Callable[[Copier, Any], Any]] = {
     tuple: Copier.tuple,
     types.MethodType: Copier.method,
     types.BuiltinFunctionType: Copier.builtin,
+    types.MethodWrapperType: Copier.builtin,
+    type: Copier.code,
+    types.ModuleType: Copier.code,
+    io.StringIO: Copier.stream,
+    io.BytesIO: Copier.stream,
     types.FunctionType: Copier.function,
     partial: Copier.partial,
     weakref.ReferenceType: Copier.weak_reference,

@@ -1,6 +1,7 @@
 """How a run copies tensors: as shapes, or for real."""
 
 import copy
+from contextlib import suppress
 from typing import Any, Callable, Optional
 
 import torch
@@ -98,13 +99,23 @@ def real_copies(mode: OperatorMode, whose: str = MODEL) -> CopyTensor:
             raise NeedsValues("a real run of what is itself run without values")
         if isinstance(tensor, UninitializedTensorMixin):
             return _uninitialized_copy(tensor, None)
-        duplicate = copy.deepcopy(tensor) if tensor.is_leaf else tensor.detach().clone()
+        duplicate = _deep_copy(tensor)
         mode.own(duplicate)
         if whose == MODEL or isinstance(tensor, nn.Parameter):
             mark_weight(duplicate)
         return duplicate
 
     return copy_tensor
+
+
+def _deep_copy(tensor: Tensor) -> Tensor:
+    """Copy a tensor with its values; also one of a class that ``copy.deepcopy`` can't make another of."""
+    if tensor.is_leaf:
+        with suppress(RuntimeError):
+            return copy.deepcopy(tensor)
+    duplicate = tensor.detach().clone()
+    duplicate = duplicate if type(duplicate) is type(tensor) else duplicate.as_subclass(type(tensor))
+    return duplicate.requires_grad_(tensor.requires_grad and tensor.is_leaf)
 
 
 def _uninitialized_copy(tensor: Any, device: Optional[torch.device]) -> Tensor:

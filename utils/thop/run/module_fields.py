@@ -19,11 +19,10 @@ _FORWARD_HOOKS = tuple(
     name for name in nn.Identity().__dict__ if name.startswith("_forward") and name.find("hooks") > 0
 )
 _forward_hooks: Callable[[Dict[str, Any]], Tuple[Any, ...]] = itemgetter(*_FORWARD_HOOKS)
-_UNUSED = frozenset(
-    ("_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks",
-     "_backward_hooks", "_backward_pre_hooks")
-)  # fmt: skip
-"""What a forward pass has nothing to do with, and a copy can share."""
+_OTHER_HOOKS = tuple(
+    name for name in nn.Identity().__dict__ if name.endswith("hooks") and name not in _FORWARD_HOOKS
+)
+"""What a forward pass has nothing to do with, but may add to."""
 
 
 @lru_cache(maxsize=None)
@@ -73,7 +72,9 @@ class ModuleFields:
             if not is_stock:
                 self._fill_others(originals, copies, _OF_EVERY_MODULE)
         else:
-            self._fill_others(originals, copies, _UNUSED)
+            self._fill_others(originals, copies, frozenset(_OTHER_HOOKS))
+        for name in _OTHER_HOOKS:
+            copies[name] = OrderedDict(originals.get(name) or ())
         for name in kind.slots:
             if hasattr(original, name):
                 object.__setattr__(duplicate, name, copier.value(getattr(original, name)))

@@ -12,9 +12,9 @@ from typing import Any, Callable, Dict, Iterable, List
 import torch
 from torch import Tensor, nn
 
-from .reach import ATOMS, attributes_of, is_shared, slots_of
+from .reach import LEAVES, attributes_of, is_shared, slots_of
 
-_PLAIN = frozenset((*ATOMS, torch.layout, torch.memory_format, torch.Generator))
+_PLAIN = frozenset((*LEAVES, torch.layout, torch.memory_format, torch.Generator))
 _CONTAINERS = (tuple, list, set, frozenset, deque)
 
 

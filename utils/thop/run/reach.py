@@ -22,14 +22,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-_LEAVES = frozenset((int, float, str, bool, bytes, complex, type(None), type, types.ModuleType))
+_VALUES = int, float, str, bool, bytes, complex, type(None)
 _DESCRIPTORS = types.GetSetDescriptorType, types.MemberDescriptorType
 _PATHS = type(pathlib.Path()), type(pathlib.PurePath())
-ATOMS = frozenset((*_LEAVES, *_DESCRIPTORS, *_PATHS, torch.dtype, torch.device, torch.Size))
+ATOMS = frozenset((*_VALUES, *_DESCRIPTORS, *_PATHS, torch.dtype, torch.device, torch.Size))
 """Classes of what has no parts, and is never copied."""
+LEAVES = frozenset((*ATOMS, type, types.ModuleType))
+"""The same with classes and modules, which are never copied either, but hold what code can write to."""
 LRU: Any = type(functools.lru_cache(maxsize=None)(lambda: None))
 _SHARED_PACKAGES = frozenset(
-    ("torch", "threading", "_thread", "queue", "_queue", "multiprocessing", "concurrent", "asyncio", "subprocess",
+    ("torch", "threading", "_thread", "_queue", "multiprocessing", "concurrent", "asyncio", "subprocess",
      "logging", "io", "_io", "tempfile", "socket", "selectors", "ssl", "sqlite3", "mmap", "ctypes", "_ctypes", "signal",
      "contextlib", "random", "tensorboard", "tensorboardX", "tqdm", "wandb", "IPython", "ipykernel", "traitlets", "zmq",
      "jupyter_client", "_asyncio")
@@ -123,8 +125,12 @@ def bound_owner(function: Any) -> Optional[Any]:
     return None if isinstance(owner, (types.ModuleType, type)) else owner
 
 
+_BOUND = types.BuiltinFunctionType, types.MethodWrapperType
+
+
 _UNREBUILT = (types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType)
-_COPIED = (nn.Module, Tensor, RemovableHandle, torch.Generator, random.Random, bytearray, array.array, LRU)
+_STREAMS = io.StringIO, io.BytesIO
+_COPIED = (nn.Module, Tensor, RemovableHandle, torch.Generator, random.Random, bytearray, array.array, LRU, *_STREAMS)
 
 
 @per_class
@@ -165,10 +171,14 @@ def process_generators() -> Dict[int, Any]:
 
 
 class Reach:
-    """Answers whether objects lead to what must be copied, and remembers those that do not, with all below them."""
+    """Answers whether objects lead to what must be copied, and remembers those that do not, with all below them.
+
+    code: the classes and modules that were met on the way.
+    """
 
     def __init__(self) -> None:
         self.barren: Dict[int, Any] = process_generators()
+        self.code: Dict[int, Any] = {}
 
     def leads(self, value: Any) -> bool:
         """Say whether something that must be copied can be reached."""
@@ -185,7 +195,9 @@ class Reach:
             if must_be_copied(kind):
                 return True
             for part in _parts(current, kind):
-                if type(part) not in _LEAVES and id(part) not in seen and id(part) not in self.barren:
+                if isinstance(part, _CODE):
+                    self.code[id(part)] = part
+                elif type(part) not in ATOMS and id(part) not in seen and id(part) not in self.barren:
                     seen[id(part)] = part
                     waiting.append(part)
         self.barren.update(seen)
@@ -193,6 +205,7 @@ class Reach:
 
 
 _PROXIES = (weakref.ProxyType, weakref.CallableProxyType)
+_CODE = (type, types.ModuleType)
 
 
 def _parts(value: Any, kind: type) -> Iterable[Any]:
@@ -212,7 +225,7 @@ def _parts(value: Any, kind: type) -> Iterable[Any]:
             return ()
     if kind is types.MethodType:
         return (value.__self__, value.__func__)
-    if kind is types.BuiltinFunctionType:
+    if kind in _BOUND:
         return (bound_owner(value),)
     if issubclass(kind, weakref.ReferenceType):
         return (value(),)

@@ -26,7 +26,7 @@ from .copier import Copier, Replica
 from .copies import ELSEWHERE, INPUTS, MODEL, CopyTensor, real_copies, shape_copies
 from .modes import OperatorMode
 from .namespaces import Named, is_foreign, named_by
-from .nested import map_tensors
+from .nested import map_tensors, tensors_in
 from .observer import Observer
 from .shape_mode import ShapeMode
 from .shape_tensor import THREAD, NeedsValues, in_few_words
@@ -225,8 +225,11 @@ class _Attempt:
             watch = WatchedFunctions(self.mode, runs_whole=self.drive is None, on_cuda=self.amp)
 
         def forward() -> Any:
+            given = arguments, keywords
+            if self.drive is not None:  # it may be called again, after it has emptied its own dictionary
+                given = map_tensors(given, lambda tensor: tensor)
             with cuda_autocast() if self.amp else nullcontext():
-                return replica.model(*arguments, **keywords)
+                return replica.model(*given[0], **given[1])
 
         with self.mode, watch:
             THREAD.run = self
@@ -237,7 +240,10 @@ class _Attempt:
         if self.mode.failure:  # the model has caught it and taken another way than with real values
             raise NeedsValues(self.mode.failure)
         observer.end(output)
-        return map_tensors(output, _facts)
+        try:
+            return map_tensors(output, _facts)
+        except Exception:  # an object that lets nobody copy it
+            return [_facts(tensor) for tensor in tensors_in((output,))]
 
     def _take_down(self, replica: Replica) -> None:
         """Note what the copy's code can write to, and replace what must be copied."""
@@ -245,9 +251,10 @@ class _Attempt:
         self.named = [named_by(dict.fromkeys([*map(type, replica.modules), *filter(_may_have_code, shared)]))]
         if self.copier.functions:
             self.named.append(Named(self.copier.functions))
-        self.taken_down.take(self.named)
+        self.named += self.taken_down.take(self.named)
         asks = next((found.compares_types for found in self.named if found.compares_types), "")
-        if asks and self.mode.on_shapes and not (self.amp or self.drive):
+        runs_for_real = not (self.amp or self.drive or any(p.is_meta for p in self.model.parameters()))
+        if asks and self.mode.on_shapes and runs_for_real:
             raise NeedsValues(f"{asks} asks for the exact class of a tensor")
 
     def joins(self, module: nn.Module) -> None:
@@ -255,7 +262,7 @@ class _Attempt:
         found = named_by([type(module)])
         if found not in self.named:
             self.named.append(found)
-            self.taken_down.take([found])
+            self.named += self.taken_down.take([found])
 
     def _put_back(self, ambient: Ambient) -> None:
         if self.over:

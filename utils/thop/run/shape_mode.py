@@ -60,6 +60,8 @@ class ShapeMode(OperatorMode):
                     out = self._view(func, args, kwargs)
                     self.own(out, is_view=True)
                     return out
+                if func._schema.name.startswith("aten::set_"):  # an ordinary tensor on memory that is not there
+                    raise NeedsValues("set_() takes a tensor's memory")
                 out = self._by_meta_kernel(func, effects, args, kwargs)
             else:
                 return self._of_constants(func, effects, args, kwargs, tensors)

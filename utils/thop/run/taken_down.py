@@ -17,8 +17,9 @@ from typing import Any, Dict, Iterable, List, Optional, Sequence, Set, Tuple
 from torch import Tensor, nn
 
 from .copier import Copier
-from .namespaces import MISSING, Named, is_data, is_foreign
-from .reach import ATOMS, LRU, is_shared, must_be_copied, per_class, slots_of
+from .namespaces import MISSING, Named, is_data, is_foreign, named_by
+from .reach import LEAVES, LRU, is_shared, must_be_copied, per_class, slots_of
+from .shape_tensor import NeedsValues
 from .unwrapping import NotCountable
 
 _SEQUENCES = (list, set, deque)
@@ -102,15 +103,15 @@ def _are_same(now: Any, before: Any) -> bool:
 
 def _put_back_items(now: Dict[Any, Any], before: Dict[Any, Any]) -> None:
     """Let a dictionary hold the same objects under the same keys in the same order, in as few steps as can be."""
-    if _are_same(dict.keys(now), before) and _are_same(dict.values(now), before.values()):
-        return
     kind: Any = OrderedDict if isinstance(now, OrderedDict) else dict
+    if _are_same(kind.keys(now), before) and _are_same(kind.values(now), before.values()):
+        return
     for key in [key for key, value in dict.items(now) if key not in before and not isinstance(value, types.ModuleType)]:
         kind.pop(now, key, None)  # but a module that was imported meanwhile stays with its package
     for key, value in before.items():
         if dict.get(now, key, MISSING) is not value:
             kind.__setitem__(now, key, value)
-    if len(now) == len(before) and not _are_same(dict.keys(now), before):
+    if len(now) == len(before) and not _are_same(kind.keys(now), before):
         kind.clear(now)
         for key, value in before.items():
             kind.__setitem__(now, key, value)
@@ -142,7 +143,7 @@ def _plan(kind: type) -> Tuple[bool, bool, bool, Sequence[str]]:
 @per_class
 def _can_change(kind: type) -> bool:
     """Say whether objects of a class hold something that code can replace."""
-    if kind in ATOMS or is_shared(kind) or issubclass(kind, (type, types.ModuleType)):
+    if kind in LEAVES or is_shared(kind) or issubclass(kind, (type, types.ModuleType)):
         return False
     return any(_plan(kind))
 
@@ -157,15 +158,39 @@ class TakenDown:
         self.copier = copier
         self.held: Dict[Any, Any] = {}
         self.bare: List[Any] = []  # functions that hold nothing
+        self.code: Set[int] = set()  # classes and modules that were met
 
     def note(self, owner: Any) -> None:
         """Take down what an object holds, once."""
         if id(owner) not in self.held:
             self.held[id(owner)] = _Held(owner)
 
-    def take(self, named: Iterable[Named]) -> None:
-        """Take down what code names, and put copies in the place of what must be copied."""
-        named = list(named)
+    def take(self, named: Iterable[Named]) -> List[Named]:
+        """Take down what code names, and put copies in the place of what must be copied.
+
+        Classes and modules that are met on the way are code too: what they name is returned, and taken down as well.
+        """
+        self._take_named(list(named))
+        met: List[Named] = []
+        while self.copier.reach.code.keys() - self.code:
+            found = [one for key, one in list(self.copier.reach.code.items()) if key not in self.code]
+            self.code.update(map(id, found))
+            found = [one for one in found if not is_foreign(one.__module__ if isinstance(one, type) else one.__name__)]
+            for module in [one for one in found if isinstance(one, types.ModuleType)]:
+                self._take_module(module)
+            classes = [one for one in found if isinstance(one, type) and not issubclass(one, (nn.Module, Tensor))]
+            if classes:
+                met.append(named_by(classes))
+                self._take_named(met[-1:])
+        self._take_shared()
+        return met
+
+    def _take_module(self, module: types.ModuleType) -> None:
+        self.note(vars(module))
+        for name, value in list(vars(module).items()):
+            self._replace(vars(module), name, value)
+
+    def _take_named(self, named: List[Named]) -> None:
         sets = any(found.sets for found in named)
         for found in named:
             for namespace in found.namespaces.values() if found.reflects else ():
@@ -174,7 +199,7 @@ class TakenDown:
                 if id(namespace) not in self.held:
                     self.held[id(namespace), name] = _HeldItem(namespace, name)
                 value = namespace.get(name, MISSING)
-                if type(value) not in ATOMS:
+                if type(value) not in LEAVES:
                     self._replace(namespace, name, value)
             classes = [*found.classes, *found.foreign_classes] if sets else found.classes
             for kind in filter(None, [reference() for reference in classes]):
@@ -186,7 +211,6 @@ class TakenDown:
             for name, value in list(getattr(original, "__dict__", {}).items()):
                 self._replace(original.__dict__, name, value)
         self._take_context()
-        self._take_shared()
 
     def _take_shared(self) -> None:
         """Take down all objects that the copy shares with the model, and that nothing has replaced."""
@@ -206,14 +230,14 @@ class TakenDown:
     def _copy(self, value: Any, name: str) -> Any:
         """Return a copy of what must be copied, and of what is copied already; anything else is itself."""
         kind = type(value)
-        if kind in ATOMS or value is MISSING or not is_data(value) or (is_shared(kind) and not must_be_copied(kind)):
+        if kind in LEAVES or value is MISSING or not is_data(value) or (is_shared(kind) and not must_be_copied(kind)):
             return value
         done = self.copier.memo.get(id(value))
         if done is None and self.copier.reach.leads(value):
             self.copier.attribute = name
             try:
                 done = self.copier.copy(value)
-            except NotCountable:
+            except (NotCountable, NeedsValues):
                 raise
             except Exception:  # it is somebody's whole program, and stays as it is
                 self.copier.waiting.clear()
@@ -229,7 +253,9 @@ class TakenDown:
         if is_foreign(kind.__module__):
             return
         for name, value in list(vars(kind).items()):
-            if type(value) in ATOMS or isinstance(value, (types.FunctionType, property)):
+            if isinstance(value, type):
+                self.copier.code(value)
+            if type(value) in LEAVES or isinstance(value, (types.FunctionType, property, type)):
                 continue
             inner = value.__func__ if isinstance(value, (staticmethod, classmethod)) else value
             duplicate = self._copy(inner, name)
@@ -237,7 +263,7 @@ class TakenDown:
                 type.__setattr__(kind, name, duplicate if inner is value else type(value)(duplicate))
 
     def _take_function(self, function: types.FunctionType) -> None:
-        is_plain = ATOMS.issuperset(map(type, function.__defaults__ or ()))
+        is_plain = LEAVES.issuperset(map(type, function.__defaults__ or ()))
         if function.__dict__ or function.__closure__ or function.__kwdefaults__ or not is_plain:
             self._take_what_it_holds(function, function.__qualname__)
         else:
@@ -245,6 +271,7 @@ class TakenDown:
 
     def _take_what_it_holds(self, function: types.FunctionType, name: str) -> None:
         self.note(function)
+        self.copier.reach.leads(function)  # what it holds by way of other functions is shared, and noted
         for attribute, value in list(function.__dict__.items()):
             self._replace(function.__dict__, attribute, value)
         for cell in function.__closure__ or ():
