@@ -127,8 +127,8 @@ def _compared_with(instructions: Sequence[Any], at: int) -> FrozenSet[str]:
     """
     asks = instructions[at].argval == "type"
     asked = instructions[at + 1 if asks else at - 1]
-    if asked.opname.startswith("LOAD_FAST") and asked.argval == "self":
-        return frozenset()
+    if (asked.opname.startswith("LOAD_FAST") and asked.argval == "self") or asked.opname.startswith("CALL"):
+        return frozenset()  # of the module; or it is handed to a function itself, as in isinstance(x, type)
     calls = 0 if asks else 1
     own_call = next((i for i in instructions[at + 1 : at + 9] if i.opname.startswith("CALL")), None)
     argument = [] if own_call is None else instructions[at + 1 : instructions.index(own_call, at)]
