@@ -200,3 +200,58 @@ def test_two_things_that_a_size_may_be() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 1))
     for size in (64, numpy.int64(64), torch.tensor(64), (64, 64), [numpy.int32(64), 64], torch.tensor([64, 64])):
         assert memory_info(model, size).imgsz == (64, 64)
+
+
+class Unwilling:
+    """Lets nobody copy it."""
+
+    def __init__(self, y: Any) -> None:
+        self.y = y
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError("no")
+
+
+@pytest.mark.parametrize("form", [types.MappingProxyType, Unwilling], ids=["proxy", "unwilling"])
+def test_results_that_nobody_can_copy(form: Any) -> None:
+    model = Returns(lambda a, b: form({"y": b}) if form is types.MappingProxyType else form(b))
+    assert profile(model, (X,), verbose=False).total_ops > 0 and traffic(model, X).flops > 0
+    assert predict(model, X, device="t4").seconds > 0
+
+
+def test_inputs_that_are_no_tensors() -> None:
+    class Reads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.c = nn.Conv2d(4, 4, 3)
+
+        def forward(self, values: Any) -> Any:
+            return self.c(torch.from_numpy(values))
+
+    found = predict(Reads(), (X.numpy(),), device="t4")
+    assert found.seconds > 0 and "every step counts" in found.basis
+
+
+def test_a_forward_that_empties_its_dictionary_is_trained() -> None:
+    class Pops(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.c = nn.Conv2d(4, 4, 3)
+
+        def forward(self, given: Any) -> Any:
+            return self.c(given.pop("image"))
+
+    given = {"image": X}
+    assert training(Pops(), (given,), amp=False).peak > 0 and list(given) == ["image"]
+
+
+def test_a_value_that_the_code_decides_by_is_computed() -> None:
+    class Decides(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3)
+
+        def forward(self, x: Tensor) -> Any:
+            return self.a(x) if float(self.b(x).sum()) < 1e9 else x
+
+    assert sum(launch.flops > 0 for launch in deployed(Decides(), (X,)).launches) == 2

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import contextvars
 import copy
+import decimal
 import functools
+import io
 import itertools
+import queue
 import random
 import subprocess
 import sys
 import threading
 import types
+import warnings
 import weakref
 from typing import Any, Callable
 
@@ -455,3 +460,197 @@ print("alive")
 def test_made_up_modules_touch_nothing(first: int) -> None:
     ran, wrong = fuzzing.run_cases(first, first + 100)
     assert ran == 100 and wrong == []
+
+
+# ---- reached by ways that no plain name shows ----
+
+
+class Outer:
+    class Inner:
+        n, items, t = 0, [1], torch.ones(3)
+
+
+class Held:
+    items, t, it = [1], torch.ones(3), iter(list(range(20)))
+
+    @classmethod
+    def go(cls) -> int:
+        return next(cls.it)
+
+
+class Odd(torch.Tensor):
+    pass
+
+
+ORDER = collections.OrderedDict(a=1, b=2)
+QUEUE: queue.Queue[int] = queue.Queue()
+for _ in range(4):
+    QUEUE.put(1)
+STREAM, BYTES = io.StringIO("words"), io.BytesIO(b"words")
+MASKED: Any = numpy.ma.masked_array([1.0, 2.0], [False, True])
+ODD, SPARSE = torch.ones(3).as_subclass(Odd), torch.eye(3).to_sparse()
+REGISTRY = {"held": Held}
+NESTED = types.SimpleNamespace(inner=types.SimpleNamespace(kind=Held))
+
+
+@functools.singledispatch
+def by_kind(value: Any) -> int:
+    return 0
+
+
+def changes_what_is_held(model: Any, x: Tensor) -> None:
+    Outer.Inner.n += 1
+    Outer.Inner.items.append(2)
+    Outer.Inner.t.add_(1)
+    REGISTRY["held"].late = 1  # type: ignore[attr-defined]
+    NESTED.inner.kind.other = 1
+    model.kind.items.append(2)
+    model.kind.t.numpy().fill(0)
+    next(model.kind.it)
+    model.go()
+    model.module.CALLS.append(1)
+    model.module.COUNT += 1
+
+
+def changes_containers(model: Any, x: Tensor) -> None:
+    ORDER.move_to_end("a")
+    QUEUE.get(timeout=1)
+    STREAM.read(2)
+    BYTES.seek(0, 2)
+    BYTES.write(b"more")
+    MASKED.mask[0] = True
+    by_kind.register(str, lambda value: 1)
+
+
+OBJECTS: dict[str, Callable[[], Any]] = {
+    "iterator": lambda: iter([1, 2]),
+    "dictionary": dict,
+    "list": list,
+    "array": lambda: numpy.zeros(2),
+    "bytes": lambda: bytearray(2),
+    "namespace": lambda: types.SimpleNamespace(n=0),
+    "tensor": lambda: torch.ones(3),
+    "set": set,
+}
+BOUND: dict[str, Callable[[Any], Any]] = {
+    "iterator": lambda o: o.__next__,
+    "dictionary": lambda o: o.__setitem__,
+    "list": lambda o: o.__iadd__,
+    "array": lambda o: o.__setitem__,
+    "bytes": lambda o: o.__setitem__,
+    "namespace": lambda o: o.__setattr__,
+    "tensor": lambda o: o.__setitem__,
+    "set": lambda o: o.__ior__,
+}
+ARGUMENTS: dict[str, Any] = {"iterator": (), "list": ([1],), "namespace": ("n", 7), "set": ({1},)}
+
+
+def test_held_classes_and_modules() -> None:
+    module: Any = types.ModuleType("a_module_of_mine")
+    module.CALLS, module.COUNT = [1], 0
+    model: Any = Does(changes_what_is_held)
+    model.kind, model.go, model.module = Held, Held.go, module
+
+    def state() -> Any:
+        held = [item for kind in (Outer.Inner, Held) for item in vars(kind).items() if not item[0].startswith("__")]
+        return [(name, fuzzing.described(value)) for name, value in held], list(module.CALLS), module.COUNT
+
+    before = state(), fuzzing.described(model)
+    assert ask_everything(model) == ["shape"] * 2
+    assert (state(), fuzzing.described(model)) == before
+
+
+def test_containers_of_the_standard_library() -> None:
+    def state() -> Any:
+        streams = STREAM.tell(), BYTES.tell(), BYTES.getvalue()
+        return list(ORDER), list(QUEUE.queue), streams, MASKED.mask.tolist(), len(by_kind.registry)
+
+    before = state()
+    ask_everything(Does(changes_containers))
+    assert state() == before
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_bound_slots(name: str) -> None:
+    held = OBJECTS[name]()
+    model: Any = Does(lambda model, x: model.bound(*ARGUMENTS.get(name, (0, 1))))
+    model.bound = BOUND[name](held)
+    before = fuzzing.described(held), fuzzing.described(model)
+    ask_everything(model)
+    assert (fuzzing.described(held), fuzzing.described(model)) == before
+
+
+HOOKS = ("register_full_backward_hook", "register_full_backward_pre_hook", "register_load_state_dict_post_hook",
+         "register_load_state_dict_pre_hook", "register_state_dict_pre_hook", "register_state_dict_post_hook",
+         "register_forward_hook", "register_forward_pre_hook")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [name for name in HOOKS if hasattr(nn.Module, name)])
+def test_hooks_that_a_forward_registers(name: str) -> None:
+    model = Does(lambda model, x: getattr(model.c, name)(lambda *args: None))
+    ask_everything(model)
+    assert not any(table for key, table in vars(model.c).items() if key.endswith("hooks"))
+
+
+@pytest.mark.parametrize("write", [lambda t: t.zero_(), lambda t: t.mul_(2), lambda t: setattr(t, "data", t.data * 0)])
+def test_tensors_of_other_kinds_in_globals(write: Callable[[Tensor], Any]) -> None:
+    def state() -> Any:
+        return [(t.to_dense().tolist(), t._version) for t in (ODD, SPARSE)]
+
+    def writes(model: Any, x: Tensor) -> None:
+        write(ODD)
+        write(SPARSE)
+
+    before = state()
+    ask_everything(Does(writes))
+    assert state() == before
+
+
+def sets_the_process(model: Any, x: Tensor) -> None:
+    torch.set_default_dtype(torch.float64)
+    torch.backends.cudnn.benchmark = True
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_float32_matmul_precision("high")
+    torch.autograd.set_detect_anomaly(True)
+    torch.nn.modules.module.register_module_forward_hook(lambda *args: None)
+    numpy.seterr(divide="ignore")
+    warnings.simplefilter("error")
+    decimal.getcontext().prec = 5
+    sys.setrecursionlimit(sys.getrecursionlimit() + 10)
+
+
+def test_settings_of_the_process() -> None:
+    def state() -> Any:
+        hooks = len(torch.nn.modules.module._global_forward_hooks)
+        flags = torch.backends.cudnn.benchmark, torch.are_deterministic_algorithms_enabled(), torch.is_anomaly_enabled()
+        settings = torch.get_default_dtype(), torch.get_float32_matmul_precision(), numpy.geterr()
+        return hooks, flags, settings, sys.getrecursionlimit(), list(warnings.filters), decimal.getcontext().prec
+
+    before = state()
+    ask_everything(Does(sets_the_process))
+    assert state() == before
+
+
+def test_a_fork_restores_its_model_from_a_deep_copy() -> None:
+    def model_info(model: nn.Module, verbose: bool = False, img_size: int = 640) -> None:
+        backup = copy.deepcopy(model)
+        with torch.no_grad():
+            for p in model.parameters():
+                p.zero_()
+        model.load_state_dict(backup.state_dict())
+        print("Model summary: 1.0 GFLOPs")
+
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    before = [tensor.clone() for tensor in model.state_dict().values()]
+    show_summary(model_info, print, model, (), {})
+    assert all(map(torch.equal, before, model.state_dict().values())) and before[0].any()
+
+
+def test_memory_that_is_not_there_is_no_ordinary_tensors() -> None:
+    uses: tuple[Callable[[Any, Tensor], Any], ...] = (
+        lambda model, x: torch.empty(0).set_(x).sum().item(),
+        lambda model, x: torch.ones(3).set_(x).numpy(),
+        lambda model, x: torch.empty(0).set_(x).tolist(),
+    )
+    for use in uses:
+        assert profile(Does(use), (X,), verbose=False).mode == "real"

@@ -10,13 +10,15 @@ import gc
 import random
 import sys
 import time
+import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Callable, Iterator, List, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 import torch
 from torch import overrides
-from torch.utils import _python_dispatch
+from torch.nn.modules import module
+from torch.utils import _device, _python_dispatch
 
 _FLAGS = (
     "_is_in_torch_dispatch_mode", "_is_in_non_infra_torch_dispatch_mode",
@@ -95,6 +97,62 @@ def _restore_nesting(nesting: int) -> None:
         torch.autocast_increment_nesting()
 
 
+Setting = Tuple[Callable[[], Any], Callable[[Any], Any]]
+
+
+def _attribute(owner: Any, name: str) -> Setting:
+    return (lambda: getattr(owner, name, None)), (lambda value: setattr(owner, name, value))
+
+
+def _set_deterministic(mode: Tuple[bool, bool]) -> None:
+    torch.use_deterministic_algorithms(mode[0], warn_only=mode[1])
+
+
+_SETTINGS: List[Setting] = [
+    (torch.get_default_dtype, torch.set_default_dtype),
+    (torch.get_num_threads, torch.set_num_threads),
+    (torch.is_anomaly_enabled, torch.set_anomaly_enabled),
+    (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    (lambda: (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()),
+     _set_deterministic),
+    *(_attribute(torch.backends.cudnn, name) for name in ("enabled", "benchmark", "deterministic", "allow_tf32")),
+    (sys.getrecursionlimit, sys.setrecursionlimit),
+    _attribute(getattr(torch, "_GLOBAL_DEVICE_CONTEXT", None), "device_context"),
+    _attribute(_device, "CURRENT_DEVICE"),
+]  # fmt: skip
+"""What of the process a forward may set, and how it is set back."""
+_HOOKS: List[Dict[Any, Any]] = [
+    held for name, held in vars(module).items() if name.startswith("_global_") and isinstance(held, dict)
+]
+"""The hooks of all modules."""
+
+
+class Settings:
+    """The settings of the process as they were when it was made."""
+
+    def __init__(self) -> None:
+        self.values = [get() for get, _ in _SETTINGS]
+        self.hooks = [dict(held) for held in _HOOKS]
+        self.filters = list(warnings.filters)
+        numpy: Any = sys.modules.get("numpy")
+        self.errors: Any = numpy.geterr() if numpy is not None else None
+
+    def restore(self) -> None:
+        """Set everything back that is not as it was."""
+        for (get, put), value in zip(_SETTINGS, self.values):
+            if get() != value:
+                put(value)
+        for held, before in zip(_HOOKS, self.hooks):
+            if held.keys() != before.keys():
+                held.clear()
+                held.update(before)
+        if warnings.filters != self.filters:
+            warnings.filters[:] = self.filters  # type: ignore[index]
+        numpy: Any = sys.modules.get("numpy")
+        if self.errors is not None and numpy.geterr() != self.errors:
+            numpy.seterr(**self.errors)
+
+
 @dataclass
 class Ambient:
     """What was in force in the thread when it was made."""
@@ -106,6 +164,7 @@ class Ambient:
     autocast: List[Tuple[Callable[..., Any], Tuple[Any, ...]]] = field(default_factory=_autocast_state)
     nesting: int = field(default_factory=_autocast_nesting)
     flags: List[Any] = field(default_factory=lambda: [getattr(_python_dispatch, name, None) for name in _FLAGS])
+    settings: Settings = field(default_factory=Settings)
 
     def set_aside(self) -> None:
         """Leave no dispatch mode in force, and of function modes only PyTorch's own, that of the default device."""
@@ -117,6 +176,7 @@ class Ambient:
     def restore(self) -> None:
         """Put everything back that is not as it was."""
         torch._C._set_grad_enabled(self.grad)
+        self.settings.restore()
         _DISPATCH.replace(self.dispatch)
         _FUNCTION.replace(self.function)
         if self.autocast[1][1][-1] or autocast_is_on() or _autocast_nesting() != self.nesting:

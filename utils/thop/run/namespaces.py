@@ -181,7 +181,9 @@ def is_data(value: Any) -> bool:
 
 
 _WHOLE = frozenset(("scaled_dot_product_attention", "multi_head_attention_forward", "lstm", "gru", "rnn_tanh",
-                    "rnn_relu", "_VF", "vecdot", "cosine_similarity"))  # fmt: skip
+                    "rnn_relu", "_VF", "vecdot", "linalg_vecdot", "cosine_similarity", "CosineSimilarity",
+                    "cosine_embedding_loss", "CosineEmbeddingLoss", "TripletMarginWithDistanceLoss",
+                    "triplet_margin_with_distance_loss"))  # fmt: skip
 _LAYERS_OF_ONE = (nn.RNNBase, nn.CosineSimilarity, nn.MultiheadAttention, nn.TransformerEncoderLayer,
                   nn.TransformerDecoderLayer)  # fmt: skip
 

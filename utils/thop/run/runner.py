@@ -4,6 +4,7 @@ The copy is run on shapes alone, or for real where shapes are not enough.
 """
 
 import contextvars
+import decimal
 import gc
 import re
 import threading
@@ -202,6 +203,7 @@ class _Attempt:
             time.sleep(0.0005)
 
     def _run(self, ambient: Ambient) -> Any:
+        decimal.setcontext(decimal.getcontext().copy())
         ambient.set_aside()
         THREAD.run = None
         torch._C._set_grad_enabled(self.drive is not None)
