@@ -488,7 +488,7 @@ for _ in range(4):
     QUEUE.put(1)
 STREAM, BYTES = io.StringIO("words"), io.BytesIO(b"words")
 MASKED: Any = numpy.ma.masked_array([1.0, 2.0], [False, True])
-ODD, SPARSE = torch.ones(3).as_subclass(Odd), torch.eye(3).to_sparse()
+ODD = torch.ones(3).as_subclass(Odd)
 REGISTRY = {"held": Held}
 NESTED = types.SimpleNamespace(inner=types.SimpleNamespace(kind=Held))
 
@@ -594,12 +594,14 @@ def test_hooks_that_a_forward_registers(name: str) -> None:
 
 @pytest.mark.parametrize("write", [lambda t: t.zero_(), lambda t: t.mul_(2), lambda t: setattr(t, "data", t.data * 0)])
 def test_tensors_of_other_kinds_in_globals(write: Callable[[Tensor], Any]) -> None:
+    sparse = torch.eye(3).to_sparse()
+
     def state() -> Any:
-        return [(t.to_dense().tolist(), t._version) for t in (ODD, SPARSE)]
+        return [(t.to_dense().tolist(), t._version) for t in (ODD, sparse)]
 
     def writes(model: Any, x: Tensor) -> None:
         write(ODD)
-        write(SPARSE)
+        write(sparse)
 
     before = state()
     ask_everything(Does(writes))

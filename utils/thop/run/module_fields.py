@@ -22,7 +22,8 @@ _forward_hooks: Callable[[Dict[str, Any]], Tuple[Any, ...]] = itemgetter(*_FORWA
 _OTHER_HOOKS = tuple(
     name for name in nn.Identity().__dict__ if name.endswith("hooks") and name not in _FORWARD_HOOKS
 )
-"""What a forward pass has nothing to do with, but may add to."""
+_other_hooks: Callable[[Dict[str, Any]], Tuple[Any, ...]] = itemgetter(*_OTHER_HOOKS)
+"""What a forward pass has nothing to do with, but may add to: a copy shares empty ones, which are emptied again."""
 
 
 @lru_cache(maxsize=None)
@@ -58,6 +59,14 @@ class ModuleFields:
     def __init__(self, copier: ValueCopier) -> None:
         self.copier = copier
         self.kinds: Dict[type, _Kind] = {}
+        self.shared: List[Dict[str, Any]] = []  # attributes of originals whose other hooks the copies share
+
+    def put_back(self) -> None:
+        """Empty the shared tables of hooks again."""
+        for originals in self.shared:
+            if any(_other_hooks(originals)):
+                for table in _other_hooks(originals):
+                    table.clear()
 
     def fill(self, original: nn.Module, duplicate: nn.Module) -> None:
         """Copy all attributes of a module; those that can't change are taken over."""
@@ -67,14 +76,17 @@ class ModuleFields:
             kind = self.kinds[type(original)] = _Kind(type(original))
         copies.update(originals)
         is_stock = kind.stock is not None and copier.on_shapes and originals.keys() == kind.stock
-        if (is_stock or originals.keys() >= _OF_EVERY_MODULE) and not any(_forward_hooks(originals)):
+        whole = is_stock or originals.keys() >= _OF_EVERY_MODULE  # not from an older torch
+        if whole and not any(_forward_hooks(originals)):
             self._fill_tables(originals, copies, is_stock)
             if not is_stock:
                 self._fill_others(originals, copies, _OF_EVERY_MODULE)
         else:
             self._fill_others(originals, copies, frozenset(_OTHER_HOOKS))
-        for name in _OTHER_HOOKS:
-            copies[name] = OrderedDict(originals.get(name) or ())
+        if not whole or any(_other_hooks(originals)):
+            copies.update((name, OrderedDict(originals[name])) for name in _OTHER_HOOKS if name in originals)
+        else:
+            self.shared.append(originals)
         for name in kind.slots:
             if hasattr(original, name):
                 object.__setattr__(duplicate, name, copier.value(getattr(original, name)))

@@ -100,7 +100,7 @@ def run(
         if amp or drive:
             what = "its training step" if drive else "under autocast its forward"
             raise NotCountable(f"{what} needs values ({why})")
-        if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
+        if _is_on_meta(model):
             raise NotCountable(f"the model is on the meta device, and its forward needs values ({why})")
     outcome, failure = attempt(OperatorMode())
     if outcome is None:
@@ -255,8 +255,7 @@ class _Attempt:
             self.named.append(Named(self.copier.functions))
         self.named += self.taken_down.take(self.named)
         asks = next((found.compares_types for found in self.named if found.compares_types), "")
-        runs_for_real = not (self.amp or self.drive or any(p.is_meta for p in self.model.parameters()))
-        if asks and self.mode.on_shapes and runs_for_real:
+        if asks and self.mode.on_shapes and not (self.amp or self.drive or _is_on_meta(self.model)):
             raise NeedsValues(f"{asks} asks for the exact class of a tensor")
 
     def joins(self, module: nn.Module) -> None:
@@ -276,6 +275,7 @@ class _Attempt:
         ambient.restore()
         CALLS_OF_MODULES.take_off(self)
         self.taken_down.put_back()
+        self.copier.fields.put_back()
         if self.calls is not None:
             self.failed_in = self.calls.failed_in
             self.modules = [weakref.ref(module) for module in self.calls.replica.modules]
@@ -319,6 +319,10 @@ def refuse_higher_order(error: Exception, where: str) -> None:
     if found:
         name = found.group(1)
         raise NotCountable(f"{where or 'the model'} calls {name}, whose operators PyTorch shows to nobody") from None
+
+
+def _is_on_meta(model: nn.Module) -> bool:
+    return any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
 
 
 def _facts(tensor: Tensor) -> Facts:
