@@ -15,6 +15,7 @@ from releases import ALL_CFGS, CACHE, LATEST, ReleaseError, release, yolo, yolo_
 def pytest_configure(config: pytest.Config) -> None:
     """Make `yolov5` importable, behind this repository's own `utils`, before any test file is read."""
     os.environ.update(yolo_settings(CACHE / "settings"))
+    os.environ.pop("COLUMNS", None)  # which pytest-xdist sets for its workers
     try:
         sys.path.append(str(release(LATEST)))
     except ReleaseError as error:

@@ -7,7 +7,7 @@ import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, Iterator
 
 import pandas
 import pytest
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from utils.thop import profile, traffic
-from utils.thop.show.report import ModelInfo
+from utils.thop.show.report import ALL_LEVELS, ModelInfo
 from utils.torch_utils import model_info
 
 SUMS = "parameters", "total_ops", "flops", "kernel", "output", "read_bytes", "written_bytes"
@@ -58,8 +58,10 @@ class Folded(nn.Module):
 
 
 @pytest.fixture(name="small", scope="module")
-def info_of_yolov5s(yolo: Any) -> ModelInfo:
-    return model_info(yolo("yolov5s.yaml"))
+def info_of_yolov5s(yolo: Any) -> Iterator[ModelInfo]:
+    model = yolo("yolov5s.yaml")
+    yield model_info(model, depth=ALL_LEVELS)  # which holds the model weakly
+    del model
 
 
 def number(text: str) -> float:
@@ -139,7 +141,8 @@ def test_sorting_puts_the_largest_first(small: ModelInfo, sort: str, key: Any) -
 
 
 def test_a_list_has_no_row_and_its_parts_bear_its_name() -> None:
-    info = model_info(Odd(), imgsz=8)
+    model = Odd()
+    info = model_info(model, imgsz=8)
     paths = list(info.to_dataframe()["path"])
     assert paths == ["", "a|<b>&`*_", "blocks.0", "blocks.1.0", "blocks.1.1", "unused", "tied"]
     frame = info.to_dataframe().set_index("path")
@@ -166,7 +169,8 @@ def test_one_layer_alone() -> None:
 @pytest.mark.parametrize("choice", [{}, {"depth": 1}, {"sort": "traffic"}, {"sort": "intensity"}])
 @pytest.mark.parametrize("cfg", ["yolov5s.yaml", "yolov5x.yaml", "segment/yolov5l-seg.yaml"])
 def test_the_text_fits_a_terminal(yolo: Any, cfg: str, choice: Any) -> None:
-    lines = model_info(yolo(cfg)).table(**choice).splitlines()
+    model = yolo(cfg)
+    lines = model_info(model).table(**choice).splitlines()
     assert max(map(len, lines)) <= 100
     assert "\n".join(lines).isascii()
     ends = {len(line.replace(" *", "  ").rstrip()) for line in body("\n".join(lines))}
@@ -221,7 +225,8 @@ def test_the_sentences_are_true(yolo: Any, small: ModelInfo) -> None:
     assert f"{half} of 25 modules move {share:.1%} of the bytes: {names}." in text
     three = sorted(kinds.items(), key=lambda item: item[1], reverse=True)[:3]
     assert "By type, " + ", ".join(f"{kind} {size / total:.1%}" for kind, size in three) in text
-    fused = model_info(yolo("yolov5s.yaml").fuse())
+    model = yolo("yolov5s.yaml").fuse()
+    fused = model_info(model)
     promised = re.search(r"fuse\(\) would save about (\S+)MB \((\S+)%\): it folds 57 BatchNorm2d", text)
     assert promised and "fuse()" not in fused.table()
     saved = total - fused.traffic.read_bytes - fused.traffic.written_bytes
@@ -230,7 +235,8 @@ def test_the_sentences_are_true(yolo: Any, small: ModelInfo) -> None:
 
 
 def test_what_was_left_out_or_assumed_is_told() -> None:
-    info = model_info(Unknowable(), imgsz=8)
+    model = Unknowable()
+    info = model_info(model, imgsz=8)
     text = " ".join(info.table().split())
     assert "Accesses were counted in a real forward pass: " in text and "Bytes were counted in a real forward" in text
     assert f"for want of a rule: {__name__}.Folded (1 call); their bytes are counted." in text
@@ -286,7 +292,8 @@ def test_the_html_is_sound_and_says_the_same(small: ModelInfo) -> None:
 
 
 def test_names_are_escaped() -> None:
-    info = model_info(Odd(), imgsz=8)
+    model = Odd()
+    info = model_info(model, imgsz=8)
     html = info._repr_html_()
     assert "a|&lt;b&gt;&amp;`*_" in html and "<b>" not in html
     assert [row[0] for row in Reader(html).rows][3].startswith("a|<b>&`*_")
@@ -312,7 +319,7 @@ def test_csv_reads_back(small: ModelInfo, tmp_path: Path) -> None:
     for choice in choices:
         small.to_csv(tmp_path / "layers.csv", **choice)
         read = pandas.read_csv(tmp_path / "layers.csv", keep_default_na=False)
-        pandas.testing.assert_frame_equal(read, small.to_dataframe(**choice), check_dtype=False)
+        pandas.testing.assert_frame_equal(read, small.to_frame(**choice), check_dtype=False)
 
 
 def test_json_reads_back(small: ModelInfo, tmp_path: Path) -> None:
@@ -339,7 +346,8 @@ def test_without_bytes_the_table_has_the_accesses(yolo: Any, monkeypatch: Any, t
         raise NotImplementedError("no bytes\nhere")
 
     monkeypatch.setattr("utils.thop.show.summary.traffic", fails)
-    info = model_info(yolo("yolov5n.yaml"), verbose=True)
+    model = yolo("yolov5n.yaml")
+    info = model_info(model, verbose=True)
     text = capsys.readouterr().out
     assert "Bytes not counted: NotImplementedError: no bytes." in text and "traffic" not in text
     assert "of the accesses: model.2 (" in text and "nan" not in text + info.to_markdown() + info._repr_html_()

@@ -3,7 +3,7 @@
 import argparse
 import re
 from pathlib import Path
-from typing import Any, List, NoReturn, Sequence, Tuple
+from typing import Any, List, NoReturn, Sequence
 
 from ..deploy.batches import parse_memory
 from ..deploy.runtimes import RUNTIMES
@@ -12,13 +12,15 @@ from ..run.inputs import Size, as_size
 from ..show.comparison import SORTS as ORDERS
 from ..show.comparison_table import NAMES
 from ..show.tree import SORTS
+from .models import Input
 
 PROGRAM = f"python -m {__package__.rpartition('.')[0]}"
 _MODELS = """\
 MODEL is one of
   models/yolov5s.yaml      a YOLOv5 cfg, built by the checkout's own classes; 'models/**/*.yaml' for all that match
   runs/.../best.pt         a weights file (*.pt, *.pth), opened by the checkout's own loader
-  torchvision:resnet50     a model of torchvision, without weights
+  torchvision:resnet50     a model of torchvision, without weights; timm:resnet50 one of timm
+  ultralytics:yolo11n.yaml a network of the package ultralytics
   package.module:function  a function that returns a torch.nn.Module; the current folder is searched first
 
 A weights file runs code when it is opened, and YOLOv5 evaluates what a cfg says: name only files that you trust.
@@ -49,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
         " to be under which runtime, and where each figure is published."
     ))  # fmt: skip
     _add_devices_file(devices)
+    _add_output(devices, ("csv", "json"))
     return parser
 
 
@@ -72,6 +75,7 @@ def _add_summary(commands: Any) -> None:
         "--sort", choices=tuple(SORTS), metavar="COLUMN", help=f"the largest first, by one of: {', '.join(SORTS)}"
     )
     _add_device(summary)
+    _add_output(summary, ("csv", "json", "markdown"))
     summary.add_argument(
         "--plot",
         type=_picture,
@@ -146,6 +150,7 @@ def _add_train(commands: Any) -> None:
     train.add_argument("--memory", type=_memory, metavar="SIZE", help="of the GPU, as in 8GB")
     train.add_argument("--device", metavar="NAME", help="a GPU that the command 'devices' lists")
     _add_devices_file(train)
+    _add_output(train, ("csv", "json", "markdown"))
 
 
 def _memory(words: str) -> float:
@@ -162,29 +167,37 @@ def _add_formats(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--baseline", metavar="NAME", help="the model that percentages are differences to; the first by default"
     )
+    _add_output(command, tuple(_FORMATS))
+
+
+_FORMATS = {
+    "csv": "comma-separated values, in base units and unrounded",
+    "json": "the same as a list of objects",
+    "markdown": "a table for GitHub",
+    "latex": "a table for a paper, with the package booktabs",
+}
+
+
+def _add_output(command: argparse.ArgumentParser, names: Sequence[str]) -> None:
     formats = command.add_mutually_exclusive_group()
-    for name, words in (
-        ("csv", "comma-separated values, in base units and unrounded"),
-        ("json", "the same as a list of objects"),
-        ("markdown", "a table for GitHub"),
-        ("latex", "a table for a paper, with the package booktabs"),
-    ):
-        formats.add_argument(f"--{name}", dest="format", action="store_const", const=name, help=words)
-    command.add_argument("--output", type=_writable, metavar="FILE", help="write the table to a file")
+    for name in names:
+        formats.add_argument(f"--{name}", dest="format", action="store_const", const=name, help=_FORMATS[name])
+    command.add_argument("--output", type=_writable, metavar="FILE", help="write it to a file, as its suffix says")
     command.set_defaults(format="text")
 
 
 def _add_setup(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--imgsz", "--img", "--img-size", type=_size, metavar="H [W]",
-        help="image size, rounded up to the model's stride; 640 by default, 224 for torchvision",
+        help="image size, rounded up to the model's stride; by default the model's usual one, 640 for YOLOv5",
     )  # fmt: skip
     command.add_argument(
         "--batch", "--batch-size", type=_whole_number, default=1, metavar="N", help="images at once; 1 by default"
     )
     command.add_argument(
-        "--inputs", type=_shape, nargs="+", default=[], metavar="N,C,H,W",
-        help="the shapes of all that the model's forward takes, one for each argument; goes before --imgsz and --batch",
+        "--inputs", type=_input_words, nargs="+", default=[], metavar="N,C,H,W",
+        help="what the model's forward takes: a shape for each argument, its type before it and the range of its values"
+        " behind it if they matter, as in int64 1x128 0..30522; goes before --imgsz and --batch",
     )  # fmt: skip
     command.add_argument("--half", action="store_true", help="in float16")
     command.add_argument("--fuse", action="store_true", help="after model.fuse(), as YOLOv5 runs inference")
@@ -224,10 +237,41 @@ def _size(words: str) -> Size:
         raise argparse.ArgumentTypeError(f"must be one or two whole numbers from 1 up, not '{words}'") from None
 
 
-def _shape(words: str) -> Tuple[int, ...]:
-    if not re.fullmatch(r"0*[1-9]\d*([,x]0*[1-9]\d*)*", words):
-        raise argparse.ArgumentTypeError(f"must be a shape such as 1,3,640,640, not '{words}'")
-    return tuple(int(number) for number in re.split("[,x]", words))
+_TYPES = ("float16", "bfloat16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64", "bool")
+
+
+def _input_words(words: str) -> List[Any]:
+    """Read what one word, or several in quotes, say of an input: a type, a shape, a range."""
+    found: List[Any] = []
+    for word in words.split():
+        if word in _TYPES:
+            found.append(word)
+        elif re.fullmatch(r"0*[1-9]\d*([,x]0*[1-9]\d*)*", word):
+            found.append(tuple(int(number) for number in re.split("[,x]", word)))
+        elif re.fullmatch(r"-?\d+\.\.-?\d+", word):
+            found.append(range(*map(int, word.split(".."))))
+        else:
+            raise argparse.ArgumentTypeError(f"must be a shape such as 1,3,640,640, a type or a range, not '{word}'")
+    return found
+
+
+def _inputs(parts: Sequence[Any]) -> List[Input]:
+    """Put types and ranges to the shapes that they stand beside."""
+    found: List[Input] = []
+    dtype = ""
+    for part in parts:
+        if isinstance(part, str):
+            dtype = part
+        elif isinstance(part, range):
+            if not found or not len(part):
+                raise BadInput("--inputs: a range such as 0..1000 follows the shape that it is for")
+            found[-1] = found[-1]._replace(low=part.start, high=part.stop)
+        else:
+            found.append(Input(part, dtype))
+            dtype = ""
+    if dtype:
+        raise BadInput(f"--inputs: the type {dtype} stands before no shape")
+    return found
 
 
 def _whole_number(words: str) -> int:
@@ -274,8 +318,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Read the command line; MODELs may stand before and after options, which argparse by itself does not allow."""
     parser = _parser()
     arguments, rest = parser.parse_known_args(_join_size(argv))
+    if hasattr(arguments, "inputs"):
+        arguments.inputs = _inputs([part for words in arguments.inputs for part in words])
     if arguments.command in ("compare", "predict") and not any(text.startswith("-") for text in rest):
         arguments.model += rest
+    elif arguments.command in ("summary", "train") and rest and not rest[0].startswith("-"):
+        parser.error(f"{arguments.command} takes one MODEL; compare shows several side by side")
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     return arguments

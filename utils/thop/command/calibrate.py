@@ -38,7 +38,8 @@ def read_measurements(path: Path, fuse: bool) -> List[Line]:
             names = [name.strip() for name in reader.fieldnames or []]
             rows = [dict(zip(names, (text or "" for text in row.values()))) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DeviceError(f"{path} can't be read: {in_few_words(error)}") from error
+        why = "no such file" if isinstance(error, FileNotFoundError) else in_few_words(error)
+        raise DeviceError(f"{path}: {why}") from error
     missing = [name for name in _NEEDED if name not in names]
     if missing:
         raise DeviceError(f"{path} has no column {missing[0]}; it takes model and ms, and may have imgsz and batch")
@@ -141,7 +142,8 @@ def add_to_file(path: Path, name: str, entry: Dict[str, Any]) -> None:
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         held = yaml.safe_load(text) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DeviceError(f"{path} can't be read: {in_few_words(error)}") from error
+        why = "no such file" if isinstance(error, FileNotFoundError) else in_few_words(error)
+        raise DeviceError(f"{path}: {why}") from error
     if not isinstance(held, dict):
         raise DeviceError(f"{path} is no file of devices; give another --output")
     if name not in held:  # what is there stays to the letter

@@ -58,7 +58,7 @@ class Checkout:
         return module
 
 
-_ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[3]
 _PACKAGE = __name__[: -len("utils.thop.command.checkout")]
 _in_use: Optional[Checkout] = None
 
@@ -70,8 +70,8 @@ def checkout_for(path: Path) -> Checkout:
     """
     global _in_use
     root = next((folder for folder in path.resolve().parents if _builder(folder)), None)
-    if _in_use is None and _builder(_ROOT):
-        _in_use = Checkout(_ROOT, _PACKAGE, _builder(_ROOT))
+    if _in_use is None and _builder(ROOT):
+        _in_use = Checkout(ROOT, _PACKAGE, _builder(ROOT))
     if _in_use is None:
         if root is None:
             raise ModelError(_why_none(path))
@@ -82,9 +82,9 @@ def checkout_for(path: Path) -> Checkout:
 
 
 def _why_none(path: Path) -> str:
-    if _ROOT in path.resolve().parents:
+    if ROOT in path.resolve().parents:
         return (
-            f"can't be built: nothing in {_ROOT} builds a network from it, as models/yolo.py does in YOLOv5; name a "
+            f"can't be built: nothing in {ROOT} builds a network from it, as models/yolo.py does in YOLOv5; name a "
             "function that returns one, as package.module:function"
         )
     return "lies in no YOLOv5 checkout (a folder with models/yolo.py); run this command in a patched one"
@@ -329,6 +329,6 @@ def _refuse(event: str, arguments: Any) -> None:
 
 
 __all__ = [
-    "DARKNET", "NO_CFG", "Checkout", "ModelError", "alone", "build_cfg", "checkout_for", "fuse", "load_weights",
+    "DARKNET", "NO_CFG", "ROOT", "Checkout", "ModelError", "alone", "build_cfg", "checkout_for", "fuse", "load_weights",
     "read_cfg",
 ]  # fmt: skip

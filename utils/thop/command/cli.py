@@ -1,11 +1,12 @@
 """What the command does, and what it prints."""
 
 import argparse
+import json
 import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Iterable, List, Optional, Sequence, TextIO, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, TextIO, Tuple
 
 from ..deploy.bound import LayerBound, TimeBound, time_bound
 from ..deploy.devices import THIS, Device, find_device, load_devices
@@ -13,7 +14,7 @@ from ..deploy.errors import DeviceError
 from ..flow import Flow
 from ..run import in_few_words
 from ..show.advice import advice
-from ..show.comparison import Row, bound_all, dtypes_used, sort_rows, to_csv, to_json
+from ..show.comparison import OF_A_DEVICE, Row, bound_all, dtypes_used, sort_rows, to_csv, to_json
 from ..show.comparison_table import (
     NAMES,
     PREDICTED,
@@ -31,7 +32,7 @@ from ..units import listed, readable_bytes, scaled
 from .arguments import PROGRAM, BadInput, examples, parse
 from .calibrate import add_to_file, calibrate_board, describe, entry_of, file_text
 from .checkout import ModelError
-from .compare import count_all
+from .compare import by_size, count_all
 from .models import Built, Setup, Source, counted, find, names
 from .timing import check_place, place_of
 from .train import describe_training, memory_of
@@ -51,6 +52,7 @@ def _summary(arguments: argparse.Namespace) -> int:
 
     def count(built: Built) -> Tuple[Built, ModelInfo, str, Optional[Flow]]:
         info = built.info()
+        _ = info.traffic  # while the model is there
         table = info.table(arguments.depth or ALL_LEVELS, arguments.sort)
         return built, info, table, built.flow() if arguments.device else None
 
@@ -68,7 +70,9 @@ def _summary(arguments: argparse.Namespace) -> int:
         above, below = _times(arguments, flow)
         lines = [lines[0], *above, table, "", *below]
     lines[: 1 + len(above)] = map(fitted, lines[: 1 + len(above)])
-    print("\n".join(lines))
+    form = _format(arguments)
+    exports: Dict[str, Callable[..., str]] = {"json": info.to_json, "csv": info.to_csv, "markdown": info.to_markdown}
+    _put(exports[form](depth=arguments.depth, sort=arguments.sort) if form in exports else "\n".join(lines), arguments)
     if arguments.plot:
         _draw_network(source.name, traffic, arguments, above)
     return 0
@@ -114,21 +118,26 @@ def _predict(arguments: argparse.Namespace) -> int:
 def _several(arguments: argparse.Namespace, with_bound: bool) -> int:
     """Count several models, and print them side by side, for ``compare`` with the least times."""
     check_place(arguments, must_predict=not with_bound)
+    if arguments.sort in OF_A_DEVICE and not arguments.device:
+        raise BadInput(f"--sort {arguments.sort} takes a --device")
     sources = find(arguments.model)
     known = [text for pair in zip(names(sources), sources) for text in (pair[0], pair[1].text)]
     if arguments.baseline and arguments.baseline not in known:
         raise BadInput(f"no model is called {arguments.baseline!r}, only {listed(names(sources))}")
     rows = count_all(list(zip(names(sources), sources)), _setup(arguments), _progress, place_of(arguments))
+    rows = by_size(sources, rows)
     good = [row for row in rows if row.traffic]
     if arguments.device and good and with_bound:
         bound_all(good, _device(arguments, [row.traffic for row in good if row.traffic]))
-    chosen = [replace(NAMES[name], spare=0) for name in arguments.columns] if arguments.columns else USUAL
-    columns = chosen if with_bound else PREDICTED
+    columns: Sequence[Column] = USUAL if with_bound else PREDICTED
+    if with_bound and arguments.columns:
+        columns = [replace(NAMES[name], spare=0) for name in arguments.columns]
     _write_table(_ordered(rows, arguments), arguments, columns)
     if arguments.plot and good and with_bound:
         _draw_comparison(good, arguments.plot)
     elif arguments.plot and good:
-        _draw_prediction(sources[rows.index(good[0])], good[0].name, arguments)
+        first = next(source for name, source in zip(names(sources), sources) if name == good[0].name)
+        _draw_prediction(first, good[0].name, arguments)
     failed = [row for row in rows if row.error]
     if failed:
         _complain(f"{len(failed)} of {len(rows)} models failed: {', '.join(row.name for row in failed)}")
@@ -146,10 +155,16 @@ def _write_table(rows: Sequence[Row], arguments: argparse.Namespace, columns: Se
     """Print the table, or write it to the file that was asked for, in the format that was."""
     form = _format(arguments)
     table = _RECORDS[form](rows) if form in _RECORDS else _TABLES[form](rows, columns)
+    _put(table, arguments)
+
+
+def _put(text: str, arguments: argparse.Namespace) -> None:
+    """Print a text, or write it to the file that was asked for."""
+    text = text if text.endswith("\n") else f"{text}\n"
     if arguments.output:
-        arguments.output.write_text(table, encoding="utf-8")
+        arguments.output.write_text(text, encoding="utf-8")
     else:
-        print(table, end="")
+        print(text, end="")
 
 
 def _calibrate(arguments: argparse.Namespace) -> int:
@@ -171,7 +186,7 @@ def _train(arguments: argparse.Namespace) -> int:
     if len(sources) > 1:
         raise BadInput(f"{arguments.model} stands for {len(sources)} files; 'train' takes one")
     try:
-        lines = describe_training(sources[0], Setup(arguments.imgsz, arguments.batch), arguments)
+        found, lines = describe_training(sources[0], Setup(arguments.imgsz, arguments.batch), arguments)
     except ModelError as error:
         raise BadInput(f"{sources[0].text}: {error}") from error
     except DeviceError:
@@ -179,15 +194,45 @@ def _train(arguments: argparse.Namespace) -> int:
     except Exception as error:
         _complain(f"{sources[0].text}: could not be counted: {in_few_words(error)}")
         return 1
-    print("\n".join([fitted(lines[0]), *lines[1:]]))
+    form = _format(arguments)
+    exports: Dict[str, Callable[[], str]] = {
+        "json": found.to_json,
+        "markdown": found.to_markdown,
+        "csv": lambda: str(found.to_frame().to_csv(index=False)),
+    }
+    _put(exports[form]() if form in exports else "\n".join([fitted(lines[0]), *lines[1:]]), arguments)
     return 0
 
 
 def _devices(arguments: argparse.Namespace) -> int:
-    for device in load_devices(arguments.devices).values():
-        print("\n".join(_device_lines(device)))
-    print(f"{THIS}: the machine that the command runs on, measured for half a second")
+    devices, form = load_devices(arguments.devices), _format(arguments)
+    if form in ("json", "csv"):
+        rows = [row for device in devices.values() for row in _device_records(device)]
+        _put(json.dumps(rows, indent=1) if form == "json" else _csv(rows), arguments)
+        return 0
+    lines = [line for device in devices.values() for line in _device_lines(device)]
+    _put("\n".join([*lines, f"{THIS}: the machine that the command runs on, measured for half a second"]), arguments)
     return 0
+
+
+def _csv(rows: Sequence[Dict[str, Any]]) -> str:
+    from pandas import DataFrame
+
+    return str(DataFrame(list(rows)).to_csv(index=False))
+
+
+def _device_records(device: Device) -> List[Dict[str, Any]]:
+    """A record for each figure of a device, in base units."""
+    head = {"device": device.name, "title": device.title, "kind": device.kind}
+    figures = [("bandwidth", device.bandwidth)] if device.bandwidth else []
+    figures += [("memory", device.memory)] if device.memory else []
+    rows = [{**head, "figure": name, "value": value, "source": device.sources.get(name, "")}
+            for name, value in (*figures, *device.peaks.items())]  # fmt: skip
+    for runtime, precisions in device.runtimes.items():
+        for precision, found in precisions.items():
+            what = {"figure": f"{runtime} {precision}", "value": None, "source": found.source}
+            rows.append({**head, **what, "networks": found.networks, "off_by": found.error})
+    return rows
 
 
 def _setup(arguments: argparse.Namespace) -> Setup:

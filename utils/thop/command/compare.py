@@ -10,7 +10,7 @@ from ..answer import Rows
 from ..deploy.devices import PathLike
 from ..run import as_inputs, as_model, collector_paused, in_few_words
 from ..run.inputs import as_size, fitting_size, images_for, usual_size
-from ..show.comparison import SORTS, Comparison, Row, bound_all, dtypes_used, sort_rows
+from ..show.comparison import OF_A_DEVICE, SORTS, Comparison, Row, bound_all, dtypes_used, sort_rows
 from ..units import listed
 from .models import Built, ModelError, Setup, Source, counted, find, names
 from .timing import Place, place_at
@@ -46,6 +46,20 @@ def count_all(
             row.error = in_few_words(error)
         rows.append(row)
     return rows
+
+
+def by_size(sources: Sequence[Counted], rows: Sequence[Row]) -> List[Row]:
+    """Put models that one pattern has found, or a shell, in the order of their size; those that failed come last."""
+    ordered: List[Row] = []
+    start = 0
+    while start < len(rows):
+        end = start + 1
+        group = getattr(sources[start], "group", "")
+        while end < len(rows) and group and getattr(sources[end], "group", "") == group:
+            end += 1
+        ordered += sort_rows(rows[start:end], "gflops") if end - start > 1 else rows[start:end]
+        start = end
+    return ordered
 
 
 def _ready(model: nn.Module, setup: Setup, inputs: Any) -> Built:
@@ -105,6 +119,8 @@ def compare(
     called = [name for name, _ in given]
     if sort is not None and sort not in SORTS:
         raise ValueError(f"sort must be None or one of {', '.join(SORTS)}, not {sort!r}")
+    if sort in OF_A_DEVICE and device is None:
+        raise ValueError(f"sort={sort!r} takes a device")
     if baseline is not None and baseline not in called:
         raise ValueError(f"no model is called {baseline!r}, only {listed(called)}")
     place = None if device is None else place_at(device, runtime, precision, decode, devices, [torch.float32])
@@ -114,7 +130,8 @@ def compare(
         bound_all(good, place.device_for(dtypes_used([row.traffic for row in good if row.traffic])))
     for row in rows:
         row.is_baseline = row.name == baseline
-    return Comparison(Rows(sort_rows(rows, sort) if sort else rows))
+    ordered = by_size([one for _, one in given], rows)
+    return Comparison(Rows(sort_rows(ordered, sort) if sort else ordered))
 
 
 def _named(models: Any) -> List[Tuple[str, Counted]]:
@@ -136,4 +153,4 @@ def _named(models: Any) -> List[Tuple[str, Counted]]:
     ]
 
 
-__all__ = ["compare", "count_all"]
+__all__ = ["by_size", "compare", "count_all"]

@@ -8,7 +8,7 @@ import inspect
 import random
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, List, NamedTuple, Optional, Sequence, Tuple, TypeVar
 
@@ -21,42 +21,55 @@ from ..run import blank, in_few_words
 from ..run.inputs import Size, as_model, fitting_size, image_size, images_for, usual_size
 from ..show.report import ModelInfo, sizes_of
 from ..traffic import Traffic, traffic
-from ..units import dtype_name
-from .checkout import DARKNET, NO_CFG, ModelError, alone, build_cfg, fuse, load_weights, read_cfg
+from ..units import dtype_name, listed
+from .checkout import DARKNET, NO_CFG, ROOT, ModelError, alone, build_cfg, fuse, load_weights, read_cfg
 
 CFG = (".yaml", ".yml", DARKNET)
 WEIGHTS = (".pt", ".pth")
-TORCHVISION = "torchvision:"
+PACKAGES = ("torchvision", "timm", "ultralytics")
 _CALLABLE = re.compile(r"\w+(\.\w+)*:\w+(\.\w+)*")
 T = TypeVar("T")
+
+
+class Input(NamedTuple):
+    """One input: its shape, its type, the model's without a name, and the whole numbers that its values lie between."""
+
+    shape: Sequence[int]
+    dtype: str = ""
+    low: int = 0
+    high: int = 1
 
 
 class Setup(NamedTuple):
     """How every model is run: image size (None: the model's usual one), images at once, float16, fused.
 
-    inputs: the shapes of all that its forward takes, in place of images of that size.
+    inputs: all that its forward takes, in place of images of that size.
     """
 
     imgsz: Optional[Size] = None
     batch: int = 1
     half: bool = False
     fuse: bool = False
-    inputs: Sequence[Sequence[int]] = ()
+    inputs: Sequence[Input] = ()
 
 
 @dataclass(frozen=True)
 class Source:
-    """A MODEL of the command line; kind: cfg, weights, torchvision or callable."""
+    """A MODEL of the command line; kind: cfg, weights, a package's name or callable; group: what has found several."""
 
     text: str
     kind: str
+    group: str = ""
 
     @property
     def name(self) -> str:
         """What it is called for short; two may have the same."""
         if self.kind == "cfg":
             return Path(self.text).stem
-        return Path(self.text).name if self.kind == "weights" else self.text.replace(TORCHVISION, "", 1)
+        if self.kind in PACKAGES:
+            name = self.text.partition(":")[2]
+            return name[: -len(".yaml")] if name.endswith(".yaml") else name
+        return Path(self.text).name if self.kind == "weights" else self.text
 
 
 @dataclass(frozen=True)
@@ -119,34 +132,57 @@ def find(texts: Sequence[str]) -> List[Source]:
 
     Raises ModelError, which names it, for what is no MODEL or a file that is not there. Nothing is opened or imported.
     """
-    return [source for text in texts for source in _find(text)]
+    found = [source for text in texts for source in _find(text)]
+    return [replace(source, group="the shell") for source in found] if _from_a_shell(found) else found
+
+
+def _from_a_shell(found: Sequence[Source]) -> bool:
+    """Say whether sources are as a shell leaves a pattern: three cfgs or more of a folder, by alphabet."""
+    texts = [source.text for source in found]
+    of_one_folder = len({Path(text).parent for text in texts}) == 1 and all(source.kind == "cfg" for source in found)
+    return len(found) > 2 and of_one_folder and texts == sorted(texts)
 
 
 def _find(text: str) -> List[Source]:
-    if text.startswith(TORCHVISION):
-        return [Source(text, "torchvision")]
-    suffix = Path(text).suffix.lower()
+    package = text.partition(":")[0]
+    if package in PACKAGES:
+        return [Source(text, package)]
+    suffix, path = Path(text).suffix.lower(), Path(text)
+    if path.is_dir():
+        inside = f", such as {next(iter(sorted(path.glob('*.yaml'))))}" if any(path.glob("*.yaml")) else ""
+        raise ModelError(f"{text}: a folder; name a file in it{inside}")
     if suffix in CFG + WEIGHTS:
         kind = "cfg" if suffix in CFG else "weights"
-        path = Path(text)
         if path.is_file():
             return [Source(text, kind)]
-        if path.is_dir():
-            raise ModelError(f"{text}: a folder, not a file")
         if not glob.has_magic(text):
-            raise ModelError(f"{text}: no such file")
+            return [Source(_found_elsewhere(path), kind)]
         found = sorted(name for name in glob.glob(text, recursive=True) if Path(name).is_file())
         if not found:
             raise ModelError(f"{text}: no file matches")
         found = [name for name in found if kind != "cfg" or _may_be_cfg(Path(name))]
         if not found:
             raise ModelError(f"{text}: no file that matches is a YOLOv5 cfg, with a backbone and a head")
-        return [Source(name, kind) for name in found]
+        return [Source(name, kind, text) for name in found]
     if _CALLABLE.fullmatch(text):
         return [Source(text, "callable")]
     raise ModelError(
-        f"{text}: no MODEL, which is a cfg (*.yaml), weights (*.pt), torchvision:NAME or package.module:function"
+        f"{text}: not a model: a cfg (*.yaml), weights (*.pt), torchvision:NAME, timm:NAME, ultralytics:NAME.yaml or "
+        "package.module:function"
     )
+
+
+def _found_elsewhere(path: Path) -> str:
+    """Find a file of this name where train.py would, in the checkout's models; raises ModelError, with suggestions."""
+    folders = [folder for folder in (Path("models"), ROOT / "models") if folder.is_dir()]
+    known = {file.resolve(): str(file) for folder in folders[::-1] for file in folder.rglob(f"*{path.suffix}")}
+    same = [text for file, text in known.items() if file.name == path.name]
+    if len(same) == 1 and len(path.parts) == 1:
+        return same[0]
+    beside = [str(file) for file in path.parent.glob(f"*{path.suffix}")]
+    by_name = {Path(text).name: text for text in [*known.values(), *beside]}
+    close = same or [by_name[name] for name in difflib.get_close_matches(path.name, by_name, n=2, cutoff=0.7)]
+    raise ModelError(f"{path}: no such file" + (f"; did you mean {listed(close, ' or ')}?" if close else ""))
 
 
 def _may_be_cfg(path: Path) -> bool:
@@ -191,7 +227,7 @@ def counted(source: Source, setup: Setup, count: Callable[[Built], T]) -> T:
     where counting stumbles over that, as usual. Raises ModelError where there is no model, and what ``count`` raises.
     """
     try:
-        if source.kind in ("cfg", "torchvision"):
+        if source.kind == "cfg" or source.kind in PACKAGES:
             with contextlib.suppress(Exception):  # a build with values shows whether it is the model's own fault
                 built = build(source, setup, without_values=True)
                 with alone():
@@ -216,6 +252,8 @@ def _seed() -> None:
 def build(source: Source, setup: Setup, without_values: bool = False) -> Built:
     """Build a model, with or without values, and an image for it; raises ModelError."""
     try:
+        if source.kind in PACKAGES:
+            _imported(source.kind)  # now: what a module makes when it is imported must have values
         with blank() if without_values else contextlib.nullcontext():
             model = as_model(_BUILDERS[source.kind](source.text), "the function")
             model = fuse(model) if setup.fuse else model
@@ -224,6 +262,9 @@ def build(source: Source, setup: Setup, without_values: bool = False) -> Built:
     except ModelError:
         raise
     except (Exception, SystemExit) as error:
+        if source.kind == "weights" and _is_state(source.text):
+            what = "holds a state_dict, weights without their network: name a function that builds it"
+            raise ModelError(what) from error
         verb = "opened" if source.kind == "weights" else "built"
         raise ModelError(f"can't be {verb}: {in_few_words(error)}") from error
     asked = setup.imgsz or usual_size(model)
@@ -238,9 +279,73 @@ def build(source: Source, setup: Setup, without_values: bool = False) -> Built:
     return Built(model, images, None if size == asked else asked)
 
 
-def _of_shapes(model: nn.Module, shapes: Sequence[Sequence[int]]) -> Tuple[Tensor, ...]:
+def _of_shapes(model: nn.Module, inputs: Sequence[Input]) -> Tuple[Tensor, ...]:
+    """Make the inputs; values are drawn with a seed of their own."""
     parameter: Any = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
-    return tuple(parameter.new_zeros(tuple(shape)).detach() for shape in shapes)
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for one in inputs:
+        dtype = getattr(torch, one.dtype) if one.dtype else parameter.dtype
+        values = torch.randint(one.low, one.high, tuple(one.shape), generator=generator)
+        found.append(values.to(device=parameter.device, dtype=dtype))
+    return tuple(found)
+
+
+def _imported(package: str) -> Any:
+    """Import a package that has models; raises ModelError where it is not there."""
+    name = {"torchvision": "torchvision.models", "timm": "timm", "ultralytics": "ultralytics.nn.tasks"}[package]
+    try:
+        with alone():
+            return importlib.import_module(name)
+    except ImportError as error:
+        raise ModelError(f"needs the package {package} ({error})") from error
+
+
+def _is_state(path: str) -> bool:
+    """Say whether a file holds tensors by name, and no network."""
+    with contextlib.suppress(Exception):
+        held = torch.load(path, map_location="cpu", weights_only=True)
+        held = held.get("state_dict", held.get("model", held))
+        return isinstance(held, dict) and all(isinstance(value, Tensor) for value in held.values())
+    return False
+
+
+def _known(name: str, known: Sequence[str], package: str) -> str:
+    """Return a name that a package has; raises ModelError, which suggests those that come close."""
+    if name not in known:
+        close = difflib.get_close_matches(name, sorted({*known}), n=3)
+        hint = f"; did you mean {listed(close, ' or ')}?" if close else ""
+        raise ModelError(f"{package} has no such model{hint}")
+    return name
+
+
+def _timm(text: str) -> nn.Module:
+    timm = _imported("timm")
+    name = text.partition(":")[2]
+    _known(name.partition(".")[0], timm.list_models(), "timm")
+    model: nn.Module = timm.create_model(name, pretrained=False)
+    return model
+
+
+def _ultralytics(text: str) -> nn.Module:
+    """Build a network of ultralytics by its cfg, whose name may have a size's letter; weights would be fetched."""
+    tasks = _imported("ultralytics")
+    name = text.partition(":")[2]
+    if not name.endswith((".yaml", ".yml")):
+        raise ModelError("name a cfg, such as ultralytics:yolo11n.yaml: weights are not fetched here")
+    folder = Path(tasks.__file__).parents[1] / "cfg" / "models"
+    names = [file.name for file in folder.rglob("*.yaml")]
+    scaled = [re.sub(r"^(yolo\D?\d+)", rf"\g<1>{letter}", each) for each in names for letter in "nsmlx"]
+    if not Path(name).is_file():
+        _known(name, [*names, *scaled, *(re.sub("u", "", each) for each in scaled)], "ultralytics")
+    task = next((kind for part, kind in _TASKS.items() if part in name), "DetectionModel")
+    with alone():
+        model: nn.Module = getattr(tasks, task)(name, verbose=False)
+    return model
+
+
+_TASKS = {"rtdetr": "RTDETRDetectionModel", "-seg": "SegmentationModel", "-pose": "PoseModel", "-obb": "OBBModel",
+          "-cls": "ClassificationModel"}  # fmt: skip
 
 
 def _torchvision(text: str) -> nn.Module:
@@ -248,12 +353,8 @@ def _torchvision(text: str) -> nn.Module:
         from torchvision.models import get_model_builder, list_models
     except ImportError as error:
         raise ModelError(f"needs torchvision 0.14 or newer ({error})") from error
-    name, known = text[len(TORCHVISION) :], list_models()
-    if name.lower() not in known:
-        close = difflib.get_close_matches(name.lower(), known, n=3)
-        hint = f"; did you mean {' or '.join(close)}?" if close else ""
-        raise ModelError(f"torchvision has no such model{hint}")
-    builder = get_model_builder(name.lower())
+    name = _known(text.partition(":")[2].lower(), list_models(), "torchvision")
+    builder = get_model_builder(name)
     options = inspect.signature(builder).parameters
     return builder(**{option: None for option in ("weights", "weights_backbone") if option in options})
 
@@ -285,8 +386,10 @@ _BUILDERS = {
     "cfg": lambda text: build_cfg(Path(text)),
     "weights": lambda text: load_weights(Path(text)),
     "torchvision": _torchvision,
+    "timm": _timm,
+    "ultralytics": _ultralytics,
     "callable": _called,
 }
 
 
-__all__ = ["Built", "ModelError", "Setup", "Source", "build", "counted", "find", "names"]
+__all__ = ["Built", "Input", "ModelError", "Setup", "Source", "build", "counted", "find", "names"]

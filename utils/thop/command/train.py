@@ -29,11 +29,11 @@ def memory_of(arguments: argparse.Namespace) -> Tuple[float, str, Optional[Devic
     return device.memory, f"{device.title} ({device.memory / 1e9:g}GB)", device
 
 
-def describe_training(source: Source, setup: Setup, arguments: argparse.Namespace) -> List[str]:
-    """Count a step and say what it takes, whether it fits, and what would; raises what building and counting raise."""
+def describe_training(source: Source, setup: Setup, arguments: argparse.Namespace) -> Tuple[Training, List[str]]:
+    """Count a step, and say what it takes, whether it fits, and what would; raises what building and counting raise."""
     memory, place, device = memory_of(arguments)
 
-    def describe(built: Built) -> List[str]:
+    def describe(built: Built) -> Tuple[Training, List[str]]:
         size = fitting_size(built.model, setup.imgsz or usual_size(built.model))
         at = _counter(built, arguments)
         found = at(size)(setup.batch)
@@ -45,7 +45,7 @@ def describe_training(source: Source, setup: Setup, arguments: argparse.Namespac
             lines += ["", *_fits(found, memory, place, at, size, setup.batch)]
         if device is not None and device.kind == "gpu":
             lines += _time(found, device, arguments)
-        return lines
+        return found, lines
 
     return counted(source, setup, describe)
 

@@ -84,7 +84,7 @@ def _read(path: Path) -> Dict[str, Device]:
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise DeviceError(f"{path} can't be read: {error.strerror or error}") from error
+        raise DeviceError(f"{path}: {'no such file' if not path.exists() else error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise DeviceError(f"{path} is no text in UTF-8") from error
     except (yaml.YAMLError, ValueError) as error:
@@ -151,6 +151,8 @@ def find_device(name: str, path: Optional[PathLike] = None, dtypes: Sequence[tor
     key = key_of(name)
     if key == THIS:
         return measure_this(dtypes)
+    bare = {known.replace("-", ""): known for known in devices}
+    key = key if key in devices else bare.get(key.replace("-", ""), key)
     if key not in devices:
         close = [known for known in devices if key and key in known]
         close = close or difflib.get_close_matches(key, devices, n=3)

@@ -73,10 +73,10 @@ def _measurement(table: str, row: Dict[str, str]) -> Measurement:
 
 
 @lru_cache(maxsize=1)
-def _networks() -> Dict[Tuple[str, int, int], Tuple[int, int]]:
+def _networks() -> Dict[Tuple[str, Tuple[int, ...]], Tuple[float, Optional[float]]]:
     """Parameters and FLOPs of an image, by name and size."""
     return {
-        (row["model"], int(row["height"]), int(row["width"])): (int(row["parameters"]), int(row["flops"]))
+        (row["model"], (int(row["height"]), int(row["width"]))): (int(row["parameters"]), int(row["flops"]))
         for row in _rows(NETWORKS)
     }
 
@@ -91,8 +91,7 @@ def find_measurement(
     """
     for measured in published():
         if all(getattr(measured, name) == value for name, value in wanted.items()):
-            height, width = measured.shape[2:]
-            size, work = _networks().get((measured.model, height, width), (measured.parameters, flops))
+            size, work = _networks().get((measured.model, measured.shape[2:]), (measured.parameters, flops))
             if _alike(parameters, size) and _alike(flops, work):
                 return measured
     return None

@@ -484,10 +484,11 @@ class Copier:
         for duplicate, husk in self.husks:
             duplicate.__dict__.clear()
             object.__setattr__(duplicate, "__class__", husk)
-        for copied in (self.modules, self.helpers):
-            for duplicate in copied:
-                if not isinstance(duplicate, torch.jit.ScriptModule):
-                    getattr(duplicate, "__dict__", {}).clear()
+        for module in self.modules:
+            if type(module) in self.ordinary:  # not a script
+                module.__dict__.clear()
+        for duplicate in self.helpers:
+            getattr(duplicate, "__dict__", {}).clear()
         self.husks, self.helpers, self.waiting, self.modules, self.unregistered = [], [], [], [], {}
         self.memo, self.originals, self.uncopied, self.reach = {}, [], [], Reach()
 

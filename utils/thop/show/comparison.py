@@ -141,6 +141,10 @@ SORTS = {
 """What a comparison can be sorted by, and the number that it is."""
 
 
+OF_A_DEVICE = ("least", "time")
+"""Those of them that there are for a device."""
+
+
 def sort_rows(rows: Sequence[Row], by: str) -> List[Row]:
     """Sort by a number, the smallest first; those that have none come last, in their order."""
     values = [row.numbers().get(SORTS[by]) for row in rows]
@@ -198,6 +202,6 @@ def to_json(rows: Sequence[Row]) -> str:
 
 
 __all__ = [
-    "SORTS", "Comparison", "Row", "baseline_of", "bound_all", "difference", "dtypes_used", "records", "sort_rows",
-    "to_csv", "to_dataframe", "to_json",
+    "OF_A_DEVICE", "SORTS", "Comparison", "Row", "baseline_of", "bound_all", "difference", "dtypes_used", "records",
+    "sort_rows", "to_csv", "to_dataframe", "to_json",
 ]  # fmt: skip
