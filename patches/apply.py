@@ -1,8 +1,8 @@
 """Put memory access into a YOLOv5 checkout, show what that would change, or take it out again.
 
     python patches/apply.py PATH             apply, or replace another version of it
-    python patches/apply.py PATH --check     say whether it is applied, and which version
-    python patches/apply.py PATH --diff      print the change as a unified diff, write nothing
+    python patches/apply.py PATH --check     say whether it is applied, and which version; the status is 1 if not
+    python patches/apply.py PATH --diff      print the change as a unified diff, torch_utils.py first; write nothing
     python patches/apply.py PATH --revert    take it out, byte for byte
 
 PATH is the folder of a YOLOv5 checkout or of the installed package (site-packages/yolov5).
@@ -34,7 +34,7 @@ from patches.plan import plan
 from patches.source import Source, load_source
 from patches.steps import perform
 from patches.tree import digest, folder_digest
-from patches.wanted import Wanted, diff, wanted_by_apply
+from patches.wanted import Wanted, counted, diff, wanted_by_apply
 
 
 def apply(checkout: Checkout, source: Source) -> str:
@@ -142,9 +142,10 @@ def _is_current(checkout: Checkout, block: Block, note: Note, source: Source) ->
 
 
 def _print_diff(checkout: Checkout, source: Source) -> None:
-    text = diff(checkout, wanted_by_apply(checkout, source))
-    if not text:
-        print(f"apply.py: already applied, no difference: {checkout.root}", file=sys.stderr)
+    wanted = wanted_by_apply(checkout, source)
+    text = diff(checkout, wanted)
+    said = counted(checkout, wanted) if text else f"already applied, no difference: {checkout.root}"
+    print(f"apply.py: {said}", file=sys.stderr)
     sys.stdout.flush()
     _write(text)
 
@@ -190,7 +191,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.revert:
             _tell(revert(checkout))
         elif arguments.check:
-            _tell(check(checkout, load_source(SOURCE_ROOT)))
+            state = check(checkout, load_source(SOURCE_ROOT))
+            _tell(state)
+            return 0 if state.startswith("applied") else 1
         elif arguments.diff:
             _print_diff(checkout, load_source(SOURCE_ROOT))
         else:

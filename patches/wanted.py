@@ -92,8 +92,20 @@ def diff(checkout: Checkout, wanted: Wanted) -> bytes:
     before = {f"{FOLDER}/{name}": data for name, data in folder.items()}
     after = {f"{FOLDER}/{name}": data for name, data in wanted.files.items()}
     before[module], after[module] = checkout.data, wanted.module
-    names = sorted({*before, *after})
+    names = sorted({*before, *after}, key=lambda name: (name != module, name))  # what is changed, and then what is new
     return b"".join(_file_diff(name, before.get(name), after.get(name)) for name in names)
+
+
+def counted(checkout: Checkout, wanted: Wanted) -> str:
+    """Say in a line what a diff is of."""
+    lines = len(wanted.module.splitlines()) - len(checkout.data.splitlines())
+    before = checkout.folder.files if checkout.folder else {}
+    new = sum(name not in before for name in wanted.files)
+    changed = sum(before.get(name) != data for name, data in wanted.files.items()) - new
+    gone = sum(name not in wanted.files for name in before)
+    kinds = ((new, "new"), (changed, "changed"), (gone, "deleted"))
+    files = ", ".join(f"{number} files {what}" for number, what in kinds if number)
+    return f"{MODULE}: {lines:+d} lines; {FOLDER}: {files or 'as it is'}"
 
 
 def _file_diff(name: str, before: bytes | None, after: bytes | None) -> bytes:
