@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 from typing import Any, Callable
 
 import pytest
@@ -20,9 +21,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from utils.thop import training
 from utils.thop.command.cli import main
 from utils.thop.deploy import DeviceError
-from utils.thop.deploy.batches import largest_batch, needed, parse_memory, step_seconds
 from utils.thop.deploy.devices import find_device, load_devices
-from utils.thop.deploy.training import Training, reserved_bytes
+from utils.thop.deploy.step_time import step_seconds
+from utils.thop.deploy.training import Training, largest_batch, needed, parse_memory, reserved_bytes
 
 Make = Callable[[], nn.Module]
 
@@ -396,3 +397,17 @@ def test_the_command(capsys: pytest.CaptureFixture[str], release_7: Any) -> None
         assert main(["train", cfg, *wrong]) == 2
         out, err = capsys.readouterr()
         assert complaint in err and len(err.splitlines()) == 1 and not out
+
+
+def test_the_largest_batch_of_a_training() -> None:
+    model: Any = torchvision.models.resnet18()
+    found = training(model, torch.zeros(4, 3, 64, 64, device="meta"))
+    largest = found.largest_batch("3GB")
+    assert needed(largest.training) <= 3e9 < needed(training(model, torch.zeros(largest.batch + 8, 3, 64, 64)))
+    assert found.largest_batch(3e9).batch == largest.batch and largest.training.batch == largest.batch
+    with pytest.raises(DeviceError, match="8GB"):
+        found.largest_batch("much")
+    del model
+    gc.collect()
+    with pytest.raises(RuntimeError, match="keep it in a variable"):
+        found.largest_batch(3e9)

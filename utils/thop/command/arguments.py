@@ -5,9 +5,8 @@ import re
 from pathlib import Path
 from typing import Any, List, NoReturn, Sequence
 
-from ..deploy.batches import parse_memory
 from ..deploy.runtimes import RUNTIMES
-from ..deploy.training import OPTIMIZERS
+from ..deploy.training import OPTIMIZERS, parse_memory
 from ..run.inputs import Size, as_size
 from ..show.comparison import SORTS as ORDERS
 from ..show.comparison_table import NAMES

@@ -6,10 +6,10 @@ from typing import Callable, List, Optional, Tuple
 
 import torch
 
-from ..deploy.batches import largest_batch, needed, step_seconds
 from ..deploy.devices import Device, find_device, load_devices
 from ..deploy.errors import DeviceError
-from ..deploy.training import Training, training
+from ..deploy.step_time import step_seconds
+from ..deploy.training import Training, largest_batch, needed, training
 from ..run.inputs import Size, fitting_size, images_for, usual_size
 from ..show.training_table import kept_table, memory_table, training_headline, work_table
 from .models import Built, Setup, Source, counted

@@ -9,6 +9,7 @@ YOLOv5 prints as GPU_mem. It is estimated by a line through what AutoBatch has p
 benchmarks/training_memory.py), and not checked on a GPU here. CUDA's own context comes on top, and is in neither.
 """
 
+import weakref
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple, Union
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..answer import Answer, Rows
-from ..run import NotCountable, Replica, as_inputs, as_model, collector_paused, run, tensors_in
+from ..run import NotCountable, Replica, as_inputs, as_model, collector_paused, map_tensors, run, tensors_in
 from ..step import BACKWARD, FORWARD, OPTIMIZER, Phase, StepLedger, bytes_of
 from ..traffic import in_blocks
 from .errors import DeviceError
@@ -43,7 +44,8 @@ class Training(Answer):
     they are after a step; inputs: what the forward takes. kept: what of the forward is alive when the backward begins,
     its outputs among it, by the module that made it, the largest first.
     peak: the most that is alive at once; peak_at: the phase ("forward", "backward" or "optimizer") and the module at
-    which it is. forward, backward, optimizer: FLOPs and bytes moved, in all and by module.
+    which it is. forward, backward, optimizer: FLOPs and bytes moved, in all and by module. recount:
+    counts a step of another batch, as long as somebody keeps the model.
     """
 
     weights: int
@@ -62,6 +64,19 @@ class Training(Answer):
     batch: int = 1
     optimizer_name: str = "SGD"
     uncounted: Dict[str, Tuple[int, str]] = field(default_factory=dict)
+    recount: Optional[Callable[[int], "Training"]] = None
+
+    def largest_batch(self, memory: Union[float, str]) -> "Largest":
+        """Find the largest batch that fits into a GPU's memory, in bytes or as in "24GB".
+
+        Raises DeviceError for what is no size, RuntimeError where the model is gone.
+        """
+        size = parse_memory(memory) if isinstance(memory, str) else float(memory)
+        if not size or size <= 0:
+            raise DeviceError(f'memory must be bytes, or a size such as "8GB", not {memory!r}')
+        if self.recount is None:
+            raise RuntimeError("there is no model to count")
+        return largest_batch(self.recount, size)
 
     def parts(self) -> Dict[str, int]:
         """What lies in memory, by what it is: not all of it at once."""
@@ -133,7 +148,29 @@ def training(
         raise DeviceError("no parameter of the model requires gradients: there is nothing to train")
     steps = _Steps(optimizer, amp if foreach is None else foreach, CUDA_BLOCK if amp else 1)
     run(model, inputs, steps.observe, kwargs=kwargs, amp=amp, drive=steps.drive)
-    return steps.result(model, (inputs, kwargs), ema, amp)
+    found = steps.result(model, (inputs, kwargs), ema, amp)
+    found.recount = _recounter(model, (inputs, kwargs), found.batch, (amp, optimizer, ema), foreach)
+    return found
+
+
+def _recounter(model: nn.Module, given: Any, batch: int, options: Any, foreach: Optional[bool]) -> "Count":
+    """Return what counts a step of another batch: whatever has the batch's size along its first axis gets that."""
+    reference, (amp, optimizer, ema) = weakref.ref(model), options
+    shapes = map_tensors(given, lambda tensor: torch.empty_like(tensor, device="meta"))
+
+    def count(images: int) -> Training:
+        kept = reference()
+        if kept is None:
+            raise RuntimeError("the model is gone: keep it in a variable to ask for other batches")
+
+        def resized(tensor: Tensor) -> Tensor:
+            is_of_batch = tensor.dim() and tensor.shape[0] == batch
+            return tensor.new_empty((images, *tensor.shape[1:])) if is_of_batch else tensor
+
+        inputs, kwargs = map_tensors(shapes, resized)
+        return training(kept, inputs, amp, optimizer, ema, kwargs, foreach)
+
+    return count
 
 
 class _Steps:
@@ -232,3 +269,60 @@ def _sizes(tensors: Iterable[Tensor], block: int) -> int:
     """Bytes of tensors, each once, and each in whole blocks."""
     sizes = {id(tensor): tensor.numel() * tensor.element_size() for tensor in tensors}
     return sum(in_blocks(size, block) for size in sizes.values())
+
+
+# ---- the largest batch ----
+
+_FEW, _MORE = 2, 6  # images: the two counts that the line goes through
+_ATTEMPTS = 4
+Count = Callable[[int], Training]
+
+
+def needed(training: Training) -> float:
+    """Bytes of a GPU's memory that a training takes: what the allocator reserves, and CUDA's context."""
+    return training.reserved + CONTEXT
+
+
+@dataclass(frozen=True)
+class Largest:
+    """The largest batch that fits, checked by a count of its own; 0, and the count of one image, where none does."""
+
+    batch: int
+    training: Training
+
+
+def largest_batch(count: Count, memory: float) -> Largest:
+    """Find the largest batch that fits into so many bytes.
+
+    The peak is a line in the batch: two counts give it, a third checks the answer, and further ones correct it where
+    the peak has moved to another layer.
+    """
+    few, more = count(_FEW), count(_MORE)
+    other = _MORE
+    for _ in range(_ATTEMPTS):
+        each = max((needed(more) - needed(few)) / (other - _FEW), 1.0)
+        batch = int(_FEW + (memory - needed(few)) // each)
+        batch = min(batch, other - 1) if needed(more) > memory else batch
+        if batch < 1 or (batch == _FEW and needed(few) > memory):
+            break
+        found = count(batch)
+        if needed(found) <= memory:
+            return Largest(batch, found)
+        if batch == _FEW:
+            break
+        more, other = found, batch
+    one = count(1)
+    return Largest(int(needed(one) <= memory), one)
+
+
+def parse_memory(text: str) -> Optional[float]:
+    """Read "8GB", "8 GB", "11.5G" or "8192MB" as bytes; None for anything else."""
+    words = text.strip().upper().replace(" ", "").rstrip("B")
+    for unit, scale in (("GI", 2.0**30), ("MI", 2.0**20), ("G", 1e9), ("M", 1e6), ("", 1e9)):
+        if words.endswith(unit):
+            try:
+                number = float(words[: len(words) - len(unit)])
+            except ValueError:
+                return None
+            return number * scale if 0 < number < 1e6 else None
+    return None

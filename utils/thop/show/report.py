@@ -48,7 +48,7 @@ def sizes_of(model: nn.Module) -> Sizes:
 
 
 ALL_LEVELS = 1000  # of modules: more than any network has
-_FITS, _FEW = 30, 10  # rows of a table that nobody has asked the depth of, and of a representation
+_FITS, _FEW = 25, 10  # rows of a table that nobody has asked the depth of, and of a representation
 
 
 @dataclass(eq=False, repr=False)

@@ -2,8 +2,7 @@
 
 from typing import List, Tuple
 
-from ..deploy.batches import needed
-from ..deploy.training import CONTEXT, Training
+from ..deploy.training import CONTEXT, Training, needed
 from ..units import readable_bytes
 from .grid import Grid, Head, Line, to_text
 
