@@ -87,11 +87,11 @@ def test_rows_sum_to_the_totals(answers: dict[str, Any]) -> None:
 
 
 def test_lists_and_their_rows_are_short(answers: dict[str, Any]) -> None:
-    lists: list[Any] = [answers["predict"].launches, answers["predict"].layers(), answers["deployed"].launches,
+    lists: tuple[Any, ...] = (answers["predict"].launches, answers["predict"].layers(), answers["deployed"].launches,
              answers["traffic"].layers, answers["traffic"].calls, answers["traffic"].operators,
-             answers["profile"].layers, answers["training"].kept_by_layer]  # fmt: skip
+             answers["profile"].layers, answers["training"].kept_by_layer)  # fmt: skip
     for rows in lists:
-        assert isinstance(rows, list) and is_short(rows) and is_short(rows[0]) and len(rows.to_frame()) == len(rows)
+        assert is_short(rows) and is_short(rows[0]) and len(rows.to_frame()) == len(rows)
     assert is_short(answers["profile"].root) and is_short(answers["deployed"].launches[0].steps[0])
 
 
