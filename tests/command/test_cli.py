@@ -572,18 +572,25 @@ BAD = {
     "unknown command": (["sumary", CFG], "invalid choice: 'sumary'"),
     "no model": (["compare"], "arguments are required: MODEL"),
     "unknown option": (["summary", CFG, "--imgz", "640"], "unrecognized arguments: --imgz 640"),
-    "two models": (["summary", CFG, CFG], "unrecognized arguments"),
+    "two models": (["summary", CFG, CFG], "summary takes one MODEL; compare shows several"),
     "no such file": (["summary", "absent.yaml"], "absent.yaml: no such file"),
+    "a near miss": (["summary", str(MODELS / "yolov5z.yaml")], "yolov5z.yaml: no such file; did you mean "),
+    "no such model of timm": (["summary", "timm:resnet5O"], "timm has no such model; did you mean resnet50"),
+    "no such cfg of ultralytics": (["summary", "ultralytics:yolo111n.yaml"], "ultralytics has no such model; did you"),
+    "weights of ultralytics": (["summary", "ultralytics:yolo11n.pt"], "weights are not fetched here"),
+    "sorted by a time of nowhere": (["compare", CFG, "--sort", "time"], "--sort time takes a --device"),
+    "a range of nothing": (["summary", CFG, "--inputs", "0..4"], "a range such as 0..1000 follows the shape"),
+    "a type of nothing": (["summary", CFG, "--inputs", "int64"], "the type int64 stands before no shape"),
     "no such weights": (["compare", CFG, "absent.pt"], "absent.pt: no such file"),
-    "a folder": (["summary", "{tmp}/folder.yaml"], "folder.yaml: a folder, not a file"),
+    "a folder": (["summary", "{tmp}/folder.yaml"], "folder.yaml: a folder; name a file in it"),
     "no match": (["compare", "{tmp}/*.yml"], "*.yml: no file matches"),
     "no cfg": (["summary", "{tmp}/data.yaml"], "data.yaml: no YOLOv5 cfg, it has no backbone and no head"),
     "no yaml": (["summary", "{tmp}/broken.yaml"], "broken.yaml: no valid YAML, line 3: "),
     "an empty cfg": (["summary", "{tmp}/empty.yaml"], "empty.yaml: no YOLOv5 cfg"),
     "an unknown layer": (["summary", "{tmp}/wrong.yaml"], "can't be built: NameError: name 'Convo' is not defined"),
     "weights that are none": (["summary", "{tmp}/none.pt"], "none.pt: can't be opened: "),
-    "weights by another name": (["summary", "{tmp}/weights.bin"], "weights.bin: no MODEL, which is a cfg"),
-    "a pattern for all": (["compare", "{tmp}/*"], "*: no MODEL"),
+    "weights by another name": (["summary", "{tmp}/weights.bin"], "weights.bin: not a model: a cfg"),
+    "a pattern for all": (["compare", "{tmp}/*"], "*: not a model"),
     "size 0": (["summary", CFG, "--imgsz", "0"], "one or two whole numbers from 1 up, not '0'"),
     "negative size": (["summary", "--imgsz", "-32", CFG], "from 1 up, not '-32'"),
     "size of a half": (["summary", CFG, "--imgsz", "640", "0.5"], "not '640 0.5'"),
@@ -592,7 +599,7 @@ BAD = {
     "depth 0": (["summary", CFG, "--depth", "0"], "whole number from 1 up, not '0'"),
     "unknown column": (["summary", CFG, "--sort", "colour"], "invalid choice: 'colour'"),
     "unknown device": (["summary", CFG, "--device", "jetsen-nano"], "did you mean jetson-nano"),
-    "no device file": (["devices", "--devices", "{tmp}/absent.yaml"], "absent.yaml can't be read"),
+    "no device file": (["devices", "--devices", "{tmp}/absent.yaml"], "absent.yaml: no such file"),
     "bad device file": (["compare", CFG, "--devices", "{tmp}/data.yaml"], "data.yaml: "),
     "a folder as output": (["compare", CFG, "--output", "{tmp}"], "can't be written: Is a directory"),
     "output in no folder": (["compare", CFG, "--output", "{tmp}/no/x.csv"], "can't be written: No such file"),
@@ -756,3 +763,59 @@ def test_a_count_that_depends_on_values_is_the_same_each_time() -> None:
     setup = Setup((320, 320))
     found = [counted(source, setup, lambda built: profile(built.model, built.inputs, verbose=False)) for _ in range(2)]
     assert found[0] == found[1] and found[0].mode == "real"
+
+
+def test_what_a_pattern_finds_stands_in_the_order_of_its_size(capsys: Any) -> None:
+    pattern = str(MODELS / "yolov5*.yaml")
+    assert main(["compare", pattern, "--imgsz", "64", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["model"] for row in rows] == [f"yolov5{letter}" for letter in "nsmlx"]
+    assert rows[0]["gflops_percent"] == 0 and all(row["gflops_percent"] > 0 for row in rows[1:])
+    texts = [str(MODELS / f"yolov5{letter}.yaml") for letter in "sn"]
+    assert main(["compare", *texts, "--imgsz", "64", "--json", "--baseline", "yolov5n"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["model"] for row in rows] == ["yolov5s", "yolov5n"] and rows[1]["gflops_percent"] == 0
+
+
+def test_models_of_packages(capsys: Any) -> None:
+    words = ["timm:resnet18", "torchvision:resnet18", "ultralytics:yolo11n.yaml", "yolov5n.yaml"]
+    assert main(["compare", *words[:3], "--json"]) == 0
+    timms, torchvisions, yolo11 = json.loads(capsys.readouterr().out)
+    assert timms["gflops"] == torchvisions["gflops"] and timms["input"] == torchvisions["input"] == "1x3x224x224"
+    assert yolo11["input"] == "1x3x640x640" and yolo11["parameters"] == 2_624_080 and yolo11["model"] == "yolo11n"
+
+
+def test_inputs_of_types_and_ranges(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "words.py").write_text(
+        "import torch\nfrom torch import nn\n"
+        "class Reads(nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n"
+        "        self.e, self.l = nn.Embedding(50, 8), nn.Linear(8, 2)\n"
+        "    def forward(self, words, scale):\n"
+        "        assert words.dtype == torch.int64 and scale.dtype == torch.float16\n"
+        "        return self.l(self.e(words)) if int(words.max()) > 1 else None\n"
+        "def make():\n    return Reads()\n"
+    )
+    assert main(["compare", "words:make", "--inputs", "int64 1x16", "2..50", "float16", "1", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["error"] == "" and row["mode"] == "real" and row["total_ops"] == 16 * 8 * 2
+
+
+def test_exports_of_every_command(tmp_path: Path, capsys: Any) -> None:
+    for words in (["summary", CFG, "--imgsz", "64"], ["train", CFG, "--imgsz", "64", "--batch", "2"], ["devices"]):
+        assert main([*words, "--json"]) == 0 and json.loads(capsys.readouterr().out)
+        assert main([*words, "--output", str(tmp_path / "x.csv")]) == 0 and not capsys.readouterr().out
+        assert len(list(csv.DictReader((tmp_path / "x.csv").read_text().splitlines()))) > 5
+
+
+def test_multiply_adds_are_a_column_on_request(capsys: Any) -> None:
+    assert main(["compare", CFG, "--columns", "gflops,multiply-adds", "--imgsz", "640"]) == 0
+    head, _, _, row, *_ = capsys.readouterr().out.splitlines()
+    assert head.split() == ["model", "GFLOPs", "multiply-adds"] and row.split() == ["yolov5n", "4.6", "2.3"]
+    assert main(["compare", CFG]) == 0 and "multiply-adds" not in capsys.readouterr().out
+
+
+def test_devices_are_found_without_hyphens(capsys: Any) -> None:
+    for name in ("rtx3060", "RTX 3060", "rtx-3060", "jetsonorinnano"):
+        assert main(["compare", CFG, "--device", name, "--imgsz", "64"]) == 0

@@ -220,7 +220,7 @@ def test_without_a_file_it_is_shown(capsys: pytest.CaptureFixture[str], tmp_path
         ("model,ms\ntorchvision:resnet18\n", "line 2: ms must be a number above 0, not ''"),
         ("model,ms,imgsz\ntorchvision:resnet18,3,big\n", "line 2: imgsz 'big' and batch '' must be whole numbers"),
         ("model,ms,batch\ntorchvision:resnet18,3,0\n", "line 2: batch must be a whole number from 1 up, not 0"),
-        ("model,ms\nresnet18,3\n", "line 2: resnet18: no MODEL"),
+        ("model,ms\nresnet18,3\n", "line 2: resnet18: not a model"),
         ("model,ms\ntorchvision:resnet19,3\n", "line 2: torchvision:resnet19: torchvision has no such model"),
         ("model,ms\ntorchvision:resnet18,3\ntorchvision:resnet34,5\n", "too few measured networks: 2; it takes 3"),
     ],
@@ -246,7 +246,7 @@ def test_other_mistakes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> N
         status, out, err = run(capsys, "calibrate", table, *arguments)
         assert (status, out) == (2, "") and complaint in err and len(err.splitlines()) == 1
     status, out, err = run(capsys, "calibrate", tmp_path / "none.csv", "--runtime", "rknn", "--name", "b")
-    assert status == 2 and "none.csv can't be read" in err
+    assert status == 2 and "none.csv: no such file" in err
 
 
 # ---- pictures ----

@@ -649,8 +649,8 @@ def test_a_fork_without_models_yolo_builds_its_own_cfgs(tmp_path: Path) -> None:
     done = command(root, "compare", "models/*.yaml", "--csv", "--imgsz", "64")
     assert done.returncode == 0, done.stderr
     rows = [line.split(",") for line in done.stdout.splitlines()]
-    assert [row[0] for row in rows] == ["model", "large", "small"]
-    assert [row[rows[0].index("kernel")] for row in rows[1:]] == ["96", "24"]
+    assert [row[0] for row in rows] == ["model", "small", "large"]
+    assert [row[rows[0].index("kernel")] for row in rows[1:]] == ["24", "96"]
     darknet = make_fork(tmp_path / "b", "darknet", "Darknet")
     assert "96" not in command(darknet, "summary", "models/dark.cfg", "--imgsz", "64").stderr
     assert command(darknet, "compare", "models/dark.cfg", "--csv").stdout.splitlines()[1].startswith("dark,")

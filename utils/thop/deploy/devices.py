@@ -84,7 +84,8 @@ def _read(path: Path) -> Dict[str, Device]:
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise DeviceError(f"{path}: {'no such file' if not path.exists() else error.strerror or error}") from error
+        why = f" can't be read: {error.strerror or error}" if path.exists() else ": no such file"
+        raise DeviceError(f"{path}{why}") from error
     except UnicodeDecodeError as error:
         raise DeviceError(f"{path} is no text in UTF-8") from error
     except (yaml.YAMLError, ValueError) as error:

@@ -146,7 +146,7 @@ def notes(rows: Sequence[Row], columns: Sequence[Column] = USUAL) -> List[str]:
         found.append("Input {}, {}.".format(*what.pop()))
     if good and any(column.key == "accesses" for column in columns):
         found.append("Accesses are elements, kernel + output; peak is the most memory that activations take at once.")
-    found += _about_time(rows)
+    found += _about_time(rows, any(column.key == "time_seconds" for column in columns))
     remarks: Dict[str, List[str]] = {}
     for row in good:
         for remark in [*row.remarks(), *([row.error] if row.error else [])]:
@@ -154,10 +154,10 @@ def notes(rows: Sequence[Row], columns: Sequence[Column] = USUAL) -> List[str]:
     return found + [f"{', '.join(models)}: {remark}." for remark, models in remarks.items()]
 
 
-def _about_time(rows: Sequence[Row]) -> List[str]:
+def _about_time(rows: Sequence[Row], with_least: bool) -> List[str]:
     """What the times mean, and what the predicted ones rest on."""
     found = []
-    bound = next((row.bound for row in rows if row.bound), None)
+    bound = next((row.bound for row in rows if row.bound), None) if with_least else None
     prediction = next((row.prediction for row in rows if row.prediction), None)
     if bound is not None:
         what = "in the precision that was counted" if prediction is None else "for the same launches"
