@@ -219,30 +219,26 @@ def test_results_that_nobody_can_copy(form: Any) -> None:
     assert predict(model, X, device="t4").seconds > 0
 
 
+class Convolves(nn.Module):
+    """A convolution of what it takes out of its input."""
+
+    def __init__(self, take: Callable[[Any], Tensor]) -> None:
+        super().__init__()
+        self.c, self.take = nn.Conv2d(4, 4, 3), take
+
+    def forward(self, given: Any) -> Any:
+        return self.c(self.take(given))
+
+
 def test_inputs_that_are_no_tensors() -> None:
-    class Reads(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.c = nn.Conv2d(4, 4, 3)
-
-        def forward(self, values: Any) -> Any:
-            return self.c(torch.from_numpy(values))
-
-    found = predict(Reads(), (X.numpy(),), device="t4")
+    found = predict(Convolves(torch.from_numpy), (X.numpy(),), device="t4")
     assert found.seconds > 0 and "every step counts" in found.basis
 
 
 def test_a_forward_that_empties_its_dictionary_is_trained() -> None:
-    class Pops(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.c = nn.Conv2d(4, 4, 3)
-
-        def forward(self, given: Any) -> Any:
-            return self.c(given.pop("image"))
-
     given = {"image": X}
-    assert training(Pops(), (given,), amp=False).peak > 0 and list(given) == ["image"]
+    model = Convolves(lambda given: given.pop("image"))
+    assert training(model, (given,), amp=False).peak > 0 and list(given) == ["image"]
 
 
 def test_a_value_that_the_code_decides_by_is_computed() -> None:

@@ -63,6 +63,12 @@ def written(text: str, path: Optional[PathLike]) -> str:
     return text
 
 
+def csv_of(frame: "DataFrame") -> str:
+    """Write a table as CSV with the same line ends on every platform."""
+    text: str = frame.to_csv(index=False)
+    return text.replace("\r\n", "\n")
+
+
 def finite(value: Any) -> Any:
     """Replace what JSON has no word for, not a number and infinities, by null."""
     if isinstance(value, dict):
@@ -114,4 +120,4 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, (int, float, str))
 
 
-__all__ = ["Answer", "PathLike", "Rows", "finite", "record_of", "show_by", "written"]
+__all__ = ["Answer", "PathLike", "Rows", "csv_of", "finite", "record_of", "show_by", "written"]

@@ -9,7 +9,7 @@ from typing import Any, Callable, Dict, Iterable, List, Tuple
 
 from ..deploy.calibration import Calibration, calibrate
 from ..deploy.devices import THIS, key_of
-from ..deploy.errors import DeviceError
+from ..deploy.errors import DeviceError, unreadable
 from ..deploy.launches import Deployed, as_deployed
 from ..deploy.runtimes import Runtime, find_runtime
 from ..run import in_few_words
@@ -38,8 +38,7 @@ def read_measurements(path: Path, fuse: bool) -> List[Line]:
             names = [name.strip() for name in reader.fieldnames or []]
             rows = [dict(zip(names, (text or "" for text in row.values()))) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        why = "no such file" if isinstance(error, FileNotFoundError) else in_few_words(error)
-        raise DeviceError(f"{path}: {why}") from error
+        raise unreadable(path, error) from error
     missing = [name for name in _NEEDED if name not in names]
     if missing:
         raise DeviceError(f"{path} has no column {missing[0]}; it takes model and ms, and may have imgsz and batch")
@@ -142,8 +141,7 @@ def add_to_file(path: Path, name: str, entry: Dict[str, Any]) -> None:
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         held = yaml.safe_load(text) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        why = "no such file" if isinstance(error, FileNotFoundError) else in_few_words(error)
-        raise DeviceError(f"{path}: {why}") from error
+        raise unreadable(path, error) from error
     if not isinstance(held, dict):
         raise DeviceError(f"{path} is no file of devices; give another --output")
     if name not in held:  # what is there stays to the letter

@@ -5,16 +5,16 @@ import json
 import os
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, TextIO, Tuple
 
+from ..answer import Rows, csv_of
 from ..deploy.bound import LayerBound, TimeBound, time_bound
 from ..deploy.devices import THIS, Device, find_device, load_devices
 from ..deploy.errors import DeviceError
 from ..flow import Flow
 from ..run import in_few_words
 from ..show.advice import advice
-from ..show.comparison import OF_A_DEVICE, Row, bound_all, dtypes_used, sort_rows, to_csv, to_json
+from ..show.comparison import OF_A_DEVICE, Comparison, Row, bound_all, dtypes_used, to_csv, to_json
 from ..show.comparison_table import (
     NAMES,
     PREDICTED,
@@ -32,7 +32,7 @@ from ..units import listed, readable_bytes, scaled
 from .arguments import PROGRAM, BadInput, examples, parse
 from .calibrate import add_to_file, calibrate_board, describe, entry_of, file_text
 from .checkout import ModelError
-from .compare import by_size, count_all
+from .compare import arranged, count_all
 from .models import Built, Setup, Source, counted, find, names
 from .timing import check_place, place_of
 from .train import describe_training, memory_of
@@ -125,16 +125,16 @@ def _several(arguments: argparse.Namespace, with_bound: bool) -> int:
     if arguments.baseline and arguments.baseline not in known:
         raise BadInput(f"no model is called {arguments.baseline!r}, only {listed(names(sources))}")
     rows = count_all(list(zip(names(sources), sources)), _setup(arguments), _progress, place_of(arguments))
-    rows = by_size(sources, rows)
+    ordered = arranged(sources, rows, arguments.sort, arguments.baseline)
     good = [row for row in rows if row.traffic]
     if arguments.device and good and with_bound:
         bound_all(good, _device(arguments, [row.traffic for row in good if row.traffic]))
     columns: Sequence[Column] = USUAL if with_bound else PREDICTED
     if with_bound and arguments.columns:
         columns = [replace(NAMES[name], spare=0) for name in arguments.columns]
-    _write_table(_ordered(rows, arguments), arguments, columns)
+    _write_table(ordered, arguments, columns)
     if arguments.plot and good and with_bound:
-        _draw_comparison(good, arguments.plot)
+        Comparison(Rows(good)).plot(arguments.plot)
     elif arguments.plot and good:
         first = next(source for name, source in zip(names(sources), sources) if name == good[0].name)
         _draw_prediction(first, good[0].name, arguments)
@@ -142,13 +142,6 @@ def _several(arguments: argparse.Namespace, with_bound: bool) -> int:
     if failed:
         _complain(f"{len(failed)} of {len(rows)} models failed: {', '.join(row.name for row in failed)}")
     return 1 if failed else 0
-
-
-def _ordered(rows: List[Row], arguments: argparse.Namespace) -> List[Row]:
-    """Mark the row that the others are compared with, and sort them if asked for."""
-    if arguments.baseline:
-        next(row for row in rows if arguments.baseline in (row.name, row.source)).is_baseline = True
-    return sort_rows(rows, arguments.sort) if arguments.sort else rows
 
 
 def _write_table(rows: Sequence[Row], arguments: argparse.Namespace, columns: Sequence[Column]) -> None:
@@ -198,7 +191,7 @@ def _train(arguments: argparse.Namespace) -> int:
     exports: Dict[str, Callable[[], str]] = {
         "json": found.to_json,
         "markdown": found.to_markdown,
-        "csv": lambda: str(found.to_frame().to_csv(index=False)),
+        "csv": lambda: csv_of(found.to_frame()),
     }
     _put(exports[form]() if form in exports else "\n".join([fitted(lines[0]), *lines[1:]]), arguments)
     return 0
@@ -218,7 +211,7 @@ def _devices(arguments: argparse.Namespace) -> int:
 def _csv(rows: Sequence[Dict[str, Any]]) -> str:
     from pandas import DataFrame
 
-    return str(DataFrame(list(rows)).to_csv(index=False))
+    return csv_of(DataFrame(list(rows)))
 
 
 def _device_records(device: Device) -> List[Dict[str, Any]]:
@@ -249,14 +242,6 @@ def _format(arguments: argparse.Namespace) -> str:
 
 def _device(arguments: argparse.Namespace, traffics: Iterable[Traffic]) -> Device:
     return find_device(arguments.device or THIS, arguments.devices, dtypes_used(traffics))
-
-
-def _draw_comparison(rows: Sequence[Row], path: Path) -> None:
-    from ..show.plots import Point, comparison_figure, save_figure
-
-    numbers = [row.numbers() for row in rows]
-    points = [Point(row.name, found["gflops"], found["accesses"]) for row, found in zip(rows, numbers)]
-    save_figure(comparison_figure(points), path)
 
 
 def _draw_prediction(source: Source, name: str, arguments: argparse.Namespace) -> None:

@@ -6,13 +6,12 @@ from typing import Any, Callable, Iterable, List, Mapping, Optional, Sequence, T
 import torch
 from torch import nn
 
-from ..answer import Rows
-from ..deploy.devices import PathLike
+from ..answer import PathLike, Rows
 from ..run import as_inputs, as_model, collector_paused, in_few_words
-from ..run.inputs import as_size, fitting_size, images_for, usual_size
+from ..run.inputs import as_size
 from ..show.comparison import OF_A_DEVICE, SORTS, Comparison, Row, bound_all, dtypes_used, sort_rows
 from ..units import listed
-from .models import Built, ModelError, Setup, Source, counted, find, names
+from .models import Built, ModelError, Setup, Source, counted, find, names, with_images
 from .timing import Place, place_at
 
 Counted = Union[nn.Module, Source]
@@ -48,14 +47,24 @@ def count_all(
     return rows
 
 
-def by_size(sources: Sequence[Counted], rows: Sequence[Row]) -> List[Row]:
+def arranged(
+    sources: Sequence[Counted], rows: Sequence[Row], sort: Optional[str] = None, baseline: Optional[str] = None
+) -> List[Row]:
+    """Put rows in the order that was asked for, or of their sources; mark the one that the others are compared with."""
+    ordered = _by_size(sources, rows)
+    if baseline:
+        next(row for row in ordered if baseline in (row.name, row.source)).is_baseline = True
+    return sort_rows(ordered, sort) if sort else ordered
+
+
+def _by_size(sources: Sequence[Counted], rows: Sequence[Row]) -> List[Row]:
     """Put models that one pattern has found, or a shell, in the order of their size; those that failed come last."""
+    groups = [source.group if isinstance(source, Source) else "" for source in sources]
     ordered: List[Row] = []
     start = 0
     while start < len(rows):
         end = start + 1
-        group = getattr(sources[start], "group", "")
-        while end < len(rows) and group and getattr(sources[end], "group", "") == group:
+        while end < len(rows) and groups[start] and groups[end] == groups[start]:
             end += 1
         ordered += sort_rows(rows[start:end], "gflops") if end - start > 1 else rows[start:end]
         start = end
@@ -66,10 +75,7 @@ def _ready(model: nn.Module, setup: Setup, inputs: Any) -> Built:
     """Put a module of the user's beside what it is run on."""
     if inputs is not None:
         return Built(model, as_inputs(inputs, "compare"), None)
-    asked = setup.imgsz or usual_size(model)
-    size = fitting_size(model, asked)
-    images = tuple(image.new_zeros((setup.batch, *image.shape[1:])) for image in images_for(model, size))
-    return Built(model, images, None if size == asked else asked)
+    return with_images(model, setup)
 
 
 def _fill(row: Row, place: Optional[Place], built: Built) -> None:
@@ -128,10 +134,7 @@ def compare(
     if place is not None:
         good = [row for row in rows if row.traffic]
         bound_all(good, place.device_for(dtypes_used([row.traffic for row in good if row.traffic])))
-    for row in rows:
-        row.is_baseline = row.name == baseline
-    ordered = by_size([one for _, one in given], rows)
-    return Comparison(Rows(sort_rows(ordered, sort) if sort else ordered))
+    return Comparison(Rows(arranged([one for _, one in given], rows, sort, baseline)))
 
 
 def _named(models: Any) -> List[Tuple[str, Counted]]:
@@ -153,4 +156,4 @@ def _named(models: Any) -> List[Tuple[str, Counted]]:
     ]
 
 
-__all__ = ["by_size", "compare", "count_all"]
+__all__ = ["arranged", "compare", "count_all"]

@@ -267,15 +267,19 @@ def build(source: Source, setup: Setup, without_values: bool = False) -> Built:
             raise ModelError(what) from error
         verb = "opened" if source.kind == "weights" else "built"
         raise ModelError(f"can't be {verb}: {in_few_words(error)}") from error
-    asked = setup.imgsz or usual_size(model)
-    size = fitting_size(model, asked)
+    if setup.inputs:
+        return Built(model, _of_shapes(model, setup.inputs), None)
     try:
-        images = images_for(model, size) if not setup.inputs else _of_shapes(model, setup.inputs)
+        return with_images(model, setup)
     except ValueError as error:
         raise ModelError(str(error)) from error
-    if setup.inputs:
-        return Built(model, images, None)
-    images = tuple(image.new_zeros((setup.batch, *image.shape[1:])) for image in images)
+
+
+def with_images(model: nn.Module, setup: Setup) -> Built:
+    """Put a model beside images of the size and number that are asked for; raises ValueError where none can be made."""
+    asked = setup.imgsz or usual_size(model)
+    size = fitting_size(model, asked)
+    images = tuple(image.new_zeros((setup.batch, *image.shape[1:])) for image in images_for(model, size))
     return Built(model, images, None if size == asked else asked)
 
 
@@ -337,7 +341,7 @@ def _ultralytics(text: str) -> nn.Module:
     names = [file.name for file in folder.rglob("*.yaml")]
     scaled = [re.sub(r"^(yolo\D?\d+)", rf"\g<1>{letter}", each) for each in names for letter in "nsmlx"]
     if not Path(name).is_file():
-        _known(name, [*names, *scaled, *(re.sub("u", "", each) for each in scaled)], "ultralytics")
+        _known(name, [*names, *scaled], "ultralytics")
     task = next((kind for part, kind in _TASKS.items() if part in name), "DetectionModel")
     with alone():
         model: nn.Module = getattr(tasks, task)(name, verbose=False)
@@ -392,4 +396,4 @@ _BUILDERS = {
 }
 
 
-__all__ = ["Built", "Input", "ModelError", "Setup", "Source", "build", "counted", "find", "names"]
+__all__ = ["Built", "Input", "ModelError", "Setup", "Source", "build", "counted", "find", "names", "with_images"]

@@ -6,8 +6,9 @@ from typing import Dict, Optional, Sequence
 
 import torch
 
+from ..answer import PathLike
 from ..deploy.bound import TimeBound, launch_bound
-from ..deploy.devices import THIS, Device, PathLike, find_device, load_devices
+from ..deploy.devices import THIS, Device, find_device, load_devices
 from ..deploy.errors import DeviceError
 from ..deploy.launches import as_deployed
 from ..deploy.measurements import find_measurement

@@ -14,7 +14,7 @@ convolution is computed with fewer products than its definition has (Winograd's 
 from dataclasses import dataclass, field
 from typing import Dict, List
 
-from ..traffic import LayerRow, OperatorCall, Traffic
+from ..traffic import LayerRow, Traffic
 from .clock import BYTES
 from .devices import Device
 from .errors import DeviceError
@@ -40,10 +40,8 @@ class LayerBound:
         """Which holds the larger part of ``seconds``: "memory" or "arithmetic"."""
         return _binds(self.seconds, self.memory_seconds)
 
-    def add(self, call: OperatorCall, device: Device) -> None:
-        """Add one call; raises DeviceError where the device has no peak for its dtype."""
-        arithmetic = call.flops / device.peak(call.dtype) if call.flops and call.dtype is not None else 0.0
-        memory = call.bytes / device.bandwidth
+    def add(self, arithmetic: float, memory: float) -> None:
+        """Add what is executed at once, by the seconds of its arithmetic and of its bytes."""
         self.seconds += max(arithmetic, memory)
         if memory >= arithmetic:
             self.memory_seconds += memory
@@ -89,10 +87,8 @@ def launch_bound(network: Deployed, device: Device, precision: str) -> TimeBound
     found: Dict[int, LayerBound] = {}
     for launch in network.launches:
         row = (launch.product or launch.steps[0]).call.layer
-        arithmetic, memory = launch.flops / device.peaks[name], launch.elements * BYTES[name] / device.bandwidth
-        layer = found.setdefault(id(row), LayerBound(row))
-        layer.seconds += max(arithmetic, memory)
-        layer.memory_seconds += memory if memory >= arithmetic else 0.0
+        bound = found.setdefault(id(row), LayerBound(row))
+        bound.add(launch.flops / device.peaks[name], launch.elements * BYTES[name] / device.bandwidth)
     return TimeBound(device, list(found.values()))
 
 
@@ -112,5 +108,6 @@ def time_bound(traffic: Traffic, device: Device) -> TimeBound:
         bound = bounds.get(id(call.layer))
         if bound is None:
             bound = bounds[id(call.layer)] = LayerBound(call.layer)
-        bound.add(call, device)
+        arithmetic = call.flops / device.peak(call.dtype) if call.flops and call.dtype is not None else 0.0
+        bound.add(arithmetic, call.bytes / device.bandwidth)
     return TimeBound(device, [bounds[id(row)] for row in traffic.layers if id(row) in bounds])

@@ -1,22 +1,21 @@
 """Devices: what each can compute and move at most, from devices.yaml, a file of the user's, or measured on the spot."""
 
 import difflib
-import os
 import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
 import torch
 
+from ..answer import PathLike
 from ..run import in_few_words
 from ..units import dtype_name, listed
-from .errors import DeviceError
+from .errors import DeviceError, unreadable
 from .figures import Figures, positive, read_runtimes
 from .machine import MeasureError, measure
 
-PathLike = Union[str, "os.PathLike[str]"]
 CATALOGUE = Path(__file__).with_name("devices.yaml")
 THIS = "this"
 PRECISIONS = ("float64", "float32", "tf32", "float16", "bfloat16", "int8")
@@ -84,8 +83,7 @@ def _read(path: Path) -> Dict[str, Device]:
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        why = f" can't be read: {error.strerror or error}" if path.exists() else ": no such file"
-        raise DeviceError(f"{path}{why}") from error
+        raise unreadable(path, error) from error
     except UnicodeDecodeError as error:
         raise DeviceError(f"{path} is no text in UTF-8") from error
     except (yaml.YAMLError, ValueError) as error:

@@ -10,14 +10,14 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from torch import nn
 
-from ..answer import Answer, Rows
+from ..answer import Answer, PathLike, Rows
 from ..flow import Flow, flow
 from ..run import as_inputs, as_model, collector_paused
 from ..run.inputs import fitting_size, images_for, usual_size
 from ..units import listed
 from .calibration import Calibration
 from .clock import MEMORY, Constants, LaunchTime, seconds_of, time_launches, work_of
-from .devices import Device, PathLike, find_device, load_devices
+from .devices import Device, find_device, load_devices
 from .errors import DeviceError
 from .figures import Figures
 from .launches import Deployed, as_deployed

@@ -102,7 +102,8 @@ def beside(
             try:
                 changes.item(vars(_THREAD), "listener", listener)
                 _lead_thop_here(listener, namespaces, changes)
-                _lead_loggers_here(namespaces, function, changes, aloud)
+                mute = [logger for logger in _loggers_in(namespaces) if is_mute(logger)] if aloud else []
+                _lead_loggers_here(namespaces, function, changes, mute)
                 for name in ("stdout", "stderr"):
                     if getattr(sys, name) is not None:  # as in a program without a console
                         changes.attribute(sys, name, _Stream(getattr(sys, name)))
@@ -255,19 +256,23 @@ def is_mute(logger: Any) -> bool:
 
 def loggers_of(function: Any) -> List[Any]:
     """Return the loggers among the globals of a function, and of what its decorators have wrapped."""
-    spaces = _namespaces(function) if callable(function) else []
-    return [space[name] for space in spaces for name in ("LOGGER", "logger") if name in space]
+    return _loggers_in(_namespaces(function)) if callable(function) else []
+
+
+def _loggers_in(namespaces: List[Dict[str, Any]]) -> List[Any]:
+    return [space[name] for space in namespaces for name in ("LOGGER", "logger") if name in space]
 
 
 def _lead_loggers_here(
-    namespaces: List[Dict[str, Any]], function: Callable[..., Any], changes: Changes, aloud: bool
+    namespaces: List[Dict[str, Any]], function: Callable[..., Any], changes: Changes, mute: List[Any]
 ) -> None:
-    """Hold back the records of all loggers, and what goes to objects that are used as loggers are."""
-    changes.attribute(logging.Logger, "handle", _handler(logging.Logger.handle))
-    mute = [logger for logger in loggers_of(function) if is_mute(logger)] if aloud else []
+    """Hold back the records of all loggers, and what goes to objects that are used as loggers are.
+
+    mute: loggers that would drop theirs; these are printed.
+    """
+    changes.attribute(logging.Logger, "handle", _handler(logging.Logger.handle, mute))
     for logger in mute:
         changes.attribute(logger, "isEnabledFor", lambda level: level >= logging.INFO)
-        changes.attribute(logger, "handle", _printer(logger.handle))
     names = getattr(getattr(inspect.unwrap(function), "__code__", None), "co_names", ())
     for space in namespaces:
         for name in names:
@@ -275,7 +280,7 @@ def _lead_loggers_here(
                 changes.item(space, name, _Recording(space[name]))
 
 
-def _handler(handle: Callable[..., Any]) -> Callable[..., Any]:
+def _handler(handle: Callable[..., Any], mute: List[Any]) -> Callable[..., Any]:
     def hold_back(logger: logging.Logger, record: logging.LogRecord) -> None:
         listener = _THREAD.listener
         if listener is None:
@@ -288,18 +293,7 @@ def _handler(handle: Callable[..., Any]) -> Callable[..., Any]:
             handle(logger, record)
 
         message = record.getMessage()
-        listener.hear(message, emit)
-
-    return hold_back
-
-
-def _printer(handle: Callable[..., Any]) -> Callable[..., Any]:
-    def hold_back(record: logging.LogRecord) -> None:
-        listener = _THREAD.listener
-        if listener is None:
-            handle(record)
-        else:
-            listener.hear(record.getMessage(), print)
+        listener.hear(message, print if any(logger is each for each in mute) else emit)
 
     return hold_back
 

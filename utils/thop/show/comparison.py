@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Optional, Sequence,
 
 import torch
 
-from ..answer import Answer, Rows
+from ..answer import Answer, Rows, csv_of
 from ..deploy.bound import TimeBound, time_bound
 from ..deploy.devices import Device
 from ..deploy.errors import DeviceError
@@ -193,7 +193,7 @@ def to_dataframe(rows: Sequence[Row]) -> "DataFrame":
 
 def to_csv(rows: Sequence[Row]) -> str:
     """The records as CSV."""
-    return to_dataframe(rows).to_csv(index=False).replace("\r\n", "\n")
+    return csv_of(to_dataframe(rows))
 
 
 def to_json(rows: Sequence[Row]) -> str:

@@ -51,6 +51,11 @@ class Grid:
     notes: List[str] = field(default_factory=list)
 
 
+def heaviest(weights: Sequence[float], most: int) -> List[int]:
+    """Return the places of the largest weights, so many at most, in their order."""
+    return sorted(sorted(range(len(weights)), key=lambda i: -weights[i])[:most])
+
+
 # ---- plain text ----
 
 
@@ -232,4 +237,6 @@ def _latex(text: str) -> str:
     return "".join(_LATEX.get(letter, letter) for letter in text)
 
 
-__all__ = ["Grid", "Head", "Line", "cut", "cut_left", "escaped", "fitted", "to_latex", "to_markdown", "to_text"]
+__all__ = [
+    "Grid", "Head", "Line", "cut", "cut_left", "escaped", "fitted", "heaviest", "to_latex", "to_markdown", "to_text",
+]  # fmt: skip

@@ -5,22 +5,22 @@ and the user's own settings of matplotlib neither matter nor change.
 """
 
 import math
-import os
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING, Dict, List, NamedTuple, Sequence, Union
+from typing import TYPE_CHECKING, Dict, List, NamedTuple, Optional, Sequence
 
+from ..answer import PathLike
 from ..deploy.bound import TimeBound
 from ..traffic import Traffic
 from .bars import lay_out
 from .drawing import ARITHMETIC, COLUMN, DPI, cut, fit_axis, in_units, new_axes, new_figure, own_settings
+from .grid import heaviest
 from .placement import Placement
 from .roofline import draw_roofline, without_products
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PathLike = Union[str, "os.PathLike[str]"]
 SUFFIXES = (".png", ".svg", ".pdf")
 _NO_DATE: Dict[str, Dict[str, None]] = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 _GUTTER = 0.2  # inches between two columns
@@ -124,8 +124,7 @@ def accesses_figure(title: str, traffic: Traffic) -> "Figure":
 def bars_figure(title: str, names: Sequence[str], values: Sequence[float], label: str) -> "Figure":
     """Draw a bar for each name, of many the largest, in their order from top to bottom."""
     with own_settings():
-        largest = sorted(range(len(values)), key=lambda i: -values[i])[:_BARS]
-        shown = sorted(largest)
+        shown = heaviest(values, _BARS)
         left = 0.3 + 0.052 * max((len(cut(names[i], 36)) for i in shown), default=1)
         figure = new_figure(2 * COLUMN, 0.75 + 0.16 * max(len(shown), 3))
         axes = new_axes(figure, left, 0.4, 2 * COLUMN - left - 0.15, 0.16 * max(len(shown), 3))
@@ -159,4 +158,14 @@ def save_figure(figure: "Figure", path: PathLike) -> None:
         figure.savefig(path, format=suffix[1:], dpi=DPI, metadata=_NO_DATE[suffix])
 
 
-__all__ = ["SUFFIXES", "Point", "accesses_figure", "bars_figure", "comparison_figure", "network_figure", "save_figure"]
+def saved(figure: "Figure", path: Optional[PathLike]) -> "Figure":
+    """Save a figure if a file is named, and return it."""
+    if path is not None:
+        save_figure(figure, path)
+    return figure
+
+
+__all__ = [
+    "SUFFIXES", "Point", "accesses_figure", "bars_figure", "comparison_figure", "network_figure", "save_figure",
+    "saved",
+]  # fmt: skip

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, NamedTupl
 
 from torch import nn
 
-from ..answer import Answer, PathLike, finite, written
+from ..answer import Answer, PathLike, csv_of, finite, written
 from ..flow import Flow
 from ..profile import Profile
 from ..run import in_few_words
@@ -239,12 +239,9 @@ class ModelInfo(Answer):
 
     def plot(self, path: Optional[PathLike] = None) -> "Figure":
         """Draw the accesses along the network; saved as png, svg or pdf too if a file is named."""
-        from .plots import accesses_figure, save_figure
+        from .plots import accesses_figure, saved
 
-        figure = accesses_figure(self._headline(), self.traffic)
-        if path is not None:
-            save_figure(figure, path)
-        return figure
+        return saved(accesses_figure(self._headline(), self.traffic), path)
 
     # ---- to reckon with ----
 
@@ -291,7 +288,7 @@ class ModelInfo(Answer):
         sort: Optional[str] = None,
     ) -> str:
         """Return the rows of ``to_frame`` as CSV; written to a file too if one is named."""
-        return written(self.to_frame(depth, sort).to_csv(index=False).replace("\r\n", "\n"), path)
+        return written(csv_of(self.to_frame(depth, sort)), path)
 
     def to_json(
         self,

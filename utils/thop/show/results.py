@@ -17,10 +17,10 @@ from ..traffic import Traffic
 from ..units import kinds_not_counted, readable, readable_bytes
 from .comparison import Comparison, records, to_dataframe
 from .comparison_table import grid_of as comparison_grid
-from .grid import Grid, Head, Line, to_markdown, to_text
+from .grid import Grid, Head, Line, cut, heaviest, to_markdown, to_text
 from .html_table import html_table
 from .report import accesses
-from .time_table import headline, timing_headline
+from .time_table import headline, time_grid, timing_headline
 from .training_table import memory_grid, training_headline
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Sheet:
     """An answer laid out: a line that says it all, and its rows.
 
     records: the rows for machines; weights: what each line's importance is measured by, where not all are shown; draw:
-    makes the picture.
+    makes the picture; make_frame: makes the frame, where it is more than the records.
     """
 
     caption: str
@@ -44,6 +44,7 @@ class Sheet:
     totals: Dict[str, Any]
     draw: Callable[[], "Figure"]
     weights: Sequence[float] = field(default_factory=list)
+    make_frame: "Optional[Callable[[], DataFrame]]" = None
 
     def shortened(self, most: int) -> Grid:
         """The grid with its heaviest lines alone, in their order, and a word about the others."""
@@ -51,11 +52,10 @@ class Sheet:
         if len(lines) <= most:
             return self.grid
         weights = self.weights or [0.0] * len(lines)
-        heaviest = sorted(range(len(lines)), key=lambda i: -weights[i])[:most]
-        whole = sum(weights)
-        share = f", {sum(weights[i] for i in heaviest) / whole:.0%} of it all" if whole else ""
+        kept, whole = heaviest(weights, most), sum(weights)
+        share = f", {sum(weights[i] for i in kept) / whole:.0%} of it all" if whole else ""
         note = f"The {most} heaviest of {len(lines)} rows{share}; to_frame() has them all."
-        return replace(self.grid, lines=[lines[i] for i in sorted(heaviest)], notes=[note, *self.grid.notes])
+        return replace(self.grid, lines=[lines[i] for i in kept], notes=[note, *self.grid.notes])
 
     def text(self) -> str:
         """A few lines, for a prompt."""
@@ -69,7 +69,7 @@ class Sheet:
         """All rows."""
         from pandas import DataFrame
 
-        return DataFrame(list(self.records))
+        return DataFrame(list(self.records)) if self.make_frame is None else self.make_frame()
 
     def json(self) -> str:
         """Totals and all rows; what is no number is null."""
@@ -81,12 +81,9 @@ class Sheet:
 
     def plot(self, path: Any = None) -> "Figure":
         """The picture, saved where a file is named."""
-        from .plots import save_figure
+        from .plots import saved
 
-        figure = self.draw()
-        if path is not None:
-            save_figure(figure, path)
-        return figure
+        return saved(self.draw(), path)
 
 
 @singledispatch
@@ -188,7 +185,7 @@ def _deployed(found: Deployed) -> Sheet:
     heads = [Head("module", is_text=True), Head("operators", is_text=True), Head("GFLOPs")]
     heads += [Head(text, group="elements") for text in ("weights", "read", "written")]
     lines = [
-        Line([_name(each.layers[0]), _short(" + ".join(each.operators)), f"{each.flops / 1e9:.3f}",
+        Line([_name(each.layers[0]), cut(" + ".join(each.operators), 36), f"{each.flops / 1e9:.3f}",
               readable(each.weight_elements), readable(each.read_elements), readable(each.written_elements)])
         for each in launches
     ]  # fmt: skip
@@ -200,10 +197,6 @@ def _deployed(found: Deployed) -> Sheet:
     names = [_name(each.layers[0]) for each in launches]
     draw = _bars("Elements read and written by launch", names, weights, "elements")
     return Sheet(caption, Grid(heads, lines, total), list(map(record_of, launches)), totals, draw, weights)
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 36 else f"{text[:34]}.."
 
 
 @sheet_of.register(Timing)
@@ -218,10 +211,7 @@ def _timing(found: Timing) -> Sheet:
 @sheet_of.register(Prediction)
 def _prediction(found: Prediction) -> Sheet:
     layers = found.layers(2)
-    heads = [Head("module", is_text=True), Head("time", "ms"), Head("share"), Head("binds", is_text=True)]
-    lines = [Line([_name(x.path), f"{x.seconds * 1e3:.3f}", f"{x.share:.1%}", x.binds]) for x in layers]
-    notes = [f"From {found.basis}; off by x {found.error:.2f} on average."]
-    grid = Grid(heads, lines, ["total", f"{found.seconds * 1e3:.3f}", "", found.binds], notes)
+    grid = time_grid(found, layers, [f"From {found.basis}; off by x {found.error:.2f} on average."])
     totals = {**record_of(found.timing()), "runtime": found.runtime.name}
     weights = [layer.seconds for layer in layers]
     rows = [_layer_time(layer) for layer in found.layers()]
@@ -268,23 +258,13 @@ def _calibration(found: Calibration) -> Sheet:
     return Sheet(caption, Grid(heads, lines), rows, totals, draw)
 
 
-@dataclass
-class _ComparisonSheet(Sheet):
-    """A comparison, whose columns of whole numbers stay whole in a frame."""
-
-    answer: Optional[Comparison] = None
-
-    def frame(self) -> "DataFrame":
-        assert self.answer is not None
-        return to_dataframe(self.answer.rows)
-
-
 @sheet_of.register(Comparison)
 def _comparison(found: Comparison) -> Sheet:
     grid = comparison_grid(found.rows)
     names = [row.name for row in found.rows]
     caption = f"{len(names)} models side by side" if len(names) != 1 else names[0]
-    return _ComparisonSheet(caption, grid, records(found.rows), {}, partial(_points, found), answer=found)
+    table = partial(to_dataframe, found.rows)
+    return Sheet(caption, grid, records(found.rows), {}, partial(_points, found), make_frame=table)
 
 
 def _points(found: Comparison) -> "Figure":

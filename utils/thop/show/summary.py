@@ -49,7 +49,7 @@ class Count:
 
     def inputs(self, size: Size) -> Tuple[Any, ...]:
         """Make what the model is run on at a size."""
-        return images_for(self.model, size) if self.given is None else resized(self.given, size, self.model)
+        return _inputs(self.model, self.given, size)
 
     def at(self, size: Size) -> Profile:
         """Count at a size; raises whatever the model's forward raises."""
@@ -96,9 +96,13 @@ def again(model: nn.Module, given: Optional[Tuple[Any, ...]], size: Size) -> Aga
         found = reference()
         if found is None:
             raise RuntimeError("the model is gone: keep it in a variable to ask for more than its totals")
-        return found, images_for(found, size) if given is None else resized(given, size, found)
+        return found, _inputs(found, given, size)
 
     return lambda: traffic(*kept()), lambda amp: flow(*kept(), amp=amp)
+
+
+def _inputs(model: nn.Module, given: Optional[Tuple[Any, ...]], size: Size) -> Tuple[Any, ...]:
+    return images_for(model, size) if given is None else resized(given, size, model)
 
 
 def _area(size: Size) -> int:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Callable, List, Optional, Sequence
 
 from ..units import readable, readable_bytes
-from .grid import Grid, Head, Line, cut, to_markdown, to_text
+from .grid import Grid, Head, Line, cut, heaviest, to_markdown, to_text
 from .tree import ITSELF, Numbers, Row, addends
 
 WIDTH = 100  # columns of a terminal
@@ -56,8 +56,7 @@ class View:
         """So many rows of the largest weight, in their order; in a sorted table the first."""
         if self.flat or len(self.rows) <= most:
             return self.rows[:most]
-        kept = sorted(self.rows, key=lambda row: -self.weight(row.numbers))[:most]
-        return [row for row in self.rows if any(row is each for each in kept)]
+        return [self.rows[i] for i in heaviest([self.weight(row.numbers) for row in self.rows], most)]
 
     def marked(self) -> List[Row]:
         """The few rows that move the most; none in a table so short that all of it would be marked."""

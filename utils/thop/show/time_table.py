@@ -40,13 +40,17 @@ def time_table(prediction: Prediction) -> str:
         shown = sorted(layers, key=lambda layer: layer.seconds, reverse=True)[:_MOST]
         rest = sum(layer.share for layer in layers) - sum(layer.share for layer in shown)
         notes.insert(0, f"The {_MOST} heaviest of {len(layers)} modules; the others take {rest:.1%}.")
+    return to_text(time_grid(prediction, shown, notes), WIDTH)
+
+
+def time_grid(prediction: Prediction, layers: Sequence[LayerTime], notes: List[str]) -> Grid:
+    """Put the times of modules into a grid, with the whole time below."""
     heads = [Head("module", is_text=True), Head("time", "ms"), Head("share"), Head("binds", is_text=True)]
     lines = [
         Line([layer.path or "(the model itself)", f"{layer.seconds * 1e3:.3f}", f"{layer.share:.1%}", layer.binds])
-        for layer in shown
+        for layer in layers
     ]
-    total = ["total", f"{prediction.seconds * 1e3:.3f}", "", prediction.binds]
-    return to_text(Grid(heads, lines, total, notes), WIDTH)
+    return Grid(heads, lines, ["total", f"{prediction.seconds * 1e3:.3f}", "", prediction.binds], notes)
 
 
-__all__ = ["headline", "milliseconds", "time_table", "timing_headline"]
+__all__ = ["headline", "milliseconds", "time_grid", "time_table", "timing_headline"]
