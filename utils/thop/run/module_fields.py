@@ -22,6 +22,7 @@ _forward_hooks: Callable[[Dict[str, Any]], Tuple[Any, ...]] = itemgetter(*_FORWA
 _OTHER_HOOKS = tuple(
     name for name in nn.Identity().__dict__ if name.endswith("hooks") and name not in _FORWARD_HOOKS
 )
+_OTHER_TABLES = frozenset(_OTHER_HOOKS)
 _other_hooks: Callable[[Dict[str, Any]], Tuple[Any, ...]] = itemgetter(*_OTHER_HOOKS)
 """What a forward pass has nothing to do with, but may add to: a copy shares empty ones, which are emptied again."""
 
@@ -82,7 +83,7 @@ class ModuleFields:
             if not is_stock:
                 self._fill_others(originals, copies, _OF_EVERY_MODULE)
         else:
-            self._fill_others(originals, copies, frozenset(_OTHER_HOOKS))
+            self._fill_others(originals, copies, _OTHER_TABLES)
         if not whole or any(_other_hooks(originals)):
             copies.update((name, OrderedDict(originals[name])) for name in _OTHER_HOOKS if name in originals)
         else:
