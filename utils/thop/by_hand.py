@@ -15,7 +15,7 @@ from torch import nn
 
 from .buffers import Cost, add_buffers, read_buffers, remove_buffers
 from .hooks import CustomOps, count_nothing, find_hook
-from .places import own_parameters
+from .run import parameter_sizes
 
 _HANDLE = "_counting_hook"
 
@@ -28,7 +28,7 @@ def add_hooks(model: nn.Module, custom_ops: Optional[CustomOps] = None) -> None:
     for module in model.modules():
         _remove(module)
         add_buffers(module)
-        module.total_params += sum(own_parameters(module).values())
+        module.total_params += sum(parameter_sizes(module).values())
         hook = find_hook(type(module), custom_ops)
         if hook is not None and hook is not count_nothing:
             module.__dict__[_HANDLE] = module.register_forward_hook(hook)
@@ -65,7 +65,7 @@ def _sum(module: nn.Module, seen: Set[int]) -> Tuple[Cost, Dict[int, int], Dict[
         raise ValueError(f"{type(module).__name__} has no buffers to sum; add_hooks() gives them")
     seen.add(id(module))
     ops, kernel, output = read_buffers(module)
-    parameters, tree = own_parameters(module), {}
+    parameters, tree = parameter_sizes(module), {}
     for name, child in module.named_children():
         if id(child) not in seen:
             cost, below, inner = _sum(child, seen)

@@ -8,7 +8,6 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Dict, Iterator, List, Optional, Set, Tuple, Type
 
-import torch
 from torch import nn
 
 from .hooks import ForwardHook
@@ -53,13 +52,6 @@ class Layer:
             waiting.extend(reversed(list(layer.children.values())))
 
 
-def own_parameters(module: nn.Module) -> Dict[int, int]:
-    """Return the elements of a module's own parameters by identity; lazy ones have none before they are run."""
-    if isinstance(module, torch.jit.ScriptModule):
-        return {id(p): p.numel() for _, p in module.named_parameters(recurse=False)}
-    return parameter_sizes(module)
-
-
 class Places:
     """The tree, and the way from a call to its place."""
 
@@ -76,8 +68,7 @@ class Places:
         """Make the place of a module and, if it is its first, those inside; a module inside itself is left out."""
         key = id(module)
         first = self.first.get(key)
-        layer = Layer(name, path, type(module), parent=parent, first=first)
-        layer.parameters = own_parameters(module)
+        layer = Layer(name, path, type(module), parameter_sizes(module), parent=parent, first=first)
         if lacks_shapes(module):
             self.lazy[key] = module
         if first is not None:
@@ -159,7 +150,7 @@ class Places:
 
     def note_parameters(self) -> None:
         """Note every place's parameters, which lazy layers have only after the run; there are no calls after this."""
-        changed = {key: own_parameters(module) for key, module in self.lazy.items()}
+        changed = {key: parameter_sizes(module) for key, module in self.lazy.items()}
         if self.root_key in changed:
             self.root.parameters = changed[self.root_key]
         for layer in self.root.walk() if changed else ():

@@ -10,7 +10,7 @@ from .answer import Answer, Rows
 from .buffers import Cost, add_buffers, add_to_buffers, read_buffers
 from .by_hand import sum_buffers
 from .hooks import CustomOps, ForwardHook, Hook, count_nothing, elements, find_hook, inherited_hook
-from .places import Layer, Places, own_parameters
+from .places import Layer, Places
 from .products import (
     ELEMENTWISE,
     MOVES,
@@ -32,6 +32,7 @@ from .run import (
     collector_paused,
     in_few_words,
     is_weight,
+    parameter_sizes,
     run,
     tensors_in,
 )
@@ -42,7 +43,7 @@ Tree = Dict[str, Tuple[float, float, float, float, Any]]
 def count_parameters(module: nn.Module, recurse: bool = True) -> int:
     """Count the elements of a module's parameters, each parameter once."""
     return sum(
-        {k: n for m in (module.modules() if recurse else [module]) for k, n in own_parameters(m).items()}.values()
+        {k: n for m in (module.modules() if recurse else [module]) for k, n in parameter_sizes(m).items()}.values()
     )
 
 
@@ -61,6 +62,18 @@ def dfs_count(counted: Union[Layer, nn.Module]) -> Tuple[float, float, float, fl
     if len(held) != len(set(held)):
         ops, parameters, kernel, output, tree = _sum(layer, held, any_shared=True)
     return ops, parameters, kernel, output, tree
+
+
+def _totals(root: Layer) -> Tuple[float, float, float, float]:
+    """Sum the costs over a tree, as ``dfs_count`` does, without making one of numbers."""
+    ops, kernel, output = 0.0, 0.0, 0.0
+    held: Dict[int, int] = {}
+    waiting = [root]
+    for layer in waiting:
+        ops, kernel, output = ops + layer.ops, kernel + layer.kernel, output + layer.output
+        held.update(layer.parameters)
+        waiting.extend(layer.children.values())
+    return ops, float(sum(held.values())), kernel, output
 
 
 def _sum(layer: Layer, held: List[int], any_shared: bool) -> Tuple[float, float, float, float, Tree]:
@@ -364,8 +377,7 @@ def profile(
         Exception: whatever the model's own forward raises.
     """
     ledger, outcome = _count(as_model(model, "profile"), as_inputs(inputs, "profile"), custom_ops, kwargs)
-    *totals, tree = dfs_count(ledger.root)
-    result = Profile((*totals, tree) if ret_layer_info else totals)
+    result = Profile(dfs_count(ledger.root) if ret_layer_info else _totals(ledger.root))
     result.root, result.missing, result.only_moved = ledger.root, ledger.missing, ledger.only_moved
     result.mode, result.why, result.leftovers = outcome.mode, outcome.why, outcome.leftovers
     if verbose or report_missing:
@@ -401,4 +413,4 @@ def _rules_missing(ledger: LayerLedger) -> List[str]:
     return [f"[WARN] not counted: {name}, {calls} calls" for name, calls in ledger.missing.items()]
 
 
-__all__ = ["CustomOps", "Layer", "LayerLedger", "Profile", "dfs_count", "own_parameters", "profile"]
+__all__ = ["CustomOps", "Layer", "LayerLedger", "Profile", "dfs_count", "profile"]

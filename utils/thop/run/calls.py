@@ -20,6 +20,7 @@ from .observer import Observer
 from .shape_tensor import THREAD, ShapeTensor
 
 Forward = Callable[..., Any]
+_NO_RULE: Any = None, {}
 
 
 class WatchedForward:
@@ -81,6 +82,7 @@ class Calls:
     def __init__(self, copier: Copier, replica: Replica, observer: Observer, mode: OperatorMode) -> None:
         self.copier, self.replica, self.observer, self.mode = copier, replica, observer, mode
         self.forwards: Dict[int, WatchedForward] = {}
+        self.rules = LAYER_RULES.in_force() if mode.on_shapes and not mode.with_gradients else {}
         self.watched = 0
         self.running: List[nn.Module] = []
         self.failed_in = ""
@@ -94,11 +96,13 @@ class Calls:
         self.watched = len(modules)
 
     def _watch(self, module: nn.Module) -> None:
-        if type(module.__dict__.get("forward")) is ForgottenForward:
-            del module.__dict__["forward"]
-        rule = LAYER_RULES.find(module) if self.mode.on_shapes and not self.mode.with_gradients else None
-        self.forwards[id(module)] = watched = WatchedForward(self, module, module.forward, rule)
-        module.__dict__["forward"] = watched
+        fields = module.__dict__
+        if type(fields.get("forward")) is ForgottenForward:
+            del fields["forward"]
+        rule, methods = self.rules.get(type(module), _NO_RULE)
+        for method in methods:
+            rule = None if method in fields else rule  # somebody has replaced it in this module
+        self.forwards[id(module)] = fields["forward"] = WatchedForward(self, module, module.forward, rule)
 
     def join(self, original: nn.Module) -> nn.Module:
         """Copy a module that the model calls and does not hold; it keeps its own training flag."""

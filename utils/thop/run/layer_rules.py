@@ -8,7 +8,7 @@ from typing import Any, Callable, Dict, Optional, Tuple, Type
 import torch
 from torch import Tensor, nn
 
-from .parameters import look_at
+from .parameters import table_to_look_at
 
 LayerRule = Callable[[nn.Module, Tensor], Optional[Tuple[Any, Tuple[Any, ...]]]]
 
@@ -19,21 +19,18 @@ class _LayerRules:
     def __init__(self) -> None:
         self.rules: Dict[Type[nn.Module], Tuple[LayerRule, Dict[str, Any]]] = {}
 
-    def find(self, module: nn.Module) -> Optional[LayerRule]:
-        """Return the rule of exactly this module's class, or None; also where someone has replaced a method."""
-        kind = type(module)
-        known = self.rules.get(kind)
-        if known is None:
-            return None
-        rule, methods = known
-        for name, method in methods.items():
-            if name in module.__dict__ or getattr(kind, name) is not method:
-                return None
-        return rule
+    def in_force(self) -> Dict[Type[nn.Module], Tuple[LayerRule, Dict[str, Any]]]:
+        """Return the rules of the classes none of whose methods someone has replaced, with these methods by name."""
+        return {
+            kind: (rule, methods)
+            for kind, (rule, methods) in self.rules.items()
+            if all(getattr(kind, name) is method for name, method in methods.items())
+        }
 
 
 LAYER_RULES = _LayerRules()
 _ATEN: Any = torch.ops.aten
+_AFFINE = {"weight", "bias"}
 
 
 def _layer_rule(kind: Type[nn.Module], *methods: str) -> Callable[[LayerRule], LayerRule]:
@@ -52,20 +49,21 @@ def _layer_rule(kind: Type[nn.Module], *methods: str) -> Callable[[LayerRule], L
 
 @_layer_rule(nn.Conv2d, "forward", "_conv_forward")
 def _conv2d(m: Any, x: Tensor) -> Any:
-    weight = look_at(m, "weight")
-    if weight is None or x.dim() != 4 or m.padding_mode != "zeros" or isinstance(m.padding, str):
+    held = table_to_look_at(m)
+    weight, bias = held.get("weight"), held.get("bias")
+    if weight is None or "bias" not in held or x.dim() != 4 or m.padding_mode != "zeros" or isinstance(m.padding, str):
         return None
-    bias = look_at(m, "bias")
     rest = m.stride, m.padding, m.dilation, False, (0, 0), m.groups
     return _ATEN.convolution.default, (x, weight, bias, *rest)
 
 
 @_layer_rule(nn.BatchNorm2d, "forward", "_check_input_dim")
 def _batch_norm2d(m: Any, x: Tensor) -> Any:
-    mean, var = look_at(m, "running_mean", "_buffers"), look_at(m, "running_var", "_buffers")
-    if mean is None or m.training or x.dim() != 4 or x.shape[1] != m.num_features:
+    held, statistics = table_to_look_at(m), table_to_look_at(m, "_buffers")
+    mean, var = statistics.get("running_mean"), statistics.get("running_var")
+    if mean is None or m.training or x.dim() != 4 or x.shape[1] != m.num_features or held.keys() != _AFFINE:
         return None
-    weight, bias = look_at(m, "weight"), look_at(m, "bias")
+    weight, bias = held["weight"], held["bias"]
     return _ATEN.native_batch_norm.default, (x, weight, bias, mean, var, False, m.momentum or 0.0, m.eps)
 
 

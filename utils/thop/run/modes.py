@@ -238,7 +238,9 @@ def need_memory(tensors: Sequence[Tensor], what: str) -> None:
     """Raise NotCountable for a tensor whose storage somebody has made too small: C++ would read beyond its end."""
     for tensor in tensors:
         if tensor.layout is torch.strided and not tensor.is_meta and tensor.numel() and tensor.device.type == "cpu":
-            extent = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride()))
+            extent = tensor.numel()
+            if not tensor.is_contiguous():
+                extent = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride()))
             if storage_of(tensor).nbytes() < (tensor.storage_offset() + extent) * tensor.element_size():
                 shape = tuple(tensor.shape)
                 raise NotCountable(f"{what} reads a tensor of shape {shape} whose storage was made smaller")

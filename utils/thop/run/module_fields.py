@@ -24,6 +24,7 @@ _OTHER_HOOKS = tuple(
 )
 _OTHER_TABLES = frozenset(_OTHER_HOOKS)
 _other_hooks: Callable[[Dict[str, Any]], Tuple[Any, ...]] = itemgetter(*_OTHER_HOOKS)
+_all_hooks: Callable[[Dict[str, Any]], Tuple[Any, ...]] = itemgetter(*_FORWARD_HOOKS, *_OTHER_HOOKS)
 """What a forward pass has nothing to do with, but may add to: a copy shares empty ones, which are emptied again."""
 
 
@@ -64,8 +65,8 @@ class ModuleFields:
 
     def put_back(self) -> None:
         """Empty the shared tables of hooks again."""
-        for originals in self.shared:
-            if any(_other_hooks(originals)):
+        if any(map(any, map(_other_hooks, self.shared))):
+            for originals in self.shared:
                 for table in _other_hooks(originals):
                     table.clear()
 
@@ -78,13 +79,14 @@ class ModuleFields:
         copies.update(originals)
         is_stock = kind.stock is not None and copier.on_shapes and originals.keys() == kind.stock
         whole = is_stock or originals.keys() >= _OF_EVERY_MODULE  # not from an older torch
-        if whole and not any(_forward_hooks(originals)):
+        hooked = not whole or any(_all_hooks(originals))
+        if not hooked or (whole and not any(_forward_hooks(originals))):
             self._fill_tables(originals, copies, is_stock)
             if not is_stock:
                 self._fill_others(originals, copies, _OF_EVERY_MODULE)
         else:
             self._fill_others(originals, copies, _OTHER_TABLES)
-        if not whole or any(_other_hooks(originals)):
+        if hooked and (not whole or any(_other_hooks(originals))):
             copies.update((name, OrderedDict(originals[name])) for name in _OTHER_HOOKS if name in originals)
         else:
             self.shared.append(originals)

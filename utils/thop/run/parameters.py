@@ -6,6 +6,7 @@ takes longer than all that is asked of it.
 
 from typing import Any, Callable, Dict, Optional, Protocol
 
+import torch
 from torch import nn
 from torch.nn.parameter import UninitializedTensorMixin
 
@@ -78,14 +79,23 @@ def look_at(module: nn.Module, name: str, table: str = "_parameters") -> Any:
     return held.look(name) if type(held) is UncopiedTable else getattr(module, name)
 
 
+def table_to_look_at(module: nn.Module, table: str = "_parameters") -> Dict[str, Any]:
+    """Return a module's table of parameters or buffers, to look at their properties and nothing else."""
+    held: Any = module.__dict__[table]
+    originals = held.originals if type(held) is UncopiedTable else None
+    return held if originals is None else originals  # type: ignore[no-any-return]
+
+
 def parameter_sizes(module: nn.Module) -> Dict[int, int]:
     """Return the elements of a module's own parameters by identity, which in a copy is that of the original.
 
     Those of lazy layers have none before they are run.
     """
-    table: Any = module._parameters
+    table: Any = module.__dict__.get("_parameters")
     if type(table) is UncopiedTable and table.originals is not None:
         return {id(p): p.numel() for p in table.originals.values() if p is not None}
+    if type(table) is not dict and isinstance(module, torch.jit.ScriptModule):
+        return {id(p): p.numel() for _, p in module.named_parameters(recurse=False)}
     if not table:
         return {}
     return {

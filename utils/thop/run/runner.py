@@ -189,8 +189,8 @@ class _Attempt:
                 self._put_back(ambient)
         finally:
             self._put_back(ambient)
-        leftovers = self.take_back()
-        return Run(output, "shape" if self.mode.on_shapes else "real", leftovers=leftovers)
+        mode = "shape" if self.mode.on_shapes else "real"
+        return Run(output, mode, leftovers=self.take_back())
 
     def _wait_for_turn(self) -> None:
         """Wait until no other thread has a run; a run inside of a run of this thread goes on."""
@@ -292,6 +292,8 @@ class _Attempt:
         The garbage collector finds them; it would find what an exception on its way holds, too.
         """
         if not self._left():
+            for part in (self.copier, self):  # which refer to each other: gone now, without the garbage collector
+                part.__dict__.clear()
             return []
         gc.collect()
         left = self._left()
@@ -344,7 +346,8 @@ def _settle(replica: Replica, training: bool) -> None:
         replica.model.train(training)
         for module in foreign:
             module.__dict__.pop("train", None)
-    for module in replica.modules:
+    transformers = nn.TransformerEncoderLayer, nn.TransformerEncoder
+    for module in replica.modules if any(issubclass(kind, transformers) for kind in kinds) else ():
         if isinstance(module, nn.TransformerEncoderLayer):
             module.activation_relu_or_gelu = 0
         elif isinstance(module, nn.TransformerEncoder):  # padding would make nested tensors for that path
