@@ -384,7 +384,7 @@ def test_a_training_beside_draws_what_it_would_draw_alone() -> None:
             with torch.no_grad():
                 for p in model.parameters():
                     p -= 0.01 * torch.rand_like(p)
-        return [float(p.sum()) for p in model.parameters()]
+        return [float(p.detach().sum()) for p in model.parameters()]
 
     expected, over, errors = train(), threading.Event(), []
 

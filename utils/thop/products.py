@@ -295,20 +295,30 @@ _NOTHING = _names(
     "_has_compatible_shallow_copy_type _cudnn_init_dropout_state detach alias _assert_async _functional_assert_async "
     "_assert_scalar _functional_assert_scalar _assert_tensor_metadata"
 )
-_OTHER = _names(
+_RESAMPLES = _names(
     "max_pool2d_with_indices max_pool3d_with_indices max_pool1d max_pool2d max_pool3d mkldnn_max_pool2d avg_pool1d "
     "avg_pool2d avg_pool3d adaptive_avg_pool1d _adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_max_pool1d "
     "adaptive_max_pool2d adaptive_max_pool3d fractional_max_pool2d fractional_max_pool3d max_unpool2d max_unpool3d "
     "upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d _upsample_nearest_exact2d "
     "_upsample_nearest_exact3d upsample_linear1d upsample_bilinear2d upsample_bicubic2d upsample_trilinear3d "
-    "_upsample_bilinear2d_aa _upsample_bicubic2d_aa grid_sampler_2d grid_sampler_3d _grid_sampler_2d_cpu_fallback "
-    "sort topk argsort kthvalue median nanmedian mode unique_dim _unique2 unique_consecutive "
-    "searchsorted bucketize histc bincount nonzero nonzero_static multinomial cummax cummin logcumsumexp cross "
-    "linalg_cross trace diff msort isin _segment_reduce segment_reduce bincount _pad_packed_sequence "
-    "_pack_padded_sequence combinations cartesian_prod"
+    "_upsample_bilinear2d_aa _upsample_bicubic2d_aa"
+)
+_OF_NO_LAYER = _names(
+    "grid_sampler_2d grid_sampler_3d _grid_sampler_2d_cpu_fallback sort topk argsort kthvalue median nanmedian mode "
+    "unique_dim _unique2 unique_consecutive searchsorted bucketize histc bincount nonzero nonzero_static multinomial "
+    "cummax cummin logcumsumexp cross linalg_cross trace diff msort isin _segment_reduce segment_reduce "
+    "_pad_packed_sequence _pack_padded_sequence combinations cartesian_prod"
 )
 _OTHER_LIBRARIES = _names("torchvision::nms torchvision::roi_align torchvision::roi_pool torchvision::ps_roi_align "
                           "torchvision::ps_roi_pool")  # fmt: skip
+_SUMS_ALONG = _names("cumsum cumprod")
+NAMED_IN_PASSING: Dict[str, str] = {
+    **{f"aten::{name}": OTHER for name in _OF_NO_LAYER},
+    **{name: OTHER for name in _OTHER_LIBRARIES},
+    **{f"aten::{name}": ELEMENTWISE for name in _SUMS_ALONG},
+}
+"""Operators that cost what no layer rule counts, with their kinds: a forward that runs one beside its layers names it,
+while a layer that consists of them is itself what is named, or counted."""
 _KINDS: Dict[Any, str] = {}
 
 
@@ -336,7 +346,8 @@ def _kind_of(func: Any) -> str:
     forward = base.partition("_backward")[0]
     for candidate in (base, base.rstrip("_"), base.replace("_foreach_", "").rstrip("_"), forward):
         for names, kind in (
-            (_ELEMENTWISE, ELEMENTWISE), (_MOVES, MOVES), (_NOTHING, NOTHING), (_OTHER, OTHER)
+            (_ELEMENTWISE, ELEMENTWISE), (_MOVES, MOVES), (_NOTHING, NOTHING),
+            (_RESAMPLES, OTHER), (_OF_NO_LAYER, OTHER),
         ):  # fmt: skip
             if candidate in names:
                 return kind

@@ -15,6 +15,7 @@ from .products import (
     ELEMENTWISE,
     MOVES,
     MULTIPLIES,
+    NAMED_IN_PASSING,
     OTHER,
     PRODUCTS,
     PRODUCTS_IN_DISGUISE,
@@ -221,6 +222,8 @@ class LayerLedger(Observer):
         that moves data hands it on; what else there is has no number, and gets a name.
         """
         kinds = self.kinds
+        if is_leaf and MULTIPLIES not in kinds:
+            kinds = {NAMED_IN_PASSING.get(kind, kind) for kind in kinds}
         unknown = sorted(kind for kind in kinds if "::" in kind)
         if unknown:
             self._miss(f"{_class_name(module)} ({', '.join(unknown)})")
@@ -297,7 +300,9 @@ class LayerLedger(Observer):
             return
         known = self.products.get(id(func))
         if known is None:
-            known = self.products[id(func)] = product_of(func), kind_of(func) or func._schema.name
+            name = func._schema.name
+            kind = name if name in NAMED_IN_PASSING else kind_of(func) or name
+            known = self.products[id(func)] = product_of(func), kind
         product, kind = known
         self.kinds.add(kind)
         if product is not None:
