@@ -398,3 +398,43 @@ def test_arithmetic_in_numpy_is_named() -> None:
     counted = profile(Leaves(), (A[0], B[0].T), verbose=False)
     (name,) = counted.missing
     assert counted.mode == "real" and "Leaves (values go to numpy" in name and counted.missing[name] == 2
+
+
+# ---- what no layer rule counts ----
+
+
+class Beside(nn.Module):
+    """A function beside a layer; by itself it is a leaf."""
+
+    def __init__(self, function: Any, layer: bool) -> None:
+        super().__init__()
+        self.function, self.layer = function, nn.Conv2d(4, 4, 1) if layer else None
+
+    def forward(self, x: Tensor) -> Any:
+        return self.function(x if self.layer is None else self.layer(x))
+
+
+@pytest.mark.parametrize(
+    ("operator", "function"),
+    [
+        ("aten::sort", lambda x: x.sort(-1)[0]),
+        ("aten::topk", lambda x: x.flatten(1).topk(5)[0]),
+        ("aten::cumsum", lambda x: x.cumsum(1)),
+        ("aten::cumprod", lambda x: torch.cumprod(x, 1)),
+        ("aten::grid_sampler_2d", lambda x: F.grid_sample(x, torch.zeros(2, 5, 5, 2), align_corners=False)),
+        ("aten::nll_loss2d_forward", lambda x: F.cross_entropy(x, torch.zeros(2, 8, 8, dtype=torch.long))),
+        ("torchvision::roi_align", lambda x: torchvision.ops.roi_align(x, [torch.zeros(1, 4)] * 2, 3)),
+        ("aten::histc", torch.histc),
+    ],
+)
+def test_what_no_layer_rule_counts_is_named_in_any_forward(operator: str, function: Any) -> None:
+    x = torch.rand(2, 4, 8, 8)
+    (name,) = profile(Beside(function, layer=True), (x,), verbose=False).missing
+    assert name.endswith(f"Beside ({operator})")
+    leaf = profile(Beside(function, layer=False), (x,), verbose=False)
+    assert leaf.missing or leaf.total_output_macs == x.numel()  # a leaf of sums along an axis is an activation
+
+
+@pytest.mark.parametrize("function", [F.relu, lambda x: x + x, lambda x: x.flatten(1), lambda x: torch.cat((x, x))])
+def test_what_is_free_between_layers_is_not_named(function: Any) -> None:
+    assert profile(Beside(function, layer=True), (torch.rand(2, 4, 8, 8),), verbose=False).missing == {}

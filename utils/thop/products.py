@@ -214,7 +214,8 @@ def weights_of(product: Product, args: Any, is_weight: Callable[[Tensor], bool])
 def product_of(func: Any) -> Optional[Product]:
     """Return how an operator's products are counted, by PyTorch's registry or ours; None where it has no formula."""
     own = PRODUCTS.get(func._schema.name)
-    formula = _flop_registry().get(func._overloadpacket)
+    registry = _flop_registry()
+    formula = registry.get(func._overloadpacket, registry.get(func))  # torch before 2.5 enters users' by overload
     if formula is None:
         return own
     count = _halved(formula)
@@ -314,7 +315,7 @@ _OTHER_LIBRARIES = _names("torchvision::nms torchvision::roi_align torchvision::
 _SUMS_ALONG = _names("cumsum cumprod")
 NAMED_IN_PASSING: Dict[str, str] = {
     **{f"aten::{name}": OTHER for name in _OF_NO_LAYER},
-    **{name: OTHER for name in _OTHER_LIBRARIES},
+    **dict.fromkeys(_OTHER_LIBRARIES, OTHER),
     **{f"aten::{name}": ELEMENTWISE for name in _SUMS_ALONG},
 }
 """Operators that cost what no layer rule counts, with their kinds: a forward that runs one beside its layers names it,

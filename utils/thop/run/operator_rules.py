@@ -11,7 +11,9 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from .modes import no_torch_dispatch
 from .shape_tensor import META, ShapeTensor, lacks_values, shape_tensor
 
 ShapeRule = Callable[..., Any]
@@ -338,6 +340,14 @@ def _max_pool2d(x: Tensor, kernel: Any, stride: Any = (), padding: Any = 0, dila
     return empty(shape, x), empty(shape, x, torch.int64)
 
 
+@lru_cache(maxsize=None)
+def _attention_keeps_order() -> bool:
+    """Ask the kernel whether its result has the queries' order of axes; before torch 2.5 its heads come third."""
+    with no_torch_dispatch():
+        x = torch.zeros(1, 2, 3, 4)
+        return functional.scaled_dot_product_attention(x, x, x).stride() == x.stride()
+
+
 @_shape_rule("scaled_dot_product_attention")
 def attention_rule(query: Tensor, key: Tensor, value: Tensor, *rest: Any, **options: Any) -> Any:
     """The result has the layout that the fused kernel gives it: the order of axes that the queries have, but dense."""
@@ -348,6 +358,9 @@ def attention_rule(query: Tensor, key: Tensor, value: Tensor, *rest: Any, **opti
     if query.shape != shape:
         return empty(shape, like)
     steps = query.stride()
+    if query.dim() == 4 and query.device.type == "cpu" and not _attention_keeps_order():
+        heads, length, width = shape[1:]
+        return strided(shape, (heads * length * width, width, heads * width, 1), like)
     return strided(shape, steps if _is_dense(query) else _elementwise_strides(shape, ((shape, steps),)), like)
 
 

@@ -1,5 +1,6 @@
 """What a dispatch mode does not hear of: operators that PyTorch takes apart before, and calls for a tensor's memory."""
 
+from contextlib import nullcontext
 from functools import partial
 from types import FunctionType
 from typing import Any, Dict, Optional, Tuple
@@ -7,6 +8,7 @@ from typing import Any, Dict, Optional, Tuple
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.parameter import UninitializedTensorMixin
 from torch.overrides import TorchFunctionMode
 
 from .modes import OperatorMode, need_memory, no_torch_dispatch, no_torch_function
@@ -38,6 +40,9 @@ def fuses_attention(
         if enable_gqa:
             options["enable_gqa"] = True
         with no_torch_dispatch():
+            if query.dim() == key.dim() == value.dim() == 3:  # torch before 2.5 has no kernel for these
+                query, key, value = query[None], key[None], value[None]
+                attn_mask = attn_mask[None] if attn_mask is not None and attn_mask.dim() == 3 else attn_mask
             return bool(choose(query, key, value, attn_mask, dropout_p, is_causal, **options) > 0)
     tensors = [query, key, value]
     return (
@@ -52,6 +57,9 @@ _TAKEN_APART: Dict[str, Tuple[Any, ...]] = {
     "linalg_vecdot": (torch.linalg.vecdot,) if hasattr(torch.linalg, "vecdot") else (),
 }
 """Operators that no dispatch mode hears of, and the functions that call them."""
+
+
+_GET_DATA: Any = Tensor.data.__get__  # type: ignore[attr-defined]
 
 
 class WatchedFunctions(TorchFunctionMode):
@@ -69,6 +77,7 @@ class WatchedFunctions(TorchFunctionMode):
             for name in MEMORY
             if hasattr(Tensor, name)
         }
+        self.replaced[_GET_DATA] = self.data
         for name, functions in _TAKEN_APART.items():
             for function in functions:
                 self.replaced[function] = partial(self.apart, getattr(torch.ops.aten, name).default, function)
@@ -98,6 +107,12 @@ class WatchedFunctions(TorchFunctionMode):
         if name in ("numpy", "__array__", "tolist"):
             self.operators.hands_out("numpy" if name != "tolist" else "Python numbers")
         return function(tensor, *args, **kwargs)
+
+    @staticmethod
+    def data(tensor: Tensor, *args: Any) -> Tensor:
+        """Return a tensor's data; of a lazy layer's as of any, which torch before 2.5 can't where functions are led."""
+        with no_torch_function() if isinstance(tensor, UninitializedTensorMixin) else nullcontext():
+            return _GET_DATA(tensor, *args)  # type: ignore[no-any-return]
 
     def apart(self, func: Any, function: Any, *args: Any, **kwargs: Any) -> Any:
         """Run an operator that PyTorch takes apart, and say what it was."""
