@@ -11,6 +11,7 @@ import threading
 import types
 import weakref
 from collections import OrderedDict, UserDict, defaultdict, deque, namedtuple
+from contextlib import suppress
 from types import MethodType, SimpleNamespace
 from typing import Any, Callable, Dict, List
 
@@ -124,7 +125,7 @@ def by_feature_extractor() -> nn.Module:
 )  # fmt: skip
 def test_what_constructs_itself(build: Callable[[], nn.Module]) -> None:
     model = build()
-    if not hasattr(model, "_guards_fn"):  # what was exported has no eval()
+    with suppress(NotImplementedError):  # what was exported has no eval()
         model.eval()
     assert kernel(model) in (CONV, 0)
     with torch.no_grad():

@@ -1,5 +1,6 @@
 """Models that are spread over processes are refused in one line, and no collective is run."""
 
+import importlib
 from typing import Any, Iterator
 
 import pytest
@@ -11,6 +12,9 @@ from utils.thop.run import NotCountable
 from utils.thop.show.summary import show_summary
 
 distributed = pytest.importorskip("torch.distributed")
+needs_fully_shard = pytest.mark.skipif(
+    not hasattr(importlib.import_module("torch.distributed.fsdp"), "fully_shard"), reason="torch without fully_shard"
+)
 X = torch.rand(2, 8)
 
 
@@ -56,7 +60,9 @@ class NeedsValues(nn.Module):
         return self.inner(x) if bool((x == x).all()) else x
 
 
-@pytest.mark.parametrize("kind", ["fsdp", "fully_shard", "tensor parallel"])
+@pytest.mark.parametrize(
+    "kind", ["fsdp", pytest.param("fully_shard", marks=needs_fully_shard), "tensor parallel"]
+)
 def test_a_sharded_model_is_refused_and_nothing_is_sent(
     kind: str, process_group: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,6 +79,7 @@ def test_a_sharded_model_is_refused_and_nothing_is_sent(
     assert sent == [] and [id(p) for p in model.parameters()] == parameters
 
 
+@needs_fully_shard
 def test_the_summary_line_says_why(process_group: None) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import timeit
+import warnings
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, Callable, Dict, Iterator, List
 
@@ -37,7 +38,8 @@ def autocast_state() -> List[Any]:
     found: List[Any] = []
     for name in AUTOCAST:
         for arguments in ((), ("cpu",)):
-            with suppress(TypeError):
+            with suppress(TypeError), warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
                 found.append((name, getattr(torch, name)(*arguments)))
     return found
 

@@ -317,9 +317,9 @@ class _Attempt:
 
 def refuse_higher_order(error: Exception, where: str) -> None:
     """Raise NotCountable for what PyTorch lets no dispatch mode see: ``torch.cond``, ``flex_attention``."""
-    found = re.search(r"no rule registered for H\S+ (\w+)", str(error))
+    found = re.search(r"no rule registered for H\S+ (\w+)|^(\w+) doesn't work unless it is captured", str(error))
     if found:
-        name = found.group(1)
+        name = (found.group(1) or found.group(2)).lower()
         raise NotCountable(f"{where or 'the model'} calls {name}, whose operators PyTorch shows to nobody") from None
 
 
