@@ -350,6 +350,7 @@ def test_what_only_checks_costs_nothing() -> None:
 
 
 A, B = torch.rand(2, 5, 7), torch.rand(2, 5, 7)
+LOSS = nn.CosineEmbeddingLoss()
 
 
 @pytest.mark.parametrize(
@@ -360,6 +361,10 @@ A, B = torch.rand(2, 5, 7), torch.rand(2, 5, 7)
         (torch.linalg.vecdot, (A[:, :, None], B[:, None]), 2 * 5 * 5 * 7),
         (lambda a, b: F.cosine_similarity(a, b, dim=-1), (A[:, :, None], B[:, None]), 2 * 5 * 5 * 7),
         (lambda a, b: torch.cosine_similarity(x1=a, x2=b), (A, B), 2 * 7 * 5),
+        (lambda a, b: torch.ops.aten.cosine_similarity(a, b), (A, B), 2 * 7 * 5),
+        (lambda a, b: torch.ops.aten.linalg_vecdot.default(a, b), (A, A), 2 * 5 * 7),
+        (lambda a, b: F.cosine_embedding_loss(a[0], b[0], torch.ones(5)), (A, A), 5 * 7),
+        (lambda a, b: LOSS(a[0], b[0], torch.ones(5)), (A, A), 5 * 7),
         (nn.CosineSimilarity(-1), (A, B), 2 * 5 * 7),
         (lambda a, b: torch.einsum("bij,bij->b", a, b), (A, B), 2 * 5 * 7),
         (lambda a, b: torch.einsum("bij,bkj->bik", a, b), (A, B), 2 * 5 * 5 * 7),

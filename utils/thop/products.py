@@ -120,6 +120,12 @@ def _cosine_similarity(args: Any, kwargs: Any, out: Any) -> int:
     return _elements(out) * torch.broadcast_shapes(args[0].shape, args[1].shape)[dim]
 
 
+@sums_products("cosine_embedding_loss")
+def _cosine_embedding_loss(args: Any, kwargs: Any, out: Any) -> int:
+    """The same of each pair of rows, whose results are averaged."""
+    return prod(torch.broadcast_shapes(args[0].shape, args[1].shape))
+
+
 @sums_products("conv_tbc", weight=(1,))
 def _convolution_in_time(args: Any, kwargs: Any, out: Any) -> int:
     """Filters are (kernel, Cin, Cout), and each output sums kernel x Cin products."""
@@ -190,7 +196,7 @@ def _recurrent_on_cuda(args: Any, kwargs: Any, out: Any) -> int:
     return positions * sum(weight.numel() for weight in args[1] if weight.dim() == 2)
 
 
-PRODUCTS_IN_DISGUISE = frozenset(("aten::linalg_vecdot", "aten::cosine_similarity"))
+PRODUCTS_IN_DISGUISE = frozenset(("aten::linalg_vecdot", "aten::cosine_similarity", "aten::cosine_embedding_loss"))
 """Operators that PyTorch takes apart into a product element by element and a sum, which by themselves are none."""
 
 

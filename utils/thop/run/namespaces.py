@@ -184,8 +184,8 @@ _WHOLE = frozenset(("scaled_dot_product_attention", "multi_head_attention_forwar
                     "rnn_relu", "_VF", "vecdot", "linalg_vecdot", "cosine_similarity", "CosineSimilarity",
                     "cosine_embedding_loss", "CosineEmbeddingLoss", "TripletMarginWithDistanceLoss",
                     "triplet_margin_with_distance_loss"))  # fmt: skip
-_LAYERS_OF_ONE = (nn.RNNBase, nn.CosineSimilarity, nn.MultiheadAttention, nn.TransformerEncoderLayer,
-                  nn.TransformerDecoderLayer)  # fmt: skip
+_LAYERS_OF_ONE = (nn.RNNBase, nn.CosineSimilarity, nn.CosineEmbeddingLoss, nn.MultiheadAttention,
+                  nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)  # fmt: skip
 
 
 def _must_be_watched(root: Any) -> bool:
@@ -256,7 +256,9 @@ class Named:
                 self._waiting.append((calls, value, kind))
         elif isinstance(value, type):
             self._meet_class(value, calls)
-        elif value is not MISSING and not isinstance(value, (Tensor, nn.Module, types.ModuleType)):
+        elif isinstance(value, nn.Module):  # which the code may call, though the model does not hold it
+            self.watched = self.watched or any(_must_be_watched(type(part)) for part in value.modules())
+        elif value is not MISSING and not isinstance(value, (Tensor, types.ModuleType)):
             self._meet_class(type(value), min(calls, _MAYBE))
 
     def _meet_class(self, kind: type, calls: int) -> None:

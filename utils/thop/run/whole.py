@@ -54,6 +54,7 @@ def fuses_attention(
 
 _TAKEN_APART: Dict[str, Tuple[Any, ...]] = {
     "cosine_similarity": (functional.cosine_similarity, torch.cosine_similarity),
+    "cosine_embedding_loss": (functional.cosine_embedding_loss, torch.cosine_embedding_loss),
     "linalg_vecdot": (torch.linalg.vecdot,) if hasattr(torch.linalg, "vecdot") else (),
 }
 """Operators that no dispatch mode hears of, and the functions that call them."""
@@ -79,8 +80,9 @@ class WatchedFunctions(TorchFunctionMode):
         }
         self.replaced[_GET_DATA] = self.data
         for name, functions in _TAKEN_APART.items():
-            for function in functions:
-                self.replaced[function] = partial(self.apart, getattr(torch.ops.aten, name).default, function)
+            packet = getattr(torch.ops.aten, name)
+            for function in (*functions, packet, packet.default):
+                self.replaced[function] = partial(self.apart, packet.default, function)
         if runs_whole:
             self._replace_wholes()
 
