@@ -24,8 +24,8 @@ _OTHER_HOOKS = tuple(
 )
 _OTHER_TABLES = frozenset(_OTHER_HOOKS)
 _other_hooks: Callable[[Dict[str, Any]], Tuple[Any, ...]] = itemgetter(*_OTHER_HOOKS)
-_all_hooks: Callable[[Dict[str, Any]], Tuple[Any, ...]] = itemgetter(*_FORWARD_HOOKS, *_OTHER_HOOKS)
 """What a forward pass has nothing to do with, but may add to: a copy shares empty ones, which are emptied again."""
+_all_hooks: Callable[[Dict[str, Any]], Tuple[Any, ...]] = itemgetter(*_FORWARD_HOOKS, *_OTHER_HOOKS)
 
 
 @lru_cache(maxsize=None)

@@ -43,13 +43,6 @@ class UncopiedTable(Dict[str, Any]):
         """Let copies of it be ordinary tables."""
         return dict, (), None, None, iter(self.items())
 
-    def look(self, name: str) -> Any:
-        """Return a tensor to look at its properties: its copy if there is one, or else the original."""
-        if self.originals is None or self.copier is None:
-            return dict.get(self, name)
-        original = self.originals.get(name)
-        return self.copier.memo.get(id(original), original)
-
 
 def _of_a_table(name: str) -> Callable[..., Any]:
     method = getattr(dict, name)
@@ -70,20 +63,17 @@ for _name in ("__eq__", "__ne__", "__repr__"):
     setattr(UncopiedTable, _name, _of_a_table(_name))
 
 
-def look_at(module: nn.Module, name: str, table: str = "_parameters") -> Any:
-    """Return a module's parameter, or whatever it has under the name, to look at its properties and nothing else.
-
-    table: where it is registered, "_parameters" or "_buffers".
-    """
-    held = module.__dict__.get(table)
-    return held.look(name) if type(held) is UncopiedTable else getattr(module, name)
-
-
 def table_to_look_at(module: nn.Module, table: str = "_parameters") -> Dict[str, Any]:
     """Return a module's table of parameters or buffers, to look at their properties and nothing else."""
     held: Any = module.__dict__[table]
     originals = held.originals if type(held) is UncopiedTable else None
     return held if originals is None else originals  # type: ignore[no-any-return]
+
+
+def look_at(module: nn.Module, name: str) -> Any:
+    """Return a module's parameter, or whatever it has under the name, to look at its properties and nothing else."""
+    is_uncopied = type(module.__dict__.get("_parameters")) is UncopiedTable
+    return table_to_look_at(module).get(name) if is_uncopied else getattr(module, name)
 
 
 def parameter_sizes(module: nn.Module) -> Dict[int, int]:

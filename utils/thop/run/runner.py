@@ -292,8 +292,7 @@ class _Attempt:
         The garbage collector finds them; it would find what an exception on its way holds, too.
         """
         if not self._left():
-            for part in (self.copier, self):  # which refer to each other: gone now, without the garbage collector
-                part.__dict__.clear()
+            self.copier.__dict__.clear()  # it refers back to this run, which would wait for the garbage collector
             return []
         gc.collect()
         left = self._left()
