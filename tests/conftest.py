@@ -16,6 +16,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Make `yolov5` importable, behind this repository's own `utils`, before any test file is read."""
     os.environ.update(yolo_settings(CACHE / "settings"))
     os.environ.pop("COLUMNS", None)  # which pytest-xdist sets for its workers
+    os.unsetenv("COLUMNS")  # and readline, which pytest imports, for child processes behind os.environ's back
     try:
         sys.path.append(str(release(LATEST)))
     except ReleaseError as error:
