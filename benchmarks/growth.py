@@ -1,6 +1,6 @@
 """How long 10,000 operators take: nothing that is asked of a run may grow faster than they do.
 
-    python benchmarks/growth.py [OPERATORS]
+python benchmarks/growth.py [OPERATORS]
 """
 
 import sys

@@ -29,7 +29,7 @@ import numpy  # noqa: E402
 import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
-SETTING = '''
+SETTING = """
 import contextvars, functools, itertools, math, random, threading, types, weakref
 from collections import deque
 import numpy as np
@@ -96,7 +96,7 @@ class Block(nn.Module):
 
     def forward(self, x):
         global G
-'''
+"""
 TENSORS = ("self.bn.running_mean", "self.bn.running_var", "self.c.weight", "self.c.bias", "self.buf", "GT", "D['t']",
            "NS.inner.t", "TUP[0]['t']", "SL.t", "WV['k']", "CV.get()['t']", "LOC.t", "self.h.t", "Block.ct", "PROMPT",
            "HEAD.weight", "x", "HP.t", "self.prompt")  # fmt: skip

@@ -271,9 +271,7 @@ def test_launches_are_what_ran(name: str) -> None:
             assert all(not step.call.bytes for step in left_out)
             moved = sum(step.call.bytes for step in counted.steps)
             indices = sum(o.elements * 8 for s in counted.steps for o in s.writes if o.dtype == torch.int64)
-            launched = sum(
-                o.elements * o.itemsize for x in network.launches for o in [*x.reads, *x.weights, *x.writes]
-            )
+            launched = sum(o.elements * o.itemsize for x in network.launches for o in [*x.reads, *x.weights, *x.writes])
             assert launched == pytest.approx(moved + indices)
         _assert_in_order(network, counted.inputs)
 

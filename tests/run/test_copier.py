@@ -322,8 +322,11 @@ def test_a_saved_forward() -> None:
     layer._old_forward = layer.forward  # type: ignore[assignment]
     layer.forward = MethodType(lambda self, x: self._old_forward(x) * 2, layer)  # type: ignore[method-assign]
     assert kernel(nn.Sequential(layer)) == CONV
-    layer._older, layer.forward = layer.forward, functools.partial(  # type: ignore[method-assign,assignment]
-        lambda self, x: self._older(x), layer
+    layer._older, layer.forward = (
+        layer.forward,
+        functools.partial(  # type: ignore[method-assign,assignment]
+            lambda self, x: self._older(x), layer
+        ),
     )
     assert kernel(nn.Sequential(layer, nn.ReLU())) == CONV
     wrapped = conv()

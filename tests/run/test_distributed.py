@@ -60,9 +60,7 @@ class NeedsValues(nn.Module):
         return self.inner(x) if bool((x == x).all()) else x
 
 
-@pytest.mark.parametrize(
-    "kind", ["fsdp", pytest.param("fully_shard", marks=needs_fully_shard), "tensor parallel"]
-)
+@pytest.mark.parametrize("kind", ["fsdp", pytest.param("fully_shard", marks=needs_fully_shard), "tensor parallel"])
 def test_a_sharded_model_is_refused_and_nothing_is_sent(
     kind: str, process_group: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -438,8 +438,11 @@ TRY = "try:\n    import thop_x as thop\nexcept ImportError:\n    thop = None\n"
 @pytest.mark.parametrize("head, use", [(TRY, "thop."), ("", "from thop import profile\n    ")])
 def test_thop_need_not_be_installed(head: str, use: str, monkeypatch: Any) -> None:
     monkeypatch.setitem(sys.modules, "thop", None)
-    source = varied(("from thop import profile\n", "\n"), (f"flops = {FLOPS}", (
-        f"{use if 'import' in use else ''}flops = {'' if 'import' in use else use}{FLOPS}")), head=head)
+    source = varied(
+        ("from thop import profile\n", "\n"),
+        (f"flops = {FLOPS}", (f"{use if 'import' in use else ''}flops = {'' if 'import' in use else use}{FLOPS}")),
+        head=head,
+    )
     tree = Tree(source, True)
     (line,) = tree.call(Net()).lines
     assert gflops(line) == pytest.approx(Tree(USUAL, True).module.memory_info(Net()).gflops, abs=0.00051)
@@ -481,8 +484,10 @@ def test_everybody_can_have_the_whole_result() -> None:
 
 
 def test_other_threads_print_log_and_count_undisturbed() -> None:
-    source = varied((LOG, "started.set(); going_on.wait(10); the_logger.info("), head=(
-        "import threading\nstarted, going_on = threading.Event(), threading.Event()\n"))
+    source = varied(
+        (LOG, "started.set(); going_on.wait(10); the_logger.info("),
+        head=("import threading\nstarted, going_on = threading.Event(), threading.Event()\n"),
+    )
     tree = Tree(source, True)
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):

@@ -58,9 +58,7 @@ def counts(*names: str, sums_products: bool = False) -> Callable[[Rule], Hook]:
     return register
 
 
-def find_hook(
-    layer: Type[nn.Module], custom_ops: Optional[CustomOps] = None
-) -> Optional[ForwardHook]:
+def find_hook(layer: Type[nn.Module], custom_ops: Optional[CustomOps] = None) -> Optional[ForwardHook]:
     """Return the hook of the nearest ancestor of ``layer`` that has one, or None; ``custom_ops`` goes first.
 
     A rule of the house speaks for the forward of its class: a subclass with one of its own has no rule.

@@ -6,12 +6,12 @@ another one only once it is called there. So the tree is no larger than the mode
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Dict, Iterator, List, Optional, Set, Tuple, Type
+from typing import Dict, Iterable, Iterator, List, Optional, Set, Tuple, Type
 
 from torch import nn
 
 from .hooks import ForwardHook
-from .run import Replica, lacks_shapes, parameter_sizes
+from .run import Replica, is_unread, lacks_shapes, parameter_sizes
 
 
 @dataclass
@@ -147,6 +147,28 @@ class Places:
         path = f"{caller.path}.{name}" if caller.path else name
         place = caller.children[id(module)] = self._plant(name, path, module, caller, set())
         return place
+
+    def not_run(self, modules: Iterable[nn.Module]) -> Dict[str, int]:
+        """Name the parts that nobody has called or asked for a parameter, with the elements that they alone hold."""
+        idle: List[Layer] = []
+        if self._find_idle(self.root, self.root_key, idle, {}) or not idle:
+            return {}
+        idle = []
+        self._find_idle(self.root, self.root_key, idle, {id(module): module for module in modules})
+        left = {id(place) for part in idle for place in part.walk()}
+        used = {key for place in self.root.walk() if id(place) not in left for key in place.parameters}
+        sizes = {part.path: {k: n for k, n in _parameters_inside(part).items() if k not in used} for part in idle}
+        return {path: sum(held.values()) for path, held in sizes.items() if any(held.values())}
+
+    def _find_idle(self, place: Layer, key: int, idle: List[Layer], modules: Dict[int, nn.Module]) -> bool:
+        """Add the outermost places that are idle; without ``modules``, those without calls."""
+        before = len(idle)
+        parts = [self._find_idle(child, child_key, idle, modules) for child_key, child in place.children.items()]
+        is_read = place.parameters and modules and not (key in modules and is_unread(modules[key]))
+        if place.calls or place.first is not None or is_read or not all(parts):
+            return False
+        idle[before:] = [place]
+        return True
 
     def note_parameters(self) -> None:
         """Note every place's parameters, which lazy layers have only after the run; there are no calls after this."""

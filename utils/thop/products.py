@@ -320,9 +320,9 @@ _OTHER_LIBRARIES = _names("torchvision::nms torchvision::roi_align torchvision::
                           "torchvision::ps_roi_pool")  # fmt: skip
 _SUMS_ALONG = _names("cumsum cumprod")
 NAMED_IN_PASSING: Dict[str, str] = {
-    **{f"aten::{name}": OTHER for name in _OF_NO_LAYER},
+    **{f"aten::{name}{in_place}": OTHER for name in _OF_NO_LAYER for in_place in ("", "_")},
     **dict.fromkeys(_OTHER_LIBRARIES, OTHER),
-    **{f"aten::{name}": ELEMENTWISE for name in _SUMS_ALONG},
+    **{f"aten::{name}{in_place}": ELEMENTWISE for name in _SUMS_ALONG for in_place in ("", "_")},
 }
 """Operators that cost what no layer rule counts, with their kinds: a forward that runs one beside its layers names it,
 while a layer that consists of them is itself what is named, or counted."""

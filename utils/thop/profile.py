@@ -1,6 +1,7 @@
 """The layer ledger: what every layer of a model computes, reads and writes in one forward pass."""
 
 import inspect
+from contextlib import suppress
 from typing import Any, Dict, List, Optional, Sequence, Set, Tuple, Type, Union
 
 import torch
@@ -25,6 +26,7 @@ from .products import (
     weights_of,
 )
 from .run import (
+    Drive,
     Observer,
     Replica,
     Run,
@@ -33,6 +35,7 @@ from .run import (
     collector_paused,
     in_few_words,
     is_weight,
+    map_tensors,
     parameter_sizes,
     run,
     tensors_in,
@@ -96,7 +99,8 @@ class Profile(Answer, tuple):  # type: ignore[type-arg]
     """What ``profile`` returns: a tuple of four totals (five with the tree), with the details as attributes.
 
     root: the tree of :class:`Layer`; missing: what ran and has no number, by name, with the number of calls;
-    only_moved: modules that only move data, which is no access in this method, likewise;
+    only_moved: modules that only move data, which is no access in this method, likewise; not_run: modules that were not
+    called, nor asked for a parameter, such as auxiliary heads of training, with the elements that only they hold;
     mode, why: how the model was run; leftovers: what of that run the model's code has kept where it could not be
     taken back from, empty as a rule.
     """
@@ -104,6 +108,7 @@ class Profile(Answer, tuple):  # type: ignore[type-arg]
     root: Layer
     missing: Dict[str, int]
     only_moved: Dict[str, int]
+    not_run: Dict[str, int]
     mode: str
     why: str
     leftovers: List[str]
@@ -136,6 +141,8 @@ class LayerLedger(Observer):
         self.products: Dict[int, Tuple[Optional[Product], str]] = {}
         self.hooks: Dict[Type[nn.Module], Optional[ForwardHook]] = {}
         self.places = Places(replica)
+        self.modules = replica.modules
+        self.not_run: Dict[str, int] = {}
         self.root = self.places.root
         self.current = self.root
         self.counted_layers_running = 0
@@ -237,9 +244,7 @@ class LayerLedger(Observer):
             name = _class_name(module)
             self.only_moved[name] = self.only_moved.get(name, 0) + 1
 
-    def _charge(
-        self, module: nn.Module, layer: Layer, inputs: Tuple[Any, ...], out: Any, hook: ForwardHook
-    ) -> None:
+    def _charge(self, module: nn.Module, layer: Layer, inputs: Tuple[Any, ...], out: Any, hook: ForwardHook) -> None:
         """Add one call's cost to its layer, by the rule of the house or by the user's own."""
         self.asking_a_rule = True
         try:
@@ -289,6 +294,7 @@ class LayerLedger(Observer):
             self._miss(f"{kind.__module__}.{kind.__qualname__} (values go to numpy: what it computes has no number)")
 
     def end(self, output: Any) -> None:
+        self.not_run, self.modules = self.places.not_run(self.modules), []
         self.places.note_parameters()
 
     def _miss(self, name: str) -> None:
@@ -384,15 +390,30 @@ def profile(
     ledger, outcome = _count(as_model(model, "profile"), as_inputs(inputs, "profile"), custom_ops, kwargs)
     result = Profile(dfs_count(ledger.root) if ret_layer_info else _totals(ledger.root))
     result.root, result.missing, result.only_moved = ledger.root, ledger.missing, ledger.only_moved
+    result.not_run = ledger.not_run
     result.mode, result.why, result.leftovers = outcome.mode, outcome.why, outcome.leftovers
     if verbose or report_missing:
         print("\n".join(_rules_used(ledger) + (_rules_missing(ledger) if report_missing else [])))
     return result
 
 
+def not_run_in_training(model: nn.Module, inputs: Sequence[Any]) -> Optional[Dict[str, int]]:
+    """Name the modules that a forward in training does not run either; None where it can't be run without values."""
+    doubled = map_tensors(tuple(inputs), lambda t: torch.cat((t, t)) if t.dim() else t)
+    larger = map_tensors(doubled, lambda t: t.new_zeros((*t.shape[:2], *(2 * n for n in t.shape[2:]))))
+    for given in (tuple(inputs), doubled, larger):  # an auxiliary head may want more than one image, or a larger one
+        with suppress(Exception):
+            return _count(model, given, None, None, lambda _, forward: forward())[0].not_run
+    return None
+
+
 @collector_paused()
 def _count(
-    model: nn.Module, inputs: Sequence[Any], custom_ops: Optional[CustomOps], kwargs: Optional[Dict[str, Any]]
+    model: nn.Module,
+    inputs: Sequence[Any],
+    custom_ops: Optional[CustomOps],
+    kwargs: Optional[Dict[str, Any]],
+    drive: Optional[Drive] = None,
 ) -> Tuple[LayerLedger, Run]:
     ledgers: List[LayerLedger] = []
 
@@ -400,7 +421,7 @@ def _count(
         ledgers.append(LayerLedger(replica, custom_ops))
         return ledgers[-1]
 
-    outcome = run(model, inputs, observe, kwargs=kwargs)
+    outcome = run(model, inputs, observe, kwargs=kwargs, drive=drive)
     return ledgers[-1], outcome
 
 
@@ -418,4 +439,4 @@ def _rules_missing(ledger: LayerLedger) -> List[str]:
     return [f"[WARN] not counted: {name}, {calls} calls" for name, calls in ledger.missing.items()]
 
 
-__all__ = ["CustomOps", "Layer", "LayerLedger", "Profile", "dfs_count", "profile"]
+__all__ = ["CustomOps", "Layer", "LayerLedger", "Profile", "dfs_count", "not_run_in_training", "profile"]

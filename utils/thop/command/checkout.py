@@ -36,6 +36,14 @@ class ModelError(ValueError):
     """Why there is no model, in few words that go after its name."""
 
 
+class OtherCheckout(ModelError):
+    """It is for another checkout, in the folder ``root``, than the one that this process has loaded."""
+
+    def __init__(self, root: Path, in_use: Path) -> None:
+        super().__init__(f"lies in the checkout {root}, and this run uses that in {in_use}; 'compare' takes both")
+        self.root = root
+
+
 @dataclass(frozen=True)
 class Checkout:
     """A folder whose module ``builder``, ``models.yolo`` as a rule, builds networks.
@@ -66,7 +74,7 @@ _in_use: Optional[Checkout] = None
 def checkout_for(path: Path) -> Checkout:
     """Find the checkout that a cfg or weights file is for, and make it importable.
 
-    Raises ModelError where there is none, or another one is in use: two can't be loaded into one process.
+    Raises ModelError where there is none, OtherCheckout where one is in use: two can't be loaded into one process.
     """
     global _in_use
     root = next((folder for folder in path.resolve().parents if _builder(folder)), None)
@@ -77,8 +85,14 @@ def checkout_for(path: Path) -> Checkout:
             raise ModelError(_why_none(path))
         _in_use = _importable(root)
     if root not in (None, _in_use.root):
-        raise ModelError(f"lies in the checkout {root}, and this run uses that in {_in_use.root}; one at a time")
+        raise OtherCheckout(root, _in_use.root)
     return _in_use
+
+
+def use(root: Path) -> None:
+    """Use the checkout in a folder, whichever this package was patched into."""
+    global _in_use
+    _in_use = _importable(root)
 
 
 def _why_none(path: Path) -> str:
@@ -329,6 +343,6 @@ def _refuse(event: str, arguments: Any) -> None:
 
 
 __all__ = [
-    "DARKNET", "NO_CFG", "ROOT", "Checkout", "ModelError", "alone", "build_cfg", "checkout_for", "fuse", "load_weights",
-    "read_cfg",
+    "DARKNET", "NO_CFG", "ROOT", "Checkout", "ModelError", "OtherCheckout", "alone", "build_cfg", "checkout_for",
+    "fuse", "load_weights", "read_cfg", "use",
 ]  # fmt: skip

@@ -11,6 +11,8 @@ from ..run import as_inputs, as_model, collector_paused, in_few_words
 from ..run.inputs import as_size
 from ..show.comparison import OF_A_DEVICE, SORTS, Comparison, Row, bound_all, dtypes_used, sort_rows
 from ..units import listed
+from .checkout import OtherCheckout
+from .elsewhere import in_checkout
 from .models import Built, ModelError, Setup, Source, counted, find, names, with_images
 from .timing import Place, place_at
 
@@ -28,23 +30,30 @@ def count_all(
 
     progress: wraps the work to do, as tqdm does; inputs: what modules are run on, in place of images.
     """
-    rows = []
-    for name, source in progress(list(sources)):
-        row = Row(name, source.text if isinstance(source, Source) else "")
-        fill = partial(_fill, row, place)
+    return [_count(name, source, setup, place, inputs) for name, source in progress(list(sources))]
+
+
+def _count(name: str, source: Counted, setup: Setup, place: Optional[Place], inputs: Any) -> Row:
+    """Count a model; one of another checkout than that in use in a process of its own."""
+    row = Row(name, source.text if isinstance(source, Source) else "")
+    fill = partial(_fill, row, place)
+    try:
+        if isinstance(source, Source):
+            counted(source, setup, fill)
+        else:
+            fill(_ready(source, setup, inputs))
+    except OtherCheckout as other:
         try:
-            if isinstance(source, Source):
-                counted(source, setup, fill)
-            else:
-                fill(_ready(source, setup, inputs))
+            return in_checkout(other.root, _count, name, source, setup, place, None)
         except ModelError as error:
             row.error = str(error)
-        except SystemExit as error:
-            row.error = f"its forward ends the program (SystemExit: {error})"
-        except Exception as error:
-            row.error = in_few_words(error)
-        rows.append(row)
-    return rows
+    except ModelError as error:
+        row.error = str(error)
+    except SystemExit as error:
+        row.error = f"its forward ends the program (SystemExit: {error})"
+    except Exception as error:
+        row.error = in_few_words(error)
+    return row
 
 
 def arranged(
@@ -142,8 +151,7 @@ def _named(models: Any) -> List[Tuple[str, Counted]]:
     if isinstance(models, (str, nn.Module)):
         models = [models]
     if isinstance(models, Mapping):
-        return [(str(name), find([one])[0] if isinstance(one, str) else as_model(one, "compare"))
-                for name, one in models.items()]  # fmt: skip
+        return [(str(name), _only(one)) for name, one in models.items()]
     found: List[Counted] = []
     for one in models:
         found += find([one]) if isinstance(one, str) else [as_model(one, "compare")]
@@ -154,6 +162,16 @@ def _named(models: Any) -> List[Tuple[str, Counted]]:
         (name if called.count(name) == 1 else f"{name} ({called[: i + 1].count(name)})", one)
         for i, (name, one) in enumerate(zip(called, found))
     ]
+
+
+def _only(one: Any) -> Counted:
+    """Return what one name stands for; raises ModelError for a pattern that matches several files."""
+    if not isinstance(one, str):
+        return as_model(one, "compare")
+    found = find([one])
+    if len(found) > 1:
+        raise ModelError(f"{one} stands for {len(found)} files, and a name for one; give a list to compare them all")
+    return found[0]
 
 
 __all__ = ["arranged", "compare", "count_all"]

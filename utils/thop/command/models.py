@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..flow import Flow, flow
-from ..profile import profile
+from ..profile import not_run_in_training, profile
 from ..run import blank, in_few_words
 from ..run.inputs import Size, as_model, fitting_size, image_size, images_for, usual_size
 from ..show.report import ModelInfo, sizes_of
@@ -121,6 +121,7 @@ class Built:
             profile=counted,
             count_traffic=self.traffic,
             count_flow=self.flow,
+            count_training=lambda: not_run_in_training(self.model, self.inputs),
         )
 
 
@@ -339,17 +340,19 @@ def _ultralytics(text: str) -> nn.Module:
         raise ModelError("name a cfg, such as ultralytics:yolo11n.yaml: weights are not fetched here")
     folder = Path(tasks.__file__).parents[1] / "cfg" / "models"
     names = [file.name for file in folder.rglob("*.yaml")]
-    scaled = [re.sub(r"^(yolo\D?\d+)", rf"\g<1>{letter}", each) for each in names for letter in "nsmlx"]
+    scaled = [re.sub(r"^(yolo(?:e-)?v?\d+)", rf"\g<1>{letter}", each) for each in names for letter in "nsmlx"]
     if not Path(name).is_file():
         _known(name, [*names, *scaled], "ultralytics")
     task = next((kind for part, kind in _TASKS.items() if part in name), "DetectionModel")
+    task = "YOLOESegModel" if task == "YOLOEModel" and "-seg" in name else task
     with alone():
         model: nn.Module = getattr(tasks, task)(name, verbose=False)
     return model
 
 
-_TASKS = {"rtdetr": "RTDETRDetectionModel", "-seg": "SegmentationModel", "-pose": "PoseModel", "-obb": "OBBModel",
-          "-cls": "ClassificationModel"}  # fmt: skip
+_TASKS = {"rtdetr": "RTDETRDetectionModel", "world": "WorldModel", "yoloe": "YOLOEModel", "-seg": "SegmentationModel",
+          "-pose": "PoseModel", "-obb": "OBBModel", "-cls": "ClassificationModel", "-sem": "SemanticSegmentationModel",
+          "-depth": "DepthModel"}  # fmt: skip
 
 
 def _torchvision(text: str) -> nn.Module:

@@ -12,8 +12,8 @@ from .light_copy import is_unused, light_copy, own_way_aside
 from .modes import no_torch_function
 from .nested import instances_in, map_tensors, tensors_in
 from .observer import Observer
-from .parameters import lacks_shapes, look_at, parameter_sizes
-from .runner import Run, in_few_words, run
+from .parameters import is_unread, lacks_shapes, look_at, parameter_sizes
+from .runner import Drive, Run, in_few_words, run
 from .schema import Effects, effects_of
 from .shape_tensor import HAS_STORAGE, WeakStorage, storage_of
 from .unwrapping import NotCountable, network_of, unwrap
@@ -22,6 +22,7 @@ from .weights import is_weight
 __all__ = [
     "HAS_STORAGE",
     "BlankBuildFailed",
+    "Drive",
     "Effects",
     "NotCountable",
     "Observer",
@@ -35,6 +36,7 @@ __all__ = [
     "effects_of",
     "in_few_words",
     "instances_in",
+    "is_unread",
     "is_unused",
     "is_weight",
     "lacks_shapes",

@@ -497,9 +497,12 @@ class Unadvanced:
     """Stands in a copy for an iterator that can't be rebuilt; it may be held, but whoever advances it ends the run."""
 
     def __init__(self, kind: str, where: str, refuse: Callable[[Exception], None]) -> None:
-        self._refuse, self._why = refuse, (
-            f"the model's forward takes the next element of a {kind}, {where}, which can't be copied: "
-            "to count without moving it, give the model a list in its place"
+        self._refuse, self._why = (
+            refuse,
+            (
+                f"the model's forward takes the next element of a {kind}, {where}, which can't be copied: "
+                "to count without moving it, give the model a list in its place"
+            ),
         )
 
     def __iter__(self) -> "Unadvanced":

@@ -19,9 +19,7 @@ _FORWARD_HOOKS = tuple(
     name for name in nn.Identity().__dict__ if name.startswith("_forward") and name.find("hooks") > 0
 )
 _forward_hooks: Callable[[Dict[str, Any]], Tuple[Any, ...]] = itemgetter(*_FORWARD_HOOKS)
-_OTHER_HOOKS = tuple(
-    name for name in nn.Identity().__dict__ if name.endswith("hooks") and name not in _FORWARD_HOOKS
-)
+_OTHER_HOOKS = tuple(name for name in nn.Identity().__dict__ if name.endswith("hooks") and name not in _FORWARD_HOOKS)
 _OTHER_TABLES = frozenset(_OTHER_HOOKS)
 _other_hooks: Callable[[Dict[str, Any]], Tuple[Any, ...]] = itemgetter(*_OTHER_HOOKS)
 """What a forward pass has nothing to do with, but may add to: a copy shares empty ones, which are emptied again."""
@@ -31,8 +29,11 @@ _all_hooks: Callable[[Dict[str, Any]], Tuple[Any, ...]] = itemgetter(*_FORWARD_H
 @lru_cache(maxsize=None)
 def _stock_attributes() -> Dict[type, FrozenSet[str]]:
     """Return the attributes that the commonest layers have, all of which a copy can share but those of every module."""
-    with_tensors = nn.Conv2d(1, 1, 1, device="meta"), nn.BatchNorm2d(1, device="meta")
-    layers: List[nn.Module] = [*with_tensors, nn.SiLU(), nn.ReLU()]
+    by_size = nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.LayerNorm, nn.BatchNorm1d, nn.BatchNorm2d
+    layers: List[nn.Module] = [nn.SiLU(), nn.ReLU(), nn.GELU(), nn.Dropout(), nn.MultiheadAttention(1, 1).out_proj]
+    for kind in by_size:
+        sizes = (1, 1, 1) if "Conv" in kind.__name__ else (1, 1) if kind is nn.Linear else (1,)
+        layers.append(kind(*sizes, device="meta"))
     return {type(layer): frozenset(layer.__dict__) for layer in layers}
 
 
@@ -77,11 +78,12 @@ class ModuleFields:
         if kind is None:
             kind = self.kinds[type(original)] = _Kind(type(original))
         copies.update(originals)
-        is_stock = kind.stock is not None and copier.on_shapes and originals.keys() == kind.stock
+        is_common = kind.stock is not None and copier.on_shapes
+        is_stock = is_common and originals.keys() == kind.stock
         whole = is_stock or originals.keys() >= _OF_EVERY_MODULE  # not from an older torch
         hooked = not whole or any(_all_hooks(originals))
         if not hooked or (whole and not any(_forward_hooks(originals))):
-            self._fill_tables(originals, copies, is_stock)
+            self._fill_tables(originals, copies, is_common)
             if not is_stock:
                 self._fill_others(originals, copies, _OF_EVERY_MODULE)
         else:
@@ -103,8 +105,8 @@ class ModuleFields:
         if copier.training is not None:
             copies["training"] = copier.training
 
-    def _fill_tables(self, originals: Dict[str, Any], copies: Dict[str, Any], is_stock: bool) -> None:
-        """Copy what every module has: hooks, of which there are none, and what is registered in it."""
+    def _fill_tables(self, originals: Dict[str, Any], copies: Dict[str, Any], later: bool) -> None:
+        """Copy what every module has: hooks, of which there are none, and what is registered in it, or ``later``."""
         for name in _FORWARD_HOOKS:
             copies[name] = OrderedDict()  # which a hook's handle can refer to weakly
         copies["_non_persistent_buffers_set"] = set(originals["_non_persistent_buffers_set"])
@@ -116,7 +118,7 @@ class ModuleFields:
                 copies[name] = {}
             else:
                 done = memo.get(id(table))
-                if done is None and is_stock and name != "_modules":
+                if done is None and later and name != "_modules":
                     done = memo[id(table)] = UncopiedTable(copier, table)
                 copies[name] = copier.value(table) if done is None else done
 

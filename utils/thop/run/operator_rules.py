@@ -19,6 +19,7 @@ from .shape_tensor import META, ShapeTensor, lacks_values, shape_tensor
 ShapeRule = Callable[..., Any]
 SHAPE_RULES: Dict[Any, ShapeRule] = {}
 
+
 def _shape_rule(*operators: str) -> Callable[[ShapeRule], ShapeRule]:
     """Register a rule for ATen operators, those that this torch has.
 
@@ -175,9 +176,7 @@ def _is_dense(x: Tensor) -> bool:
 def _elementwise_result(shape: Sequence[int], operands: Sequence[Tensor], like: Tensor) -> Tensor:
     """Make the result of an element-wise operator, laid out as PyTorch's TensorIterator lays it out."""
     first = operands[0]
-    if first.is_contiguous() and (
-        len(operands) == 1 or all(t.is_contiguous() and t.shape == shape for t in operands)
-    ):
+    if first.is_contiguous() and (len(operands) == 1 or all(t.is_contiguous() and t.shape == shape for t in operands)):
         return empty(shape, like)
     if len(shape) == 4 and all(t.shape == shape and t.is_contiguous(memory_format=_LAST) for t in operands):
         return empty(shape, like, channels_last=True)  # whatever the stride of an axis of one element is

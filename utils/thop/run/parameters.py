@@ -76,6 +76,12 @@ def look_at(module: nn.Module, name: str) -> Any:
     return table_to_look_at(module).get(name) if is_uncopied else getattr(module, name)
 
 
+def is_unread(module: nn.Module) -> bool:
+    """Say whether nobody has asked a copied module for its parameters yet."""
+    table: Any = module.__dict__.get("_parameters")
+    return type(table) is UncopiedTable and table.originals is not None
+
+
 def parameter_sizes(module: nn.Module) -> Dict[int, int]:
     """Return the elements of a module's own parameters by identity, which in a copy is that of the original.
 

@@ -353,4 +353,4 @@ def _settle(replica: Replica, training: bool) -> None:
             module.enable_nested_tensor = module.use_nested_tensor = False
 
 
-__all__ = ["Facts", "NotCountable", "Run", "in_few_words", "run"]
+__all__ = ["Drive", "Facts", "NotCountable", "Run", "in_few_words", "run"]

@@ -261,4 +261,3 @@ def _without_masks(indices: Sequence[Any]) -> List[Any]:
         is_mask = isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8) and not lacks_values(index)
         found.extend(index.nonzero().unbind(1) if is_mask else (index,))
     return found
-

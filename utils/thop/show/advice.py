@@ -4,19 +4,27 @@ from dataclasses import replace
 from typing import List, Sequence
 
 from ..deploy.clock import STARTING, seconds_of, work_of
-from ..deploy.launches import as_deployed
+from ..deploy.launches import Deployed, as_deployed
 from ..deploy.prediction import LayerTime, Prediction
 from ..deploy.runtimes import CURVES
+from ..deploy.unused import left_out, two_predictions
+from ..units import listed
 
 _WORTH = 0.04  # of the time: less is within what a prediction is off
 _LARGE, _OUT_OF_PROPORTION = 0.06, 2.5  # of the bytes, and of the share of FLOPs
 _MOST = 2
 _OFTEN = 0.3
+_NAMES = 6
 
 
 def advice(prediction: Prediction) -> List[str]:
     """Say which activation costs a pass of its own, which modules move much for little, and what else holds it back."""
-    return [*_activations(prediction), *_movers(prediction.layers(2)), *_starts(prediction)]
+    return [
+        *_activations(prediction),
+        *_movers(prediction.layers(2)),
+        *_starts(prediction),
+        *_auxiliary(prediction.deployed),
+    ]
 
 
 def _activations(prediction: Prediction) -> List[str]:
@@ -61,6 +69,29 @@ def _starts(prediction: Prediction) -> List[str]:
         f"{share:.0%} of the time goes to starting {len(prediction.launches)} launches: fewer and larger layers, or a "
         "larger batch, would use the device better."
     ]
+
+
+def _auxiliary(network: Deployed) -> List[str]:
+    """Heads that only training needs: those that an export leaves out, and those that it keeps."""
+    found = []
+    unused = left_out(network)
+    if unused:
+        names = listed(sorted(unused, key=lambda name: -unused[name])[:_NAMES])
+        more = f" and {len(unused) - _NAMES} more" if len(unused) > _NAMES else ""
+        found.append(
+            f"An export leaves out {names}{more} ({sum(unused.values()) / 1e9:.1f} GFLOPs): nothing that it gives out "
+            "needs them."
+        )
+    two = two_predictions(network)
+    if two is not None:
+        path, *saved = two
+        without = [f"{(network.flops - flops) / 1e9:.1f}" for flops in saved]
+        found.append(
+            f"{path} gives out two sets of predictions, as with an auxiliary head for training: it is "
+            f"{network.flops / 1e9:.1f} GFLOPs with both, {without[0]} without the first, {without[1]} without the "
+            "second."
+        )
+    return found
 
 
 __all__ = ["advice"]

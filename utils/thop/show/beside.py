@@ -88,9 +88,7 @@ class Listener:
 
 
 @contextlib.contextmanager
-def beside(
-    function: Callable[..., Any], model: nn.Module, answer: Answer, aloud: bool = False
-) -> Iterator[Listener]:
+def beside(function: Callable[..., Any], model: nn.Module, answer: Answer, aloud: bool = False) -> Iterator[Listener]:
     """Listen to a function that is called inside; nothing is printed before ``Listener.emit``.
 
     aloud: what it tells a logger that nobody has set up is printed.

@@ -6,7 +6,7 @@ from torch import nn
 
 from ..profile import Profile
 from ..traffic import Traffic
-from ..units import readable_bytes
+from ..units import readable, readable_bytes
 from .table import View, part
 from .tree import ITSELF, Node, Row, addends, choose
 
@@ -99,6 +99,19 @@ def _fusible(root: Node) -> Tuple[int, float]:
     return len(bytes_of), float(sum(bytes_of))
 
 
+def idle_parts(not_run: Dict[str, int], in_training: Optional[Dict[str, int]], parameters: int) -> List[str]:
+    """Name modules that the evaluation did not run, those first that training does; with their share of parameters."""
+    ends: Dict[str, List[str]] = {}
+    for name in not_run:
+        end = "" if in_training is None else ", nor in training" if name in in_training else ", in training only"
+        ends.setdefault(end, []).append(name)
+    return [
+        f"Not run in evaluation{end}: {_some(names)} ({readable(sum(not_run[name] for name in names))} of "
+        f"{readable(parameters)} parameters)."
+        for end, names in sorted(ends.items(), reverse=True)
+    ]
+
+
 def reservations(profile: Profile, traffic: Optional[Traffic], error: str) -> List[str]:
     """Say what was left out or assumed, and where."""
     notes = []
@@ -129,6 +142,9 @@ def _by_assumption(traffic: Optional[Traffic]) -> Dict[str, Dict[str, int]]:
 
 
 def _calls(counts: Dict[str, int]) -> str:
-    named = [f"{name} ({calls} call{'s' * (calls != 1)})" if calls else name for name, calls in counts.items()]
+    return _some([f"{name} ({calls} call{'s' * (calls != 1)})" if calls else name for name, calls in counts.items()])
+
+
+def _some(named: List[str]) -> str:
     more = len(named) - _MOST_NAMES
     return ", ".join(named[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")

@@ -3,6 +3,7 @@
 import json
 import math
 import textwrap
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
@@ -16,7 +17,7 @@ from ..run import in_few_words
 from ..traffic import Traffic
 from ..units import readable, readable_bytes
 from .html_table import html_message, html_table
-from .remarks import findings, reservations
+from .remarks import findings, idle_parts, reservations
 from .table import WIDTH, View, grid_of, markdown_table, text_table
 from .tree import Node, Row, addends, check_choice, choose, deepest, fitting_depth, module_tree
 
@@ -58,8 +59,9 @@ class ModelInfo(Answer):
     layers, parameters, gradients: as the checkout's own line has them; imgsz: (height, width) that was counted, if any;
     profile: None where counting failed, and then ``error`` says why. It unpacks to layers, parameters, gradients and
     GFLOPs, and can be used like the tuple of these.
-    count_traffic, count_flow: count the same model's bytes, and its data flow, when they are asked for; depth, sort:
-    what the table shows unless its caller says otherwise. In a notebook it shows itself as that table.
+    count_traffic, count_flow: count the same model's bytes, and its data flow, when they are asked for; count_training:
+    names what its forward in training does not run; depth, sort: what the table shows unless its caller says otherwise.
+    In a notebook it shows itself as that table.
     """
 
     layers: int
@@ -70,6 +72,7 @@ class ModelInfo(Answer):
     error: str = ""
     count_traffic: Optional[Callable[[], Traffic]] = field(default=None, compare=False)
     count_flow: Optional[Callable[[bool], Flow]] = field(default=None, compare=False)
+    count_training: Optional[Callable[[], Optional[Dict[str, int]]]] = field(default=None, compare=False)
     depth: Optional[int] = field(default=None, compare=False)
     sort: Optional[str] = field(default=None, compare=False)
 
@@ -171,7 +174,15 @@ class ModelInfo(Answer):
         whole = View(choose(root, depth, sort), root.total(), sort)
         view = replace(whole, rows=whole.heaviest(_FITS)) if fits else whole
         fewer = [] if not fits else self._left_out(root, depth, sort, len(view.rows), len(whole.rows))
-        return view, [*findings(root, whole), *fewer, *reservations(self._counted(), traffic, error)]
+        return view, [*findings(root, whole), *self._idle, *fewer, *reservations(self._counted(), traffic, error)]
+
+    @cached_property
+    def _idle(self) -> List[str]:
+        """Name what was not run, and say whether a forward in training runs it."""
+        not_run, in_training = self._counted().not_run, None
+        with suppress(RuntimeError):
+            in_training = self.count_training() if not_run and self.count_training else None
+        return idle_parts(not_run, in_training, self.parameters)
 
     @staticmethod
     def _left_out(root: Node, depth: int, sort: Optional[str], shown: int, rows: int) -> List[str]:
@@ -318,7 +329,7 @@ class ModelInfo(Answer):
             {f"total_{name}": profile[i] for i, name in enumerate(("ops", "params", "kernel_macs", "output_macs"))}
         )
         result = {"imgsz": self.imgsz, "mode": profile.mode, "why": profile.why, "missing": profile.missing}
-        result["only_moved"] = profile.only_moved
+        result.update(only_moved=profile.only_moved, not_run=profile.not_run)
         if traffic is None:
             return {**result, "totals": totals, "operators": None, "uncounted": {"bytes": error}}
         for name in ("flops", "read_bytes", "written_bytes", "arithmetic_intensity", "peak_activation_bytes"):

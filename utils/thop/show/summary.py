@@ -7,6 +7,7 @@ added, and what it returns is what comes back.
 
 import math
 import re
+import sys
 import weakref
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 from torch import nn
 
 from ..flow import Flow, flow
-from ..profile import Layer, Profile, profile
+from ..profile import Layer, Profile, not_run_in_training, profile
 from ..run import in_few_words, map_tensors, network_of, unwrap
 from ..run.inputs import (
     Size,
@@ -84,11 +85,11 @@ class Count:
         )
 
 
-Again = Tuple[Callable[[], Traffic], Callable[[bool], Flow]]
+Again = Tuple[Callable[[], Traffic], Callable[[bool], Flow], Callable[[], Optional[Dict[str, int]]]]
 
 
 def again(model: nn.Module, given: Optional[Tuple[Any, ...]], size: Size) -> Again:
-    """Return what counts a model's traffic and its flow for a ModelInfo, as long as somebody keeps the model."""
+    """Return what counts a model's traffic, its flow and its training, while somebody keeps the model."""
     reference = weakref.ref(model)
     given = None if given is None else map_tensors(given, lambda t: t.to("meta") if t.dim() == 4 else t)
 
@@ -98,7 +99,7 @@ def again(model: nn.Module, given: Optional[Tuple[Any, ...]], size: Size) -> Aga
             raise RuntimeError("the model is gone: keep it in a variable to ask for more than its totals")
         return found, _inputs(found, given, size)
 
-    return lambda: traffic(*kept()), lambda amp: flow(*kept(), amp=amp)
+    return lambda: traffic(*kept()), lambda amp: flow(*kept(), amp=amp), lambda: not_run_in_training(*kept())
 
 
 def _inputs(model: nn.Module, given: Optional[Tuple[Any, ...]], size: Size) -> Tuple[Any, ...]:
@@ -372,6 +373,8 @@ def show_summary(checkout: Any, emit: Callable[[str], None], model: nn.Module, a
     if checkout is not None:
         value, failed, heard = _listen(checkout, model, asked, summary)
         summary.without_thop = heard.real_thop is None
+        if summary.without_thop:
+            _lend_thop(type(unwrap(model)))
         texts = [part.text for part in heard.texts]
         place = find_line(texts)
         if place is not None:
@@ -388,6 +391,17 @@ def show_summary(checkout: Any, emit: Callable[[str], None], model: nn.Module, a
     if asked.table and info.profile is not None and (texts or checkout is None):
         emit(info.table())
     return info if value is None or _is_just(info, value) else value
+
+
+def _lend_thop(kind: type) -> None:
+    """Let this package stand for a thop that is not installed where the model's own code times layers and counts them.
+
+    Such a module of a checkout has tried to import thop, and has None by that name.
+    """
+    for base in kind.__mro__:
+        names = vars(sys.modules.get(base.__module__, object()))
+        if names.get("thop", kind) is None:
+            names["thop"] = sys.modules[__package__.rpartition(".")[0]]
 
 
 def _listen(checkout: Any, model: nn.Module, asked: Asked, summary: Summary) -> Tuple[Any, bool, Listener]:

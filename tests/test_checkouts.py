@@ -1,0 +1,128 @@
+"""Checkouts that no wheel holds, from a folder that YOLOV5_CHECKOUTS names; and models of several in one table.
+
+That folder has clones by their names: yolov5-face, yolov7, yolov9, and yolov5-TAG (yolov5-v3.1, yolov5-master).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from releases import ROOT, copy_release, patch, release, run_python, yolo_environment
+
+from utils.thop import compare
+from utils.thop.command.models import ModelError
+
+SCRIPT = """
+import logging, sys, torch
+from models.yolo import Model
+from utils.torch_utils import model_info
+with torch.no_grad():  # which setting the biases of the oldest heads takes since torch 1.13
+    model = Model(sys.argv[1])
+print("-- built")
+model_info(model, verbose=True)
+"""
+CFGS = {"yolov9": "models/detect/gelan-c.yaml", "yolov7": "cfg/training/yolov7.yaml"}
+NAMES = ("yolov5-master", "yolov5-face", "yolov9", "yolov7", "yolov5-v3.1", "yolov5-v3.0", "yolov5-v2.0", "yolov5-v1.0")
+
+
+def clone(name: str, tmp_path: Path) -> Path:
+    """Copy a clone and patch it; skip the test where there is none."""
+    source = Path(os.environ.get("YOLOV5_CHECKOUTS", "")) / name
+    if not os.environ.get("YOLOV5_CHECKOUTS") or not source.is_dir():
+        pytest.skip(f"YOLOV5_CHECKOUTS names no folder with a clone {name}")
+    folder = tmp_path / name
+    shutil.copytree(source, folder, ignore=shutil.ignore_patterns(".git", "__pycache__"))
+    patch(folder)
+    return folder
+
+
+def said(arguments: list[str], cwd: Path, tmp_path: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-u", "-W", "ignore", *arguments], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, env=yolo_environment(tmp_path / "settings"),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_line_and_the_table_of_a_clone(name: str, tmp_path: Path) -> None:
+    folder = clone(name, tmp_path)
+    _, _, text = said(["-c", SCRIPT, CFGS.get(name, "models/yolov5s.yaml")], folder, tmp_path).partition("-- built")
+    assert text.count("memory accesses (") == 1 and "GFLOPs" in text
+    assert sum(line.split()[:3] == ["module", "type", "output"] for line in text.splitlines()) == 1
+    assert any(line.startswith("total ") for line in text.splitlines())
+
+
+def test_auxiliary_heads_of_clones(tmp_path: Path) -> None:
+    seven, nine = clone("yolov7", tmp_path), clone("yolov9", tmp_path)
+    command = ["-m", "utils.thop", "summary", "--depth", "1", "--device", "t4"]
+    text = said([*command, "cfg/training/yolov7-w6.yaml"], seven, tmp_path)
+    (line,) = [line for line in text.splitlines() if line.startswith("An export leaves out")]
+    assert "model.118" in line and "model.122.m2" in line
+    text = said([*command, "models/detect/yolov9-s.yaml"], nine, tmp_path)
+    (line,) = [line for line in text.splitlines() if "two sets of predictions" in line]
+    both, without = line.split(" GFLOPs with both, ")
+    alone = said(["-m", "utils.thop", "summary", "--json", "models/detect/gelan-s.yaml"], nine, tmp_path)
+    alone = json.loads(alone[alone.index("{") :])
+    assert float(without.split()[0]) == pytest.approx(alone["totals"]["gflops"], rel=0.02)
+    assert float(without.split()[0]) < 0.75 * float(both.split()[-1])
+
+
+def test_models_of_several_checkouts_in_one_table(tmp_path: Path) -> None:
+    cfgs = [str(release(version) / "yolov5/models/yolov5s.yaml") for version in ("5.0.10", "6.1.9", "7.0.14")]
+    alone = [compare([cfg]).rows[0] for cfg in cfgs[:1]]
+    text = run_python(
+        ["-m", "utils.thop", "compare", *cfgs, "torchvision:resnet18", "--device", "t4", "--json"], cwd=ROOT
+    ).stdout
+    rows = json.loads(text[text.index("[") : text.rindex("]") + 1])
+    assert [row["model"] for row in rows[:3]] == [
+        f"{v}/yolov5/models/yolov5s.yaml" for v in ("5.0.10", "6.1.9", "7.0.14")
+    ]
+    assert [row["error"] for row in rows] == [""] * 4 and all(row["predicted_seconds"] for row in rows)
+    assert rows[0]["accesses"] == alone[0].numbers()["accesses"] != rows[2]["accesses"]
+
+
+def test_another_checkout_than_that_which_was_patched(tmp_path: Path) -> None:
+    patched = copy_release("7.0.14", tmp_path / "seven")
+    patch(patched / "yolov5")
+    other = copy_release("6.0.7", tmp_path / "six")
+    (tmp_path / "broken" / "models").mkdir(parents=True)
+    (tmp_path / "broken/models/yolo.py").write_text("class Model(:\n")
+    (tmp_path / "broken/utils").mkdir()
+    shutil.copy(other / "yolov5/models/yolov5n.yaml", tmp_path / "broken/models")
+    models = [
+        "yolov5/models/yolov5n.yaml",
+        str(other / "yolov5/models/yolov5s.yaml"),
+        str(tmp_path / "broken/models/yolov5n.yaml"),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "yolov5.utils.thop", "compare", "--json", *models], cwd=patched, text=True,
+        capture_output=True, env=yolo_environment(tmp_path / "settings"),
+    )  # fmt: skip
+    first, second, third = json.loads(done.stdout[done.stdout.index("[\n") :])
+    assert done.returncode == 1 and not first["error"] and not second["error"]
+    assert second["parameters"] > 7e6 > first["parameters"]
+    assert "can't be imported" in third["error"] and "SyntaxError" in third["error"] and "\n" not in third["error"]
+
+
+def test_line_profile_without_thop(tmp_path: Path) -> None:
+    folder = copy_release("7.0.14", tmp_path / "release") / "yolov5"
+    patch(folder)
+    hidden = "import sys; sys.modules['thop'] = None; sys.argv = ['yolo.py', '--line-profile', '--device', 'cpu']\n"
+    run = "import runpy; runpy.run_module('yolov5.models.yolo', run_name='__main__', alter_sys=True)"
+    text = said(["-c", hidden + run], folder.parent, tmp_path)
+    rows = [line.split() for line in text.splitlines() if "models.common.Conv" in line and "ms" not in line]
+    assert len(rows) >= 7 and all(float(row[1]) > 0 for row in rows if len(row) == 4), text
+
+
+def test_a_name_stands_for_one_file(tmp_path: Path) -> None:
+    pattern = str(release("7.0.14") / "yolov5/models/yolov5?.yaml")
+    with pytest.raises(ModelError, match="stands for 5 files"):
+        compare({"mine": pattern})

@@ -1,0 +1,67 @@
+"""What a deployed network computes in vain, or not at all: auxiliary heads, which only training needs."""
+
+from typing import Dict, List, Optional, Set, Tuple
+
+from ..flow import Step
+from .launches import Deployed
+
+
+def left_out(network: Deployed) -> Dict[str, int]:
+    """Name the outermost modules whose products ran, and that the runtime does without, with their FLOPs.
+
+    Nothing that an export gives out needs them. A head that is cut before it decodes is not among them.
+    """
+    executed = {id(step) for launch in network.launches for step in launch.steps}
+    steps = [step for step in network.flow.steps if step.call.flops]
+    kept = {prefix for step in steps if id(step) in executed for prefix in _prefixes(step.path)}
+    found: Dict[str, int] = {}
+    for step in steps:
+        outermost = next((prefix for prefix in _prefixes(step.path) if prefix not in kept), None)
+        if id(step) not in executed and outermost and step.path not in network.flow.averages:
+            found[outermost] = found.get(outermost, 0) + step.call.flops
+    return found
+
+
+def _prefixes(path: str) -> List[str]:
+    """The path of a module and those of all that hold it, the outermost first."""
+    parts = path.split(".")
+    return [".".join(parts[:count]) for count in range(1, len(parts) + 1)]
+
+
+def two_predictions(network: Deployed) -> Optional[Tuple[str, int, int]]:
+    """Find a detector that gives out two sets of predictions of one shape, as with a head for training alone.
+
+    Returns its path, and the FLOPs that it would save to do without the first or the second; None where there are none.
+    """
+    flow = network.flow
+    steps = [step for launch in network.launches for step in launch.steps]
+    by_shape: Dict[Tuple[int, ...], List[Step]] = {}
+    for step in steps:
+        for operand in step.writes:
+            if operand.value in flow.outputs and len(operand.shape) == 3 and _inside(step.path, flow.heads):
+                by_shape.setdefault(tuple(operand.shape), []).append(step)
+    pair = next((found for found in by_shape.values() if len(found) == 2), None)
+    if pair is None:
+        return None
+    needed = [_needed(steps, one) for one in pair[::-1]]
+    saved = [sum(step.call.flops for step in steps if id(step) not in kept) for kept in needed]
+    return pair[0].path, saved[0], saved[1]
+
+
+def _inside(path: str, modules: List[str]) -> bool:
+    return any(prefix in modules for prefix in _prefixes(path))
+
+
+def _needed(steps: List[Step], last: Step) -> Set[int]:
+    """The steps that one step needs, by identity, itself among them."""
+    values = {operand.value for operand in last.writes}
+    found: Set[int] = set()
+    for step in reversed(steps):
+        if any(operand.value in values for operand in step.writes):
+            found.add(id(step))
+            values.update(operand.value for operand in step.reads)
+            values.update(() if step.after is None else (step.after,))
+    return found
+
+
+__all__ = ["left_out", "two_predictions"]
