@@ -1,23 +1,26 @@
-"""Fit the clock to the published tables, and say how far it is off.
+"""Estimate the clock's constants from the published tables, and say how far off it is and how often its ranges hold.
 
     python benchmarks/clock.py [--calibrate] [--plot FOLDER] [--details]
 
-Prints a row for each table: how far predictions are off, as a geometric mean of factors, by GFLOPs alone with the best
-constant, by activations alone likewise, and by launches: fitted to all networks, and for each network by constants
-fitted to the others. With --calibrate, the figures are written to utils/thop/deploy/devices.yaml. Takes about four
-minutes.
+Prints a row for each table: how far off predictions are, as a geometric mean of factors, by GFLOPs alone with the best
+constant, by activations alone likewise, with networks left out, with five networks known (the median of draws) and with
+the device left out, each with the share of published times inside the range. Whatever is left out is left out of the
+priors and of the factors of ranges too, with all sources and configurations of the same silicon. With --calibrate, the
+estimates are written to utils/thop/deploy/devices.yaml and the priors to priors.yaml.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
+import random
 import re
 import statistics
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple, Sequence
+from typing import Any, Iterable, NamedTuple, Sequence
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
@@ -25,146 +28,427 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 import torch  # noqa: E402
 import yaml  # noqa: E402
 from common import use_release  # noqa: E402
-from published import builder, network  # noqa: E402
+from tables import Counted, Row, count_all, key, rows  # noqa: E402
+from torch import Tensor  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-from utils.thop.deploy.clock import Work, work_of  # noqa: E402
-from utils.thop.deploy.devices import CATALOGUE, load_devices  # noqa: E402
-from utils.thop.deploy.figures import Figures  # noqa: E402
-from utils.thop.deploy.fitting import Fit, Measured, fit_scale, fit_together, mean_factor  # noqa: E402
-from utils.thop.deploy.launches import as_deployed  # noqa: E402
-from utils.thop.deploy.measurements import Measurement, published  # noqa: E402
+from utils.thop.deploy.clock import Constants  # noqa: E402
+from utils.thop.deploy.devices import CATALOGUE  # noqa: E402
+from utils.thop.deploy.estimates import (  # noqa: E402
+    NINE_OF_TEN,
+    PRIORS,
+    SHARED,
+    STATES,
+    UNITS,
+    Estimate,
+    Prior,
+    Sheet,
+    before_measuring,
+    entry_of,
+    sheet_peak,
+)
+from utils.thop.deploy.fitting import Groups, Measured, before, fit_from  # noqa: E402
 from utils.thop.deploy.runtimes import RUNTIMES  # noqa: E402
-from utils.thop.deploy.sheets import sheet_constants  # noqa: E402
-from utils.thop.flow import Flow  # noqa: E402
 
-
-class Counted(NamedTuple):
-    """A published speed, and what was counted of its network."""
-
-    measured: Measurement
-    works: list[Work]
-    flops: float
-    activations: float
+# What is taken for likely before any device was measured, for all kinds: mean, in the unit of the files, and width of
+# the logarithm. Peaks and bandwidths are hardly pulled at all.
+HYPER = {
+    "peak": (2.0, 3.0), "bandwidth": (10.0, 2.5), "overhead": (4.0, 1.5), "start": (50.0, 2.0), "host": (10.0, 1.0),
+    "overlap": (1.0, 1.1), "depthwise": (2.0, 1.2), "activations": (1.5, 1.2), "dense": (0.9, 0.5),
+    "inner": (20.0, 1.5), "softmax": (2.0, 1.2), "norm": (1.5, 1.0), "concat": (0.9, 1.0), "weights": (1.0, 0.5),
+    "curve": (0.2, 1.2), "passes": (1.0, 0.4),
+}  # fmt: skip
+NO_HOST = (1e-3, 0.01)  # of a runtime that launches a whole network at once
+GPU_OVERHEAD = (4.0, 0.6)  # a GPU starts a kernel that is waiting for it in microseconds
+HOSTS = {"desktop": (10.0, 0.5), "server": (20.0, 0.4), "module": (40.0, 0.5)}  # PyTorch's Python, an operator
+SHARES = {"eager": ((0.8, 0.5), (0.8, 0.5)), "": ((0.5, 0.6), (0.5, 0.6))}
+SPREAD = 0.10
+_BETWEEN, _DEVICES = 0.6, 3.0  # how unlike devices of a kind are, in widths of the above, worth so many devices
+_PASSES, _DRAWS, _FOLDS = 4, 8, 10
+_QUANTILE = 0.92
+_WORTH = 2  # devices that all kinds together, and a normal distribution, count as beside a kind's own
+FEWEST = 5  # networks of a table that is shown
 
 
 @dataclass
-class Table:
-    """A published table, or the part of one at a batch size: what was predicted of networks left out."""
+class Place:
+    """A device under a runtime, with what was published of it."""
 
     device: str
     runtime: str
-    precision: str
-    batch: int
-    rows: list[Counted] = field(default_factory=list)
-    ratios: list[float] = field(default_factory=list)
-    fit: Fit | None = None
+    silicon: str
+    rows: list[Row] = field(default_factory=list)
+    counted: list[Counted] = field(default_factory=list)
+    posterior: Estimate | None = None
+
+    def settle(self) -> None:
+        """Put the rows in the order of their precisions, once all are there."""
+        order = sorted(
+            range(len(self.rows)), key=lambda i: RUNTIMES[self.runtime].precisions.index(self.rows[i].precision)
+        )
+        self.rows, self.counted = [self.rows[i] for i in order], [self.counted[i] for i in order]
+        self.groups = self.part(range(len(self.rows)))
+
+    def part(self, chosen: Iterable[int]) -> Groups:
+        """Some of the networks, by their places."""
+        found: dict[str, list[Measured]] = {}
+        for i in sorted(chosen):
+            row = self.rows[i]
+            found.setdefault(row.precision, []).append(Measured(self.counted[i].works, row.seconds, row.shape[0]))
+        return Groups(found)
 
     @property
-    def title(self) -> str:
-        """Whose table it is."""
-        size = "" if self.batch in (1, 0) else f", batch {self.batch}"
-        return f"{self.device}, {RUNTIMES[self.runtime].title}, {self.precision}{size}"
+    def family(self) -> str:
+        return RUNTIMES[self.runtime].family
 
-    def alone(self, name: str) -> float:
-        """How far predictions are off that take time for proportional to one number of a network."""
-        found = [getattr(row, name) / row.measured.seconds for row in self.rows]
-        return mean_factor([ratio / statistics.median(found) for ratio in found])
+    @property
+    def sheet(self) -> Sheet:
+        """Its data sheet, where that has a peak for each precision."""
+        entry = catalogue().get(self.device, {})
+        peaks = {name: value * 1e12 for name, value in entry.get("peaks", {}).items()}
+        complete = all(sheet_peak(peaks, one) for one in self.groups.precisions)
+        host = entry.get("host", "")
+        return Sheet(entry["bandwidth"] * 1e9, peaks, host) if complete and "bandwidth" in entry else Sheet(host=host)
 
 
 @lru_cache(maxsize=1)
-def _flow(model: str, shape: tuple[int, ...], precision: str) -> Flow:
-    """Count a network, once where a table has it for several devices in a row."""
-    return network(next(m for m in published() if (m.model, m.shape, m.precision) == (model, shape, precision)))
-
-
-def read_tables() -> dict[tuple[str, str], list[Counted]]:
-    """Count every published network that can be built, by device and runtime."""
-    found: dict[tuple[str, str], list[Counted]] = {}
-    for measured in tqdm(published(), desc="counting the published networks", unit="row", file=sys.stderr):
-        if measured.runtime == "rknn" and measured.precision != "int8":
-            continue  # a handful in float16, none of which a package here builds as it was measured
-        try:
-            builder(measured)
-        except KeyError:
-            continue
-        flow = _flow(measured.model, measured.shape, measured.precision)
-        deployed = as_deployed(flow, RUNTIMES[measured.runtime], measured.decode)
-        works = work_of(deployed, measured.precision)
-        activations = float(sum(row.output for row in flow.traffic.layers))
-        counted = Counted(measured, works, float(deployed.flops), activations)
-        found.setdefault((measured.device, measured.runtime), []).append(counted)
+def catalogue() -> dict[str, Any]:
+    """What devices.yaml has, whose estimates may be of an older form."""
+    found: dict[str, Any] = yaml.safe_load(CATALOGUE.read_text(encoding="utf-8"))
     return found
 
 
-def fit_device(device: str, runtime: str, rows: list[Counted]) -> dict[str, Fit]:
-    """Fit a device's figures, by precision; one scale on top of its data sheet where there are hundreds of networks."""
-    groups: dict[str, list[Measured]] = {}
-    for row in rows:
-        groups.setdefault(row.measured.precision, []).append(Measured(row.works, row.measured.seconds))
-    if "amp" in groups:
-        sheet = sheet_constants(load_devices()[device], RUNTIMES[runtime], "amp")
-        return {"amp": fit_scale(groups["amp"], sheet)}
-    return fit_together(groups, RUNTIMES[runtime].fitted)
+class Score(NamedTuple):
+    """Of networks that were left out: logarithms of predicted by published, and these by the range's own width."""
+
+    errors: Tensor
+    widths: Tensor
+
+    @property
+    def off(self) -> float:
+        """The mean factor."""
+        return math.exp(float(self.errors.abs().mean()))
+
+    def inside(self, factor: float) -> float:
+        """The share inside the range."""
+        return float((self.errors.abs() <= factor * self.widths).double().mean())
 
 
-def tables_of(device: str, runtime: str, rows: list[Counted]) -> list[Table]:
-    """Fit a device and give each network's prediction to the table that it stands in."""
-    fits = fit_device(device, runtime, rows)
-    ratios = {precision: iter(found.ratios) for precision, found in fits.items()}
-    tables: dict[tuple[str, int], Table] = {}
-    for row in rows:
-        measured = row.measured
-        batch = 0 if measured.precision == "amp" else measured.shape[0]
-        which = measured.precision, batch
-        table = tables.setdefault(which, Table(device, runtime, *which, fit=fits[measured.precision]))
-        table.rows.append(row)
-        table.ratios.append(next(ratios[measured.precision]))
-    return list(tables.values())
+# ---- priors ----
+
+
+def hyper(family: str) -> tuple[Tensor, Tensor]:
+    """Mean and width of the logarithms, before any device."""
+    pairs = [HYPER[name] for name in Constants._fields]
+    if "eager" not in family:
+        pairs[Constants._fields.index("host")] = NO_HOST
+    if family == "gpu-eager":
+        pairs[Constants._fields.index("overhead")] = GPU_OVERHEAD
+    units = [UNITS.get(name, 1.0) for name in Constants._fields]
+    mean = torch.tensor([math.log(value * unit) for (value, _), unit in zip(pairs, units)], dtype=torch.float64)
+    return mean, torch.tensor([width for _, width in pairs], dtype=torch.float64)
+
+
+def _normal(means: Tensor, variances: Tensor, mean: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and width of what devices have, [devices, constants], with a normal prior of the mean and of the width."""
+    usual, count = (_BETWEEN * width) ** 2, len(means)
+    between, found = usual, mean
+    for _ in range(20):
+        found = (means.sum(0) / between + mean / width**2) / (count / between + 1 / width**2)
+        between = (((means - found) ** 2 + variances).sum(0) + _DEVICES * usual) / (count + _DEVICES)
+    return found, (between + 1 / (count / between + 1 / width**2)).sqrt()
+
+
+def learn(places: Sequence[Place], runtime: str, without: str = "") -> Prior:
+    """Learn a prior from all places that were fitted, each piece of silicon weighing the same.
+
+    First that of the kind, and from it that of the runtime's own devices, where the kind has several runtimes.
+    """
+    known = [place for place in places if place.silicon != without and place.posterior is not None]
+    family = RUNTIMES[runtime].family if runtime in RUNTIMES else runtime
+    alike = [place for place in known if place.family == family]
+    own = [place for place in alike if place.runtime == runtime]
+    prior = _learn(alike, family, *hyper(family))
+    if not own or len(own) == len(alike):
+        return prior
+    mean, width = (torch.tensor(values, dtype=torch.float64) for values in (prior.mean, prior.width))
+    found = _learn(own, family, mean, width)
+    return replace(found, shares=prior.shares, devices=prior.devices)
+
+
+def _learn(places: Sequence[Place], family: str, mean: Tensor, width: Tensor) -> Prior:
+    alike: dict[str, list[Place]] = {}
+    for place in places:
+        alike.setdefault(place.silicon, []).append(place)
+    mean, width = mean.clone(), width.clone()
+    means, variances, shares, of_shares = [], [], [], []
+    for found in alike.values():
+        parts = [(place, place.posterior, len(place.posterior.precisions)) for place in found if place.posterior]
+        means.append(torch.stack([known.mean[count:] for _, known, count in parts]).mean(0))
+        variances.append(torch.stack([known.covariance.diagonal()[count:] for _, known, count in parts]).mean(0))
+        sheets = [_share(known, place.sheet) for place, known, _ in parts if place.sheet.bandwidth]
+        if sheets:
+            shares.append(torch.stack([share for share, _ in sheets]).mean(0))
+            of_shares.append(torch.stack([variance for _, variance in sheets]).mean(0))
+    if means:
+        mean[1:], width[1:] = _normal(torch.stack(means), torch.stack(variances), mean[1:], width[1:])
+    given = SHARES["eager" if "eager" in family and "gpu" in family else ""]
+    share = torch.tensor([math.log(value) for value, _ in given], dtype=torch.float64)
+    share_width = torch.tensor([spread for _, spread in given], dtype=torch.float64)
+    if shares:
+        share, share_width = _normal(torch.stack(shares), torch.stack(of_shares), share, share_width)
+    pairs = tuple(zip(share.tolist(), share_width.tolist()))
+    usual = dict.fromkeys(STATES, NINE_OF_TEN)
+    hosts = {name: _host(places, name) for name in HOSTS} if family == "gpu-eager" else {}
+    return Prior(tuple(mean.tolist()), tuple(width.tolist()), pairs, SPREAD, usual, len(alike), hosts)  # type: ignore[arg-type]
+
+
+def _host(places: Sequence[Place], name: str) -> tuple[float, float]:
+    """What hosts of a kind need to submit an operator."""
+    mean, width = (torch.tensor([value], dtype=torch.float64) for value in HOSTS[name])
+    mean = (mean * UNITS["host"]).log()
+    found = [place.posterior for place in places if place.posterior is not None and place.sheet.host == name]
+    ats = [len(known.precisions) + SHARED.index("host") for known in found]
+    if found:
+        means = torch.stack([known.mean[at][None] for known, at in zip(found, ats)])
+        variances = torch.stack([known.covariance[at, at][None] for known, at in zip(found, ats)])
+        mean, width = _normal(means, variances, mean, width)
+    return float(mean), float(width)
+
+
+def _share(known: Estimate, sheet: Sheet) -> tuple[Tensor, Tensor]:
+    """The share of a data sheet that a device reaches, of its peaks and of its bandwidth, and their variances."""
+    peaks = [sheet_peak(sheet.peaks, name) for name in known.precisions]
+    count = len(peaks)
+    of_peaks = statistics.fmean(float(known.mean[i]) - math.log(peak) for i, peak in enumerate(peaks) if peak)
+    variance = known.covariance.diagonal()
+    share = torch.tensor([of_peaks, float(known.mean[count]) - math.log(sheet.bandwidth)], dtype=torch.float64)
+    return share, torch.stack([variance[0], variance[count]])
+
+
+def fit_all(places: Sequence[Place]) -> None:
+    """Estimate all devices and the priors of their kinds in turns."""
+    runtimes = sorted({place.runtime for place in places})
+    with tqdm(total=_PASSES * len(places), desc="fitting", unit="device", file=sys.stderr) as bar:
+        for _ in range(_PASSES):
+            priors = {runtime: learn(places, runtime) for runtime in runtimes}
+            for place in places:
+                mean, width = before(place.groups, priors[place.runtime], place.sheet)
+                starts = [] if place.posterior is None else [place.posterior.mean]
+                source = place.rows[0].source
+                place.posterior = fit_from(place.groups, mean, width, SPREAD, starts=starts, source=source)
+                bar.update()
+
+
+# ---- what is left out ----
+
+
+def _judged(place: Place, known: Estimate, chosen: Sequence[int]) -> Score:
+    """Predict some of a place's networks."""
+    part = place.part(chosen)
+    errors = part.predict(known.mean[None], known.precisions)[0] - part.logs
+    batches = [row.batch for row in part.rows]
+    widths = []
+    for name, load in zip(part.precisions, part.loads):
+        widths.append(known.width(load, name, statistics.median_low(batches)))
+    return Score(errors, torch.cat(widths))
+
+
+def networks_left_out(place: Place, prior: Prior) -> tuple[Score, list[int]]:
+    """Predict each network by the others, of many by nine tenths."""
+    count = len(place.rows)
+    folds = min(count, _FOLDS)
+    scores, order = [], []
+    whole = fit_from(place.groups, *before(place.groups, prior, place.sheet), SPREAD)
+    names = place.groups.precisions
+    for fold in range(folds):
+        out = [i for i in range(count) if i % folds == fold]
+        part = place.part(i for i in range(count) if i % folds != fold)
+        known = fit_from(part, *before(part, prior, place.sheet, names), SPREAD, names, [whole.mean])
+        scores.append(_judged(place, known, out))
+        order += out
+    return Score(torch.cat([s.errors for s in scores]), torch.cat([s.widths for s in scores])), order
+
+
+def some_known(place: Place, prior: Prior, count: int, draws: int) -> list[Score]:
+    """Predict a place's other networks by a few, drawn at random."""
+    draw = random.Random(0)
+    names, found = place.groups.precisions, []
+    for _ in range(draws):
+        chosen = draw.sample(range(len(place.rows)), count)
+        part = place.part(chosen)
+        known = fit_from(part, *before(part, prior, place.sheet, names), SPREAD, names)
+        found.append(_judged(place, known, [i for i in range(len(place.rows)) if i not in chosen]))
+    return found
+
+
+def nothing_known(place: Place, prior: Prior) -> Score | None:
+    """Predict a place's networks by its data sheet alone; None without one."""
+    sheet, names = place.sheet, place.groups.precisions
+    if not sheet.bandwidth:
+        return None
+    mean, width = before_measuring(prior, names, sheet)
+    return _judged(place, Estimate(names, mean, torch.diag(width**2), SPREAD), range(len(place.rows)))
+
+
+@dataclass
+class Judged:
+    """A place, and how it was predicted in each state of knowledge."""
+
+    place: Place
+    scores: dict[str, list[Score]]
+    order: list[int]
+
+
+def judge(places: Sequence[Place], draws: int = _DRAWS) -> list[Judged]:
+    """Leave out what is to be predicted: its silicon from the priors, and itself."""
+    found = []
+    for place in tqdm(places, desc="leaving out", unit="device", file=sys.stderr):
+        prior = learn(places, place.runtime, place.silicon)
+        out, order = networks_left_out(place, prior)
+        scores = {"many": [out]}
+        for name, count in STATES.items():
+            if name not in ("sheet", "many") and len(place.rows) > count + 2:
+                scores[name] = some_known(place, prior, count, draws)
+        sheet = nothing_known(place, prior)
+        if sheet is not None:
+            scores["sheet"] = [sheet]
+        found.append(Judged(place, scores, order))
+    return found
+
+
+def factor(judged: Sequence[Judged], family: str, state: str, without: str = "") -> float:
+    """What widths are multiplied by so that nine of ten lie inside, by the devices of a kind; few lean on all kinds."""
+    alike = [one for one in judged if one.place.silicon != without and state in one.scores]
+    own = [one for one in alike if one.place.family == family]
+    count = len({one.place.silicon for one in own})
+    usual = max(math.log(NINE_OF_TEN), math.log(_quantile(alike, state)) if alike else 0.0)
+    mine = [math.log(_quantile(own, state))] * count if own else []
+    return math.exp((sum(mine) + _WORTH * usual) / (count + _WORTH))
+
+
+def _quantile(judged: Sequence[Judged], state: str) -> float:
+    """The quantile of errors by widths, each piece of silicon weighing the same."""
+    by_silicon: dict[str, list[float]] = {}
+    for one in judged:
+        for score in one.scores[state]:
+            by_silicon.setdefault(one.place.silicon, []).extend((score.errors.abs() / score.widths).tolist())
+    weighed = sorted((value, 1 / len(values)) for values in by_silicon.values() for value in values)
+    total, reached = len(by_silicon), 0.0
+    for value, weight in weighed:
+        reached += weight
+        if reached >= _QUANTILE * total:
+            return value
+    return weighed[-1][0]
 
 
 # ---- what is printed and written ----
 
 
-def markdown(tables: Sequence[Table]) -> str:
-    """The table of docs/clock.md: how far predictions are off."""
-    heads = "published speeds", "networks", "GFLOPs alone", "activations alone", "fitted", "left out", "constants"
+def alone(place: Place, chosen: Sequence[int], name: str) -> float:
+    """How far off predictions are that take time for proportional to one number of a network."""
+    found = [getattr(place.counted[i], name) / place.rows[i].seconds for i in chosen]
+    logs = [abs(math.log(ratio / statistics.median(found))) for ratio in found]
+    return math.exp(statistics.fmean(logs))
+
+
+def _cells(one: Judged, judged: Sequence[Judged], state: str) -> list[str]:
+    """How far off, and the share inside the range."""
+    if state not in one.scores:
+        return ["", ""]
+    scale = factor(judged, one.place.family, state, one.place.silicon)
+    off = statistics.median(score.off for score in one.scores[state])
+    return [f"x {off:.3f}", f"{statistics.fmean(score.inside(scale) for score in one.scores[state]):.0%}"]
+
+
+def markdown(judged: Sequence[Judged]) -> str:
+    """The table of docs/clock.md."""
+    heads = (
+        "published speeds", "networks", "GFLOPs alone", "activations alone", "left out", "inside", "five known",
+        "inside", "device left out", "inside",
+    )  # fmt: skip
     lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
-    for table in tables:
-        assert table.fit is not None
-        off = [f"x {factor:.2f}" for factor in (table.alone("flops"), table.alone("activations"), table.fit.own_error)]
-        constants = ", ".join(table.fit.fitted)
-        left_out = f"**x {mean_factor(table.ratios):.3f}**"
-        lines.append(f"| {table.title} | {len(table.rows)} | {' | '.join(off)} | {left_out} | {constants} |")
+    for one in judged:
+        place = one.place
+        tables: dict[str, list[int]] = {}
+        for i, row in enumerate(place.rows):
+            tables.setdefault(row.table, []).append(i)
+        for title, chosen in tables.items():
+            cells = [f"x {alone(place, chosen, name):.2f}" for name in ("flops", "activations")]
+            at = [one.order.index(i) for i in chosen]
+            out = one.scores["many"][0]
+            part = Judged(place, {"many": [Score(out.errors[at], out.widths[at])]}, at)
+            cells += _cells(part, judged, "many")
+            cells += [*_cells(one, judged, "five"), *_cells(one, judged, "sheet")]
+            lines.append(f"| {title} | {len(chosen)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def details(table: Table) -> str:
-    """Each network of a table with its prediction."""
-    rows = sorted(zip(table.ratios, table.rows), key=lambda pair: pair[0])
-    lines = [table.title]
-    for ratio, row in rows:
-        milliseconds = row.measured.seconds * 1e3
-        predicted = milliseconds * ratio
-        lines.append(f"{row.measured.model:40} {milliseconds:10.3f} ms, left out {predicted:10.3f}, x {ratio:.2f}")
+def shares(judged: Sequence[Judged]) -> str:
+    """The share inside the range by state of knowledge and kind, each place weighing the same."""
+    lines = []
+    for state in STATES:
+        known = [one for one in judged if state in one.scores]
+        for family in ("", *sorted({one.place.family for one in known})):
+            part = [one for one in known if one.place.family == family or not family]
+            found = []
+            for one in part:
+                scale = factor(judged, one.place.family, state, one.place.silicon)
+                found.append(statistics.fmean(score.inside(scale) for score in one.scores[state]))
+            off = statistics.median(statistics.median(score.off for score in one.scores[state]) for one in part)
+            lines.append(
+                f"{state:6} {family or 'all':10} {statistics.fmean(found):.0%} of {len(part)}, off by x {off:.3f}"
+            )
     return "\n".join(lines)
 
 
-def write_figures(tables: Sequence[Table]) -> None:
-    """Put the fitted figures into devices.yaml, in place of those that are there; the rest of the file stays."""
-    found: dict[str, dict[str, dict[str, object]]] = {}
-    for table in tables:
-        assert table.fit is not None
-        figures = Figures.of(table.fit, table.rows[0].measured.source)
-        found.setdefault(table.device, {}).setdefault(table.runtime, {})[table.precision] = figures.entry()
-    CATALOGUE.write_text(with_runtimes(CATALOGUE.read_text(encoding="utf-8"), found), encoding="utf-8")
+def details(one: Judged) -> str:
+    """Each network of a place with its prediction, left out."""
+    errors = dict(zip(one.order, one.scores["many"][0].errors.exp().tolist()))
+    lines = [f"{one.place.device}, {one.place.runtime}"]
+    for i, ratio in sorted(errors.items(), key=lambda pair: pair[1]):
+        row = one.place.rows[i]
+        lines.append(f"{row.precision:8} {row.model:40} {row.seconds * 1e3:10.3f} ms, left out x {ratio:.2f}")
+    return "\n".join(lines)
 
 
-def with_runtimes(text: str, figures: dict[str, dict[str, dict[str, object]]]) -> str:
+def write(places: Sequence[Place], judged: Sequence[Judged]) -> None:
+    """Write the priors, and the estimates of the devices that devices.yaml has."""
+    found: dict[str, Any] = {}
+    families = sorted({place.family for place in places})
+    for name in (*families, *sorted({place.runtime for place in places})):
+        prior = learn(places, name)
+        family = RUNTIMES[name].family if name in RUNTIMES else name
+        units = [UNITS.get(name, 1.0) for name in Constants._fields]
+        rows_of = zip(Constants._fields, prior.mean, prior.width, units)
+        constants = {name: [float(f"{math.exp(m) / unit:.4g}"), round(w, 3)] for name, m, w, unit in rows_of}
+        share = {n: [round(math.exp(m), 4), round(w, 3)] for n, (m, w) in zip(("peak", "bandwidth"), prior.shares)}
+        factors = {state: round(factor(judged, family, state), 3) for state in STATES}
+        found[name] = {"constants": constants, "shares": share, "spread": SPREAD, "factors": factors,
+                         "devices": prior.devices}  # fmt: skip
+        if prior.hosts:
+            hosts = {n: [float(f"{math.exp(m) / UNITS['host']:.4g}"), round(w, 3)] for n, (m, w) in prior.hosts.items()}
+            found[name]["hosts"] = hosts
+    head = """# What devices of a kind have, learned from all that were measured: `make calibrate` writes this.
+# constants: [mean, width of the logarithm]; shares: of the data sheet, likewise; spread: what stays unexplained of a
+# network; factors: of the widths of ranges, by what is known of a device.
+"""
+    PRIORS.write_text(
+        head + yaml.safe_dump(found, sort_keys=False, default_flow_style=None, width=110), encoding="utf-8"
+    )
+    known = catalogue()
+    entries: dict[str, dict[str, Any]] = {}
+    for place in places:
+        if place.device in known and place.posterior is not None:
+            entries.setdefault(place.device, {})[place.runtime] = entry_of(place.posterior)
+    CATALOGUE.write_text(with_runtimes(CATALOGUE.read_text(encoding="utf-8"), entries), encoding="utf-8")
+
+
+def with_runtimes(text: str, entries: dict[str, dict[str, Any]]) -> str:
     """Replace what stands under `runtimes:` of each device in the text of devices.yaml."""
     text = re.sub(r"^  runtimes:\n(?:    .*\n)+", "", text, flags=re.MULTILINE)
-    for device, runtimes in figures.items():
-        dumped = yaml.safe_dump({"runtimes": runtimes}, sort_keys=False, width=110)
+    for device, runtimes in entries.items():
+        dumped = yaml.safe_dump({"runtimes": runtimes}, sort_keys=False, default_flow_style=None, width=110)
         block = "".join(f"  {line}\n" for line in dumped.splitlines())
         entry = re.search(rf"^{re.escape(device)}:\n(?:  .*\n)+", text, flags=re.MULTILINE)
         assert entry is not None, f"devices.yaml has no entry for {device}"
@@ -172,34 +456,75 @@ def with_runtimes(text: str, figures: dict[str, dict[str, dict[str, object]]]) -
     return text
 
 
+def read_places() -> list[Place]:
+    """All published speeds, by device and runtime."""
+    wanted = rows()
+    counted = count_all(wanted)
+    found: dict[tuple[str, str], Place] = {}
+    for row in wanted:
+        if key(row) in counted:
+            place = found.setdefault((row.device, row.runtime), Place(row.device, row.runtime, row.silicon))
+            place.rows.append(row)
+            place.counted.append(counted[key(row)])
+    for place in found.values():
+        place.settle()
+    return list(found.values())
+
+
 def main() -> None:
     """Count, fit, print, and write or draw what was asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--calibrate", action="store_true", help="write the figures to devices.yaml")
+    parser.add_argument("--calibrate", action="store_true", help="write the estimates and priors")
     parser.add_argument("--details", action="store_true", help="show every network")
     parser.add_argument("--plot", type=Path, metavar="FOLDER", help="draw predicted against published there")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     use_release()
-    networks = read_tables()
-    tables: list[Table] = []
-    for (device, runtime), rows in tqdm(networks.items(), desc="fitting", unit="device", file=sys.stderr):
-        tables += tables_of(device, runtime, rows)
-    print(markdown(tables))
+    places = read_places()
+    fit_all(places)
+    judged = judge([place for place in places if _is_shown(place)])
+    print(markdown(judged))
+    print(f"\n{shares(judged)}")
     if arguments.details:
-        print("\n\n".join(["", *map(details, tables)]))
+        print("\n\n".join(["", *map(details, judged)]))
     if arguments.calibrate:
-        write_figures(tables)
-        print(f"\nwritten to {CATALOGUE.relative_to(ROOT)}")
+        write(places, judged)
+        print(f"\nwritten to {CATALOGUE.relative_to(ROOT)} and {PRIORS.relative_to(ROOT)}")
     if arguments.plot:
-        from utils.thop.show.clock_plot import Point, clock_figure
-        from utils.thop.show.plots import save_figure
+        draw(judged, arguments.plot)
 
-        points: dict[str, list[Point]] = {table.title: [] for table in tables}
-        for table in tables:
-            for ratio, row in zip(table.ratios, table.rows):
-                points[table.title].append(Point(row.measured.seconds, row.measured.seconds * ratio))
-        save_figure(clock_figure(points), arguments.plot / "clock.png")
+
+TITLES = {"npu": "NPUs", "gpu": "TensorRT", "gpu-eager": "PyTorch, GPUs", "cpu-eager": "PyTorch, CPUs", "cpu": "ncnn"}
+
+
+def draw(judged: Sequence[Judged], folder: Path) -> None:
+    """Draw predictions of networks left out, and how ranges narrow with what is known."""
+    from utils.thop.show.clock_plot import Point, clock_figure
+    from utils.thop.show.plots import save_figure
+
+    points: dict[str, list[Point]] = {}
+    reach: dict[str, dict[str, float]] = {}
+    for family, title in TITLES.items():
+        alike = [one for one in judged if one.place.family == family]
+        for one in alike:
+            scale = factor(judged, family, "many", one.place.silicon)
+            score = one.scores["many"][0]
+            for i, error, width in zip(one.order, score.errors.tolist(), score.widths.tolist()):
+                seconds, around = one.place.rows[i].seconds, math.exp(scale * width)
+                predicted = seconds * math.exp(error)
+                points.setdefault(title, []).append(Point(seconds, predicted, predicted / around, predicted * around))
+        for state in STATES:
+            known = [one for one in alike if state in one.scores]
+            widths = [float(score.widths.median()) for one in known for score in one.scores[state]]
+            if widths:
+                label = {"sheet": "sheet", "one": "1", "three": "3", "five": "5"}.get(state, state)
+                reach.setdefault(title, {})[label] = math.exp(statistics.median(widths) * factor(judged, family, state))
+    save_figure(clock_figure(points, reach), folder / "clock.png")
+
+
+def _is_shown(place: Place) -> bool:
+    """Whether a place has a row in the table: of ncnn's hundred configurations those that have a name here."""
+    return len(place.rows) >= FEWEST and (place.runtime != "ncnn" or place.device in catalogue())
 
 
 if __name__ == "__main__":

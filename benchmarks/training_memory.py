@@ -21,7 +21,7 @@ from common import print_table, use_release  # noqa: E402
 from releases import yolo  # noqa: E402
 
 from utils.thop import training  # noqa: E402
-from utils.thop.deploy.fitting import mean_factor  # noqa: E402
+from utils.thop.deploy.calibration import mean_factor  # noqa: E402
 from utils.thop.deploy.training import reserved_bytes  # noqa: E402
 
 TABLE = Path(__file__).with_suffix(".csv")

@@ -95,9 +95,9 @@ def test_options_lead_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_device_of_a_data_sheet_alone(capsys: pytest.CaptureFixture[str]) -> None:
-    status, out, err = run(capsys, "predict", CFG, "--device", "jetson-agx-orin")
+    status, out, err = run(capsys, "predict", CFG, "--device", "jetson-orin-nano")
     assert (status, err) == (0, "")
-    assert "from its data sheet, and how far" in out.replace("\n", " ")
+    assert "from its data sheet and 3 devices like it" in out.replace("\n", " ")
 
 
 @pytest.mark.parametrize(
@@ -109,9 +109,9 @@ def test_a_device_of_a_data_sheet_alone(capsys: pytest.CaptureFixture[str]) -> N
         (["predict", CFG, "--device", "rk3588", "--runtime", "tensorrt"], "tensorrt does not run on rk3588"),
         (["predict", CFG, "--device", "t4", "--precision", "int4"], "tensorrt has no precision 'int4'"),
         (["compare", CFG, "--device", "t4", "--precision", "int4"], "tensorrt has no precision 'int4'"),
-        (["predict", CFG, "--device", "raspberry-pi-5", "--runtime", "ncnn"], "nothing is known of raspberry-pi-5"),
-        (["compare", CFG, "--device", "raspberry-pi-5", "--runtime", "ncnn"], "nothing is known of raspberry-pi-5"),
-        (["summary", CFG, "--device", "rk3562", "--precision", "float16"], "rk3562 (Rockchip RK3562"),
+        (["predict", CFG, "--device", "rk3562", "--runtime", "horizon"], "nothing is known of rk3562"),
+        (["compare", CFG, "--device", "rk3562", "--runtime", "horizon"], "nothing is known of rk3562"),
+        (["summary", CFG, "--device", "rk3562", "--precision", "float16"], "nothing is known of rk3562 in float16"),
         (["predict", "missing.yaml", "--device", "t4"], "missing.yaml: no such file"),
     ],
 )
@@ -129,7 +129,11 @@ def test_summary_and_compare_have_both_times(capsys: pytest.CaptureFixture[str])
     status, out, _ = run(capsys, "summary", CFG, "--device", "rk3562", "--no-decode")  # it has no data sheet here
     assert status == 0 and "at least" not in out
     assert re.search(r"about [\d.]+ ms \([\d.]+ ms to [\d.]+ ms\); of it memory \d+%", out)
-    assert re.search(r"^SiLU takes \d+% here, in passes of its own; ReLU would give about", out, re.MULTILINE)
+    assert re.search(
+        r"^SiLU takes \d+% here, as it is .* for every output; ReLU would give about",
+        out,
+        re.MULTILINE,
+    )
 
 
 # ---- what to do about it ----
@@ -183,22 +187,39 @@ def test_a_board_is_made_of_five_networks(capsys: pytest.CaptureFixture[str], tm
     status, out, err = run(capsys, *arguments, "--output", board)
     assert (status, err) == (0, "")
     assert [line.split()[0] for line in out.splitlines()[1:6]] == list(NAMES)
-    assert all(re.search(r"x (1\.0\d|0\.9\d)$", line) for line in out.splitlines()[1:6])
+    assert all(re.search(r" x (1\.[0-2]\d|0\.[89]\d)  .* x [12]\.\d\d$", line) for line in out.splitlines()[1:6])
+    reach = [float(line.split()[-1]) for line in out.splitlines()[1:6]]
+    assert reach[0] > reach[2] > reach[4]
+    assert f"Of ten other networks nine lie within x {reach[4]:.2f}." in out
     text = board.read_text()
     assert text.startswith("# mine\nother:\n")  # to the letter
-    figures = yaml.safe_load(text)["my-board"]["runtimes"]["rknn"]["int8"]
-    assert figures["networks"] == 5
-    assert (figures["peak"], figures["bandwidth"]) == pytest.approx((1.5, 5), rel=0.1)
+    known = yaml.safe_load(text)["my-board"]["runtimes"]["rknn"]
+    assert known["networks"] == 5 and list(known["peaks"]) == ["int8"]
     options = "--device", "my-board", "--devices", board, "--json"
     status, out, err = run(capsys, "predict", "torchvision:resnet50", *options)
     assert (status, err) == (0, "")
     network = deployed(torchvision.models.resnet50(weights=None), (torch.zeros(1, 3, 224, 224),), "rknn")
     expected = seconds_of(work_of(network, "int8"), RIGHT)
-    assert json.loads(out)[0]["predicted_seconds"] == pytest.approx(expected, rel=0.05)
+    assert json.loads(out)[0]["predicted_seconds"] == pytest.approx(expected, rel=0.15)
     # another runtime joins it
     again = "calibrate", measured(tmp_path), "--name", "my-board", "--runtime", "rknn", "--precision", "float16"
     assert run(capsys, *again, "--output", board)[0] == 0
-    assert set(yaml.safe_load(board.read_text())["my-board"]["runtimes"]["rknn"]) == {"int8", "float16"}
+    both = yaml.safe_load(board.read_text())["my-board"]["runtimes"]["rknn"]
+    assert set(both["peaks"]) == {"int8", "float16"} and both["peaks"]["int8"] == known["peaks"]["int8"]
+    _, out, _ = run(capsys, "predict", "torchvision:resnet50", *options)
+    assert json.loads(out)[0]["predicted_seconds"] > 0
+
+
+def test_a_measurement_that_contradicts_all_others_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    table = measured(tmp_path)
+    lines = table.read_text().splitlines()
+    model, _, milliseconds = lines[3].partition(",")
+    table.write_text("\n".join([*lines[:3], f"{model},{8 * float(milliseconds)}", *lines[4:]]))
+    status, out, _ = run(capsys, "calibrate", table, "--name", "b", "--runtime", "rknn")
+    assert status == 0 and f"{model.partition(':')[2]} contradicts all others" in out
+    table.write_text("\n".join(lines[:2]))  # one network does, with a wider range
+    status, out, _ = run(capsys, "calibrate", table, "--name", "b", "--runtime", "rknn")
+    assert status == 0 and "Of ten other networks nine lie within x" in out
 
 
 def test_without_a_file_it_is_shown(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -206,7 +227,7 @@ def test_without_a_file_it_is_shown(capsys: pytest.CaptureFixture[str], tmp_path
     status, out, _ = run(capsys, "calibrate", table, "--name", "b", "--runtime", "rknn")
     assert status == 0
     shown = yaml.safe_load(out[out.index("\nb:") :])
-    assert shown["b"]["kind"] == "npu" and shown["b"]["runtimes"]["rknn"]["int8"]["networks"] == 5
+    assert shown["b"]["kind"] == "npu" and shown["b"]["runtimes"]["rknn"]["networks"] == 5
 
 
 @pytest.mark.parametrize(
@@ -222,7 +243,6 @@ def test_without_a_file_it_is_shown(capsys: pytest.CaptureFixture[str], tmp_path
         ("model,ms,batch\ntorchvision:resnet18,3,0\n", "line 2: batch must be a whole number from 1 up, not 0"),
         ("model,ms\nresnet18,3\n", "line 2: resnet18: not a model"),
         ("model,ms\ntorchvision:resnet19,3\n", "line 2: torchvision:resnet19: torchvision has no such model"),
-        ("model,ms\ntorchvision:resnet18,3\ntorchvision:resnet34,5\n", "too few measured networks: 2; it takes 3"),
     ],
 )
 def test_a_table_that_does_not_fit(
@@ -257,8 +277,12 @@ def test_pictures_are_drawn(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
     assert run(capsys, "predict", CFG, "--device", "t4", "--plot", target)[0] == 0
     text = target.read_text()
     assert "Time along the network" in text and "bound by memory" in text and "yolov5n" in text
-    tables = {"one": [Point(1e-3, 1.1e-3), Point(2e-2, 2e-2)], "two": [Point(0.3, 0.2)]}
-    save_figure(clock_figure(tables), tmp_path / "clock.svg")
+    kinds = {
+        "one": [Point(1e-3, 1.1e-3, 1e-3, 1.2e-3), Point(2e-2, 2e-2, 1.5e-2, 2.5e-2)],
+        "two": [Point(0.3, 0.2, 0.1, 0.4)],
+    }  # fmt: skip
+    reach = {"one": {"data sheet": 2.0, "1": 1.5, "many": 1.1}, "two": {"1": 1.4}}
+    save_figure(clock_figure(kinds, reach), tmp_path / "clock.svg")
     text = (tmp_path / "clock.svg").read_text()
     assert "one (2, x 1.05)" in text and "two (1, x 1.50)" in text
 

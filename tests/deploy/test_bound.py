@@ -279,7 +279,8 @@ GOOD = "peaks: {float32: 1}"
         ),
         (
             f"a: {{bandwith: 5, {GOOD}}}",
-            "PATH: a: bandwith is not known here, only title, kind, memory, bandwidth, peaks, sources and runtimes",
+            "PATH: a: bandwith is not known here, only title, kind, host, memory, bandwidth, peaks, sources and "
+            "runtimes",
         ),
         (f"This: {{bandwidth: 5, {GOOD}}}", "PATH: This: this name is kept for the machine that is measured"),
     ],

@@ -15,9 +15,11 @@ from torch import nn
 
 from utils.thop import calibrate, deployed, predict
 from utils.thop.deploy import DeviceError
-from utils.thop.deploy.clock import Constants, seconds_of, time_launches, work_of
+from utils.thop.deploy.calibration import mean_factor
+from utils.thop.deploy.clock import Constants, Load, seconds_of, time_launches, work_of
 from utils.thop.deploy.devices import find_device, load_devices
-from utils.thop.deploy.fitting import Measured, fit, fit_scale, fit_together, mean_factor, spread_of
+from utils.thop.deploy.estimates import entry_of, prior_of, read_runtimes
+from utils.thop.deploy.fitting import Measured, Sheet, fit
 from utils.thop.deploy.launches import Deployed
 from utils.thop.deploy.measurements import FOLDER, NETWORKS, find_measurement, published
 from utils.thop.deploy.runtimes import RUNTIMES
@@ -51,10 +53,8 @@ def zoo() -> list[Deployed]:
         # one launch: 36,864 FLOPs; 256 read, 512 written, 288 weights and 8 biases
         ("tensorrt", "float16", [max(36864 / 1e9, 2 * 1064 / 1e6)]),
         ("tensorrt", "int8", [max(36864 / 1e9, 1064 / 1e6)]),
-        # SiLU in a pass of its own
-        ("rknn", "int8", [1064 / 1e6, 1024 / 1e6]),
-        # 3 x 3 and stride 1: twice the peak; float32
-        ("ncnn", "float32", [max(36864 / 2 / 1e9, 4 * 1064 / 1e6)]),
+        ("rknn", "int8", [1064 / 1e6]),
+        ("ncnn", "float32", [max(36864 / 1e9, 4 * 1064 / 1e6)]),
         # nothing fused, in half precision: 1,056 elements, and layout changes of 2 x (256 + 512); a norm of 512 and 32
         # constants (float32 stays what it is in none of them); SiLU
         ("pytorch", "float16", [2 * 1056 / 1e6 + 2 * 2 * 768 / 1e6, 2 * (1024 + 32) / 1e6, 2 * 1024 / 1e6]),
@@ -65,12 +65,50 @@ def test_launches_by_hand(runtime: str, precision: str, expected: list[float]) -
     network = deployed(conv_net(), (X,), runtime)
     works = work_of(network, precision)
     constants = Constants(1e9, 1e6)
-    found = [one.seconds for one in time_launches(network, works, constants)]
+    found = [one.seconds for one in time_launches(network, Load([works]), constants)]
     assert found == pytest.approx(expected)
     assert seconds_of(works, constants) == pytest.approx(sum(expected))
     with_starts = seconds_of(works, constants._replace(overhead=0.5))
     assert with_starts == pytest.approx(sum(expected) + 0.5 * len(expected))
+    assert seconds_of(works, constants._replace(start=0.5)) == pytest.approx(sum(expected) + 0.5)
     assert seconds_of(works, constants._replace(host=7.0)) == pytest.approx(7.0 * len(expected))
+
+
+def test_overlap_and_kinds_of_work_by_hand() -> None:
+    """Arithmetic of 3 s and memory of 4 s: 4 at once, 7 one after the other, 5 between."""
+    network = deployed(conv_net(), (X,), "tensorrt")
+    works = work_of(network, "int8")
+    at = Constants(36864 / 3, 1064 / 4)
+    assert seconds_of(works, at) == pytest.approx(4)
+    assert seconds_of(works, at._replace(overlap=1e-9)) == pytest.approx(7)
+    assert seconds_of(works, at._replace(overlap=1.0)) == pytest.approx(5)
+    slow = at._replace(bandwidth=1e9)
+    assert seconds_of(works, slow._replace(dense=0.5)) == pytest.approx(1.5)
+    assert seconds_of(works, slow._replace(inner=36.0)) == pytest.approx(6)  # 4 channels x 3 x 3
+    wide = at._replace(peak=1e9)
+    assert seconds_of(works, wide._replace(weights=2.0)) == pytest.approx(4 * (1064 + 296) / 1064)
+    assert seconds_of(works, wide._replace(curve=1.0)) == pytest.approx(4 * (1064 + 512) / 1064)
+
+
+class Kinds(nn.Module):
+    """A depthwise convolution, a product of activations, a softmax, a norm over channels, a concatenation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.depthwise, self.norm = nn.Conv2d(4, 4, 3, padding=1, groups=4, bias=False), nn.LayerNorm(64)
+
+    def forward(self, x: Any) -> Any:
+        x = self.norm(self.depthwise(x).flatten(2))
+        x = (x @ x.transpose(1, 2)).softmax(-1)
+        return torch.cat([x, x], 1)
+
+
+def test_which_work_is_of_which_kind() -> None:
+    works = work_of(deployed(Kinds(), (X,), "rknn"), "int8")
+    sums = {name: sum(getattr(work, name) for work in works) for name in works[0]._fields}
+    assert sums["depthwise"] == 2 * 4 * 64 * 9 and sums["activations"] == 2 * 4 * 4 * 64
+    assert sums["operations"] == sums["depthwise"] + sums["activations"] and sums["dense"] == 0
+    assert (sums["softmax"], sums["norm"], sums["concat"], sums["curve"]) == (2 * 16, 2 * 256, 16 + 32, 0)
 
 
 def test_what_binds() -> None:
@@ -82,7 +120,7 @@ def test_what_binds() -> None:
         (Constants(1e9, 1e9, overhead=1.0), "starting launches"),
         (Constants(1e9, 1e9, host=1.0), "starting launches"),
     ):
-        (one,) = time_launches(network, works, constants)
+        (one,) = time_launches(network, Load([works]), constants)
         assert one.binds == binds
         assert one.seconds == pytest.approx(seconds_of(works, constants))
 
@@ -154,27 +192,51 @@ def made_up(zoo: list[Deployed], constants: Constants, noise: float = 0.0) -> li
 
 
 @pytest.mark.parametrize(
-    "constants",
-    [Constants(2e12, 7e9), Constants(5e10, 1e10), Constants(1e13, 2e8), Constants(3e12, 8e9, softmax=4e7)],
+    "constants", [Constants(2e12, 7e9), Constants(5e10, 1e10), Constants(1e13, 2e9), Constants(3e12, 8e9, softmax=40.0)]
 )
-def test_constants_are_found_again(zoo: list[Deployed], constants: Constants) -> None:
+def test_times_are_found_again(zoo: list[Deployed], constants: Constants) -> None:
     found = calibrate(made_up(zoo, constants), "int8")
     again = made_up(zoo, found.constants)
     for (_, right), (_, time) in zip(made_up(zoo, constants), again):
-        assert time == pytest.approx(right, rel=0.02)
-    assert found.error < 1.05
-    assert len(found.errors) == len(zoo) and found.precision == "int8"
+        assert time == pytest.approx(right, rel=0.2)
+    assert found.error < 1.15
+    assert len(found.ratios) == len(found.rates) == len(found.ranges) == len(zoo) and found.precision == "int8"
+    assert found.odd == 0
 
 
-def test_errors_say_how_far_off_it_is(zoo: list[Deployed]) -> None:
-    found = calibrate(made_up(zoo, Constants(2e12, 7e9), noise=0.1), "int8")
-    assert 1.08 < found.error < 1.20
-    assert found.constants.peak == pytest.approx(2e12, rel=0.3)
-    odd = made_up(zoo, Constants(2e12, 7e9))
-    odd[3] = odd[3][0], 3 * odd[3][1]  # one measurement is wrong
-    robust = calibrate(odd, "int8")
-    assert robust.constants.bandwidth == pytest.approx(7e9, rel=0.15)
-    assert robust.errors[3] == pytest.approx(1 / 3, rel=0.15)
+def test_each_network_narrows_the_range(zoo: list[Deployed]) -> None:
+    ranges = calibrate(made_up(zoo, Constants(2e12, 7e9, curve=3.0)), "int8").ranges
+    assert ranges[0] > ranges[2] > ranges[4] > ranges[-1] > 1.05
+    one = calibrate(made_up(zoo[:1], Constants(2e12, 7e9)), "int8")
+    assert one.ratios == () and one.estimate.basis.networks == 1 and len(one.ranges) == 1
+
+
+def test_one_odd_measurement_is_named_and_carries_nothing_away(zoo: list[Deployed]) -> None:
+    right = Constants(2e12, 7e9)
+    odd = made_up(zoo, right)
+    odd[3] = odd[3][0], 6 * odd[3][1]
+    found = calibrate(odd, "int8")
+    assert found.odd == 4
+    for (network, _), (_, time) in zip(odd, made_up(zoo, found.constants)):
+        assert time == pytest.approx(seconds_of(work_of(network, "int8"), right), rel=0.2)
+
+
+def test_ranges_hold_for_devices_like_those_that_taught_them(zoo: list[Deployed]) -> None:
+    """Devices drawn from the prior, five networks measured with the usual noise: nine of ten others lie inside."""
+    prior = prior_of(RUNTIMES["rknn"])
+    generator = torch.Generator().manual_seed(1)
+    inside = []
+    for _ in range(20):
+        drawn = torch.tensor(prior.mean) + torch.tensor(prior.width) * torch.randn(16, generator=generator)
+        drawn[:2] = torch.tensor([math.log(2e12), math.log(8e9)])
+        constants = Constants(*drawn.exp().tolist())
+        noise = (prior.spread * torch.randn(len(zoo), generator=generator)).exp().tolist()
+        times = [seconds_of(work_of(network, "int8"), constants) * off for network, off in zip(zoo, noise)]
+        board = calibrate(list(zip(zoo[:5], times)), "int8")
+        for network, seconds in zip(zoo[5:], times[5:]):
+            found = predict(network, device=board)
+            inside.append(found.low <= seconds <= found.high)
+    assert 0.85 <= sum(inside) / len(inside) <= 1.0
 
 
 def test_precisions_share_all_but_the_peak(zoo: list[Deployed]) -> None:
@@ -183,31 +245,31 @@ def test_precisions_share_all_but_the_peak(zoo: list[Deployed]) -> None:
         name: [Measured(works, seconds_of(works, constants)) for works in (work_of(network, name) for network in zoo)]
         for name, constants in right.items()
     }
-    fits = fit_together(groups, [("peak", "bandwidth"), ("peak", "bandwidth", "overhead")])
-    for precision, constants in right.items():
-        assert fits[precision].constants.peak == pytest.approx(constants.peak, rel=0.05)
-        assert fits[precision].constants.bandwidth == pytest.approx(5e10, rel=0.05)
-        assert fits[precision].constants.overhead == pytest.approx(2e-5, rel=0.05)
+    found = fit(groups, prior_of(RUNTIMES["rknn"]), Sheet())
+    assert found.precisions == ("int8", "float16") and found.basis.networks == 2 * len(zoo)
+    for name, rows in groups.items():
+        for row in rows:
+            assert seconds_of(row.works, found.constants(name)) == pytest.approx(row.seconds, rel=0.12)
 
 
-def test_one_scale(zoo: list[Deployed]) -> None:
-    sheet = Constants(1e12, 1e10)
-    works = [work_of(network, "int8") for network in zoo]
-    found = fit_scale([Measured(work, 1.25 * seconds_of(work, sheet)) for work in works], sheet)
-    assert (found.constants.peak, found.constants.bandwidth) == pytest.approx((0.8e12, 0.8e10))
-    assert found.error == pytest.approx(1) and found.fitted == ("scale",)
+def test_an_estimate_goes_through_a_file(zoo: list[Deployed]) -> None:
+    known = calibrate(made_up(zoo, Constants(2e12, 7e9)), "int8").estimate
+    (again,) = read_runtimes({"rknn": entry_of(known)}, "file").values()
+    assert again.mean == pytest.approx(known.mean, abs=1e-3)
+    load = Load([work_of(zoo[0], "int8")])
+    assert float(again.width(load, "int8")[0]) == pytest.approx(float(known.width(load, "int8")[0]), rel=0.02)
 
 
 def test_factors() -> None:
     assert mean_factor([2, 0.5, 1, 1]) == pytest.approx(math.sqrt(2))
-    assert spread_of([1.1] * 8 + [0.5, 3]) == pytest.approx(2)
-    assert spread_of([1, 1.5]) == 1.5
+    prior = prior_of(RUNTIMES["rknn"])
+    assert prior.factor(0) == prior.factors["sheet"] and prior.factor(5) == prior.factors["five"]
+    assert prior.factor(1000) == prior.factors["many"]
+    assert prior.factor(4) == pytest.approx((prior.factors["three"] + prior.factors["five"]) / 2)
 
 
 def test_what_can_not_be_fitted(zoo: list[Deployed]) -> None:
     good = made_up(zoo[:4], Constants(2e12, 7e9))
-    with pytest.raises(DeviceError, match="too few measured networks: 2; it takes 3"):
-        calibrate(good[:2], "int8")
     with pytest.raises(DeviceError, match="no network was measured"):
         calibrate([], "int8")
     for bad in (0.0, -1.0, math.nan, math.inf):
@@ -227,27 +289,38 @@ def test_a_calibration_predicts(zoo: list[Deployed]) -> None:
     right = Constants(2e12, 7e9)
     board = calibrate(made_up(zoo[1:], right), "int8", name="my-board")
     found = predict(zoo[0], device=board)
-    assert found.seconds == pytest.approx(seconds_of(work_of(zoo[0], "int8"), right), rel=0.02)
-    assert found.low <= found.seconds <= found.high
-    assert found.error == board.error and found.device == "my-board"
+    assert found.seconds == pytest.approx(seconds_of(work_of(zoo[0], "int8"), right), rel=0.15)
+    assert found.low < found.seconds < found.high and found.device == "my-board"
+    assert found.basis == "11 networks measured on it (measured by the user)"
     assert sum(one.seconds for one in found.launches) == pytest.approx(found.seconds)
     assert sum(layer.share for layer in found.layers()) == pytest.approx(1)
     with pytest.raises(DeviceError, match="my-board was measured under rknn, not tensorrt"):
         predict(zoo[0], device=board, runtime="tensorrt")
 
 
-def test_a_device_is_predicted_by_its_figures(yolo: Callable[..., Any]) -> None:
+def test_a_device_is_predicted_by_its_estimate(yolo: Callable[..., Any]) -> None:
     model = yolo("yolov5s.yaml").eval()
     found = predict(model, "rk3588", decode=False)
-    figures = find_device("rk3588").runtimes["rknn"]["int8"]
+    known = find_device("rk3588").runtimes["rknn"]
     network = deployed(model, (torch.zeros(1, 3, 640, 640),), "rknn", decode=False)
-    assert found.seconds == seconds_of(work_of(network, "int8"), figures.constants)
-    assert (found.runtime.name, found.precision, found.error) == ("rknn", "int8", figures.error)
+    assert found.seconds == seconds_of(work_of(network, "int8"), known.constants("int8"))
+    assert (found.runtime.name, found.precision) == ("rknn", "int8")
     assert predict(network, "RK3588").seconds == found.seconds
     measured = find_measurement(model="yolov5s", device="rk3588")
     assert measured is not None and found.low < measured.seconds < found.high
     # another runtime than that which it was deployed for
     assert predict(network, "t4").runtime.name == "tensorrt"
+
+
+def test_batches_unlike_those_that_were_measured_widen_the_range() -> None:
+    model = torchvision.models.resnet50(weights=None).eval()
+    reach = []
+    for batch in (256, 1):
+        found = predict(model, "rtx-3090", runtime="pytorch", inputs=(torch.zeros(batch, 3, 224, 224),))
+        reach.append(found.high / found.seconds)
+        assert "150 networks measured on it in batches of 64 to 1,024" in found.basis
+    assert reach[1] > 1.2 * reach[0]
+    assert found.binds == "starting launches"
 
 
 @pytest.mark.parametrize(
@@ -256,7 +329,7 @@ def test_a_device_is_predicted_by_its_figures(yolo: Callable[..., Any]) -> None:
         ("rtx-3060", {}, "tensorrt", "float16"),
         ("a100-80gb", {"runtime": "pytorch"}, "pytorch", "amp"),
         ("jetson-orin-nx", {"precision": "int8"}, "tensorrt", "int8"),
-        ("raspberry-pi-5", {"runtime": "pytorch"}, "pytorch-cpu", "float32"),
+        ("ryzen-7-8845hs", {"runtime": "pytorch"}, "pytorch-cpu", "float32"),
     ],
 )
 def test_a_data_sheet_gives_a_range(device: str, options: dict[str, Any], runtime: str, precision: str) -> None:
@@ -276,8 +349,8 @@ def test_a_data_sheet_gives_a_range(device: str, options: dict[str, Any], runtim
         ("rk3588", {"runtime": "tensorrt"}, "tensorrt does not run on rk3588"),
         ("rk3588", {"precision": "float64"}, "rknn has no precision 'float64'"),
         ("t4", {"runtime": "tensorflow"}, "no runtime is called 'tensorflow'"),
-        ("raspberry-pi-5", {"runtime": "ncnn"}, "nothing is known of raspberry-pi-5"),
-        ("rk3566", {"precision": "float16"}, "has no data sheet here"),
+        ("t4", {"runtime": "rknn"}, "rknn does not run on t4"),
+        ("rk3566", {"precision": "float16"}, "nothing is known of rk3566 in float16, only in int8"),
     ],
 )
 def test_what_is_not_known_of_a_device(device: str, options: dict[str, Any], message: str) -> None:
@@ -303,44 +376,32 @@ def test_published_tables_are_read() -> None:
     assert all(row.runtime in RUNTIMES and row.precision in RUNTIMES[row.runtime].precisions for row in rows)
 
 
-TARGETS = {
-    ("rk3588", "rknn"): 1.10, ("rk3562", "rknn"): 1.10, ("rk3566", "rknn"): 1.14, ("t4", "tensorrt"): 1.10,
-    ("v100", "pytorch"): 1.08, ("aws-p3.2xlarge-cpu", "pytorch-cpu"): 1.05,
-    ("jetson-orin-nano-super", "tensorrt"): 1.10, ("rtx-3090", "pytorch"): 1.10, ("rtx-4090", "pytorch"): 1.10,
-}  # fmt: skip
+def test_every_device_has_its_estimate() -> None:
+    """Every device of the tables, by all that was published of it."""
+    devices = load_devices()
+    for device, runtime in {(row.device, row.runtime) for row in published()}:
+        known = devices[device].runtimes[runtime]
+        values = torch.linalg.eigvalsh(known.covariance)
+        assert values.min() > -1e-3 * values.max() and 0.01 < known.spread < 0.3
+        assert known.basis.networks >= 5 and known.basis.source
 
 
-@pytest.mark.parametrize(("device", "runtime"), TARGETS)
-def test_every_figure_is_as_good_as_it_has_to_be(device: str, runtime: str) -> None:
-    for figures in find_device(device).runtimes[runtime].values():
-        assert 1 < figures.error <= TARGETS[device, runtime]
-        assert figures.spread < 1.35
-
-
-@pytest.mark.parametrize("device", ["rk3588", "t4"])
-def test_a_figure_can_be_made_again(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_estimate_can_be_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    from published import builder, network
+    import tables
 
-    (runtime,) = find_device(device).runtimes
+    wanted = [row for row in tables.rows() if (row.device, row.runtime) == ("rk3588", "rknn")]
+    known = find_device("rk3588").runtimes["rknn"]
     measured = []
-    for row in published():
-        if row.device != device or row.precision not in find_device(device).runtimes[runtime]:
-            continue
-        try:
-            builder(row)
-        except KeyError:
-            continue
-        from utils.thop.deploy.launches import as_deployed
-
-        works = work_of(as_deployed(network(row), RUNTIMES[runtime], row.decode), row.precision)
-        measured.append(Measured(works, row.seconds))
-    found = fit(measured, RUNTIMES[runtime].fitted)
-    (figures,) = find_device(device).runtimes[runtime].values()
-    assert figures.networks == len(measured)
-    assert found.error == pytest.approx(figures.error, rel=0.01)
-    assert found.constants.peak == pytest.approx(figures.constants.peak, rel=0.02)
-    assert found.constants.bandwidth == pytest.approx(figures.constants.bandwidth, rel=0.02)
+    for row in wanted:
+        for _, counted in tables.count_one(row):
+            measured.append(Measured(counted.works, row.seconds))
+    device = find_device("rk3588")
+    found = fit({"int8": measured}, prior_of(RUNTIMES["rknn"]), Sheet(device.bandwidth, device.peaks))
+    assert known.basis.networks == len(measured) == 22
+    for row in measured:
+        again, written = (seconds_of(row.works, each.constants("int8")) for each in (found, known))
+        assert again == pytest.approx(written, rel=0.02)
 
 
 def test_the_sources_name_every_table() -> None:

@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from utils.thop import training
 from utils.thop.command.cli import main
 from utils.thop.deploy import DeviceError
-from utils.thop.deploy.devices import find_device, load_devices
+from utils.thop.deploy.devices import find_device
 from utils.thop.deploy.step_time import step_seconds
 from utils.thop.deploy.training import Training, largest_batch, needed, parse_memory, reserved_bytes
 
@@ -345,13 +345,12 @@ def test_sizes_are_read() -> None:
 def test_the_time_of_a_step() -> None:
     model = torchvision.models.resnet50(weights=None)
     found = training(model, (torch.empty(64, 3, 224, 224, device="meta"),))
-    known = load_devices()
-    measured, basis = step_seconds(found, find_device("rtx-3090"), known)
-    guessed, other = step_seconds(found, find_device("rtx-3060"), known)
+    measured, basis = step_seconds(found, find_device("rtx-3090"))
+    guessed, other = step_seconds(found, find_device("rtx-3060"))
     assert measured < guessed and "measured" in basis and "data sheet" in other
     assert 500 < 64 / measured < 1500  # at best: people report less
     with pytest.raises(DeviceError):
-        step_seconds(found, find_device("rk3562"), known)
+        step_seconds(found, find_device("rk3562"))
 
 
 # ---- mistakes, and the command ----

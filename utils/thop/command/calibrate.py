@@ -3,13 +3,15 @@
 import argparse
 import csv
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, List, Tuple
 
 from ..deploy.calibration import Calibration, calibrate
 from ..deploy.devices import THIS, key_of
 from ..deploy.errors import DeviceError, unreadable
+from ..deploy.estimates import entry_of as estimate_entry
+from ..deploy.estimates import joined, read_runtimes
 from ..deploy.launches import Deployed, as_deployed
 from ..deploy.runtimes import Runtime, find_runtime
 from ..run import in_few_words
@@ -102,27 +104,28 @@ def _deploy(arguments: argparse.Namespace, line: Line, runtime: Runtime, amp: bo
 
 def describe(calibration: Calibration, lines: List[Line]) -> str:
     """The constants, how far each network is off that was left out, and how far all are."""
-    rows = [["network", "measured", "GFLOP/s", "left out", "off"]]
-    for line, ratio, rate in zip(lines, calibration.errors, calibration.rates):
-        times = f"{line.seconds * 1e3:.3f} ms", f"{rate / 1e9:.0f}", f"{line.seconds * ratio * 1e3:.3f} ms"
-        rows.append([line.source.name, *times, f"x {ratio:.2f}"])
+    rows = [["network", "measured", "GFLOP/s", "by the others", "off", "range with it"]]
+    ratios = calibration.ratios or (math.nan,) * len(lines)
+    for line, ratio, rate, reach in zip(lines, ratios, calibration.rates, calibration.ranges):
+        times = f"{line.seconds * 1e3:.3f} ms", f"{rate / 1e9:.0f}"
+        by_others = ("", "") if math.isnan(ratio) else (f"{line.seconds * ratio * 1e3:.3f} ms", f"x {ratio:.2f}")
+        rows.append([line.source.name, *times, *by_others, f"x {reach:.2f}"])
     widths = [max(map(len, column)) for column in zip(*rows)]
     table = ["  ".join(t.ljust(w) if not i else t.rjust(w) for i, (t, w) in enumerate(zip(r, widths))) for r in rows]
-    figures = calibration.figures().entry()
-    constants = ", ".join(f"{name} {figures[name]} {unit}" for name, unit in _UNITS.items() if name in figures)
-    off = f"Networks that were left out are off by x {calibration.error:.2f} on average."
+    known = calibration.constants
     place = f"{calibration.name}, {calibration.runtime.title}, {calibration.precision}"
-    return "\n".join([*table, "", f"{place}: {constants}", off])
-
-
-_UNITS = {"peak": "TOPS", "bandwidth": "GB/s", "overhead": "us a launch", "host": "us of the host a launch",
-          "softmax": "GB/s of softmax"}  # fmt: skip
+    constants = f"peak {known.peak / 1e12:.4g} TOPS, bandwidth {known.bandwidth / 1e9:.4g} GB/s"
+    said = [f"{place}: {constants}", f"Of ten other networks nine lie within x {calibration.ranges[-1]:.2f}."]
+    if calibration.odd:
+        name = lines[calibration.odd - 1].source.name
+        said.append(f"{name} contradicts all others: was it measured alike?")
+    return "\n".join([*table, "", *said])
 
 
 def entry_of(calibration: Calibration, title: str, source: str) -> Dict[str, Any]:
     """What a file for --devices holds of the board."""
-    figures = calibration.figures(source).entry()
-    runtimes = {calibration.runtime.name: {calibration.precision: figures}}
+    basis = replace(calibration.estimate.basis, source=source)
+    runtimes = {calibration.runtime.name: estimate_entry(replace(calibration.estimate, basis=basis))}
     return {"title": title, "kind": calibration.runtime.kind, "runtimes": runtimes}
 
 
@@ -130,7 +133,7 @@ def file_text(devices: Dict[str, Any]) -> str:
     """Write devices as a file for --devices holds them."""
     import yaml
 
-    return yaml.safe_dump(devices, sort_keys=False, width=110)
+    return yaml.safe_dump(devices, sort_keys=False, default_flow_style=None, width=110)
 
 
 def add_to_file(path: Path, name: str, entry: Dict[str, Any]) -> None:
@@ -149,8 +152,11 @@ def add_to_file(path: Path, name: str, entry: Dict[str, Any]) -> None:
         path.write_text(text + gap + file_text({name: entry}), encoding="utf-8")
         return
     known = held[name] = {**entry, **(held[name] if isinstance(held[name], dict) else {})}
-    for runtime, precisions in entry["runtimes"].items():
-        known["runtimes"] = {**known["runtimes"], runtime: {**known["runtimes"].get(runtime, {}), **precisions}}
+    found = read_runtimes(entry["runtimes"], str(path))
+    if known.get("runtimes"):
+        older = read_runtimes(known["runtimes"], f"{path}: {name}")
+        found = {**older, **{key: joined(one, older[key]) if key in older else one for key, one in found.items()}}
+    known["runtimes"] = {key: estimate_entry(one) for key, one in found.items()}
     path.write_text(file_text(held), encoding="utf-8")
 
 

@@ -221,10 +221,10 @@ def _device_records(device: Device) -> List[Dict[str, Any]]:
     figures += [("memory", device.memory)] if device.memory else []
     rows = [{**head, "figure": name, "value": value, "source": device.sources.get(name, "")}
             for name, value in (*figures, *device.peaks.items())]  # fmt: skip
-    for runtime, precisions in device.runtimes.items():
-        for precision, found in precisions.items():
-            what = {"figure": f"{runtime} {precision}", "value": None, "source": found.source}
-            rows.append({**head, **what, "networks": found.networks, "off_by": found.error})
+    for runtime, known in device.runtimes.items():
+        for precision in known.precisions:
+            what = {"figure": f"{runtime} {precision}", "value": known.constants(precision).peak}
+            rows.append({**head, **what, "source": known.basis.source, "networks": known.basis.networks})
     return rows
 
 
@@ -304,10 +304,9 @@ def _device_lines(device: Device) -> List[str]:
     for name, value, unit in figures:
         number = scaled(value, "%.4g", " ")
         lines.append(f"  {name:<9}  {f'{number[:-1]} {number[-1]}{unit}':>12}  {device.sources.get(name, '')}")
-    for runtime, precisions in device.runtimes.items():
-        for precision, found in precisions.items():
-            what = f"{found.networks} networks, predictions off by x {found.error:.2f}: {found.source}"
-            lines.append(f"  {runtime} {precision}: {what}")
+    for runtime, known in device.runtimes.items():
+        basis = known.basis
+        lines.append(f"  {runtime} {', '.join(known.precisions)}: {basis.networks} networks: {basis.source}")
     return lines
 
 

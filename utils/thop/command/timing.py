@@ -2,7 +2,7 @@
 
 import argparse
 from dataclasses import dataclass
-from typing import Dict, Optional, Sequence
+from typing import Optional, Sequence
 
 import torch
 
@@ -12,7 +12,7 @@ from ..deploy.devices import THIS, Device, find_device, load_devices
 from ..deploy.errors import DeviceError
 from ..deploy.launches import as_deployed
 from ..deploy.measurements import find_measurement
-from ..deploy.prediction import Prediction, check_known, choose, find_place, predict_deployed
+from ..deploy.prediction import Prediction, choose, estimate_for, find_place, predict_deployed
 from ..deploy.runtimes import Runtime
 from ..flow import Flow
 from ..show.comparison import Row
@@ -20,16 +20,12 @@ from ..show.comparison import Row
 
 @dataclass(frozen=True)
 class Place:
-    """Where models are to run; known: all devices, to learn from where only a data sheet is known.
-
-    decode: whether detectors decode their predictions there.
-    """
+    """Where models are to run; decode: whether detectors decode their predictions there."""
 
     device: Device
     runtime: Runtime
     precision: str
     decode: bool
-    known: Dict[str, Device]
 
     def device_for(self, dtypes: Sequence[torch.dtype]) -> Device:
         """Return the device with its peaks for some types, which are measured where it is this machine."""
@@ -43,7 +39,7 @@ class Place:
     def predict(self, counted: Flow) -> Prediction:
         """Predict the time of a run that was counted for here; raises DeviceError where nothing is known."""
         network = as_deployed(counted, self.runtime, self.decode)
-        return predict_deployed(network, self.device, self.precision, self.known)
+        return predict_deployed(network, self.device, self.precision)
 
     def least(self, prediction: Prediction) -> Optional[TimeBound]:
         """Bound the time of what was predicted; None where the data sheet has no figure for that.
@@ -83,7 +79,7 @@ def place_at(
     """Say where models are to run; "this" is measured, for some types. Raises DeviceError for what there is not."""
     device = find_device(name, devices, dtypes)
     chosen, exact = choose(device, runtime, precision)
-    return Place(device, chosen, exact, decode, load_devices(devices))
+    return Place(device, chosen, exact, decode)
 
 
 def check_place(arguments: argparse.Namespace, must_predict: bool = False) -> None:
@@ -96,7 +92,7 @@ def check_place(arguments: argparse.Namespace, must_predict: bool = False) -> No
             arguments.device, arguments.runtime, arguments.precision, arguments.devices
         )
         if (must_predict or arguments.runtime or arguments.precision) and isinstance(device, Device):
-            check_known(device, runtime, precision, load_devices(arguments.devices))
+            estimate_for(device, runtime, precision)
     elif arguments.devices:
         load_devices(arguments.devices)
 

@@ -6,7 +6,7 @@ from typing import Callable, List, Optional, Tuple
 
 import torch
 
-from ..deploy.devices import Device, find_device, load_devices
+from ..deploy.devices import Device, find_device
 from ..deploy.errors import DeviceError
 from ..deploy.step_time import step_seconds
 from ..deploy.training import Training, largest_batch, needed, training
@@ -100,7 +100,7 @@ def _rounded(side: int) -> int:
 
 def _time(found: Training, device: Device, arguments: argparse.Namespace) -> List[str]:
     try:
-        seconds, basis = step_seconds(found, device, load_devices(arguments.devices))
+        seconds, basis = step_seconds(found, device)
     except DeviceError:
         return []
     speed = f"{found.batch / seconds:.0f} images a second"

@@ -14,8 +14,9 @@ convolution is computed with fewer products than its definition has (Winograd's 
 from dataclasses import dataclass, field
 from typing import Dict, List
 
+from ..flow import Step
 from ..traffic import LayerRow, Traffic
-from .clock import BYTES
+from .clock import BYTES, is_dense
 from .devices import Device
 from .errors import DeviceError
 from .launches import Deployed
@@ -77,19 +78,31 @@ class TimeBound:
 def launch_bound(network: Deployed, device: Device, precision: str) -> TimeBound:
     """Bound the time of a deployed network by the device's data sheet: each launch's arithmetic, or its bytes.
 
-    A launch is charged to the module that multiplies in it, or that begins it. Raises DeviceError where the data sheet
-    has no figure for the precision.
+    It holds for the fastest that the runtime may do: with the precision that it may take in place of the one that was
+    asked for, and a dense 3 x 3 convolution of stride 1 with a quarter of its products, as Winograd's F(4 x 4, 3 x 3)
+    has. A launch is charged to the module that multiplies in it, or that begins it. Raises DeviceError where the data
+    sheet has no figure for the precision.
     """
     device.need_data_sheet()
-    name = "float16" if precision == "amp" else precision
-    if name not in device.peaks:
-        raise DeviceError(f"{device.name} ({device.title}) has no peak for {name} here")
+    runtime = network.runtime
+    names = [name for name in runtime.computes_in(precision) if name in device.peaks]
+    if not names:
+        raise DeviceError(f"{device.name} ({device.title}) has no peak for {precision} here")
+    peak, size = max(device.peaks[name] for name in names), min(BYTES[name] for name in names)
     found: Dict[int, LayerBound] = {}
     for launch in network.launches:
         row = (launch.product or launch.steps[0]).call.layer
         bound = found.setdefault(id(row), LayerBound(row))
-        bound.add(launch.flops / device.peaks[name], launch.elements * BYTES[name] / device.bandwidth)
+        operations = sum(_least_operations(step, runtime.winograd) for step in launch.steps)
+        bound.add(operations / peak, launch.elements * size / device.bandwidth)
     return TimeBound(device, list(found.values()))
+
+
+def _least_operations(step: Step, winograd: bool) -> float:
+    """The operations of a product, with Winograd's algorithm where it applies."""
+    if winograd and step.geometry is not None and is_dense(step.geometry):
+        return step.call.flops / 4
+    return float(step.call.flops)
 
 
 def _binds(seconds: float, memory_seconds: float) -> str:

@@ -1,68 +1,77 @@
-"""Calibration: the constants of a device from a handful of networks that somebody has measured on it."""
+"""Calibration: the constants of a device from one network or more that somebody has measured on it."""
 
+import math
 import warnings
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, Iterable, List, Sequence, Tuple
+from dataclasses import dataclass, field
+from typing import Any, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 from ..answer import Answer
-from .clock import Constants, seconds_of, work_of
-from .devices import load_devices
+from .clock import Constants, Load, Work, seconds_of, work_of
+from .devices import Device, load_devices
 from .errors import DeviceError
-from .figures import Figures
-from .fitting import Fit, Measured, fit
+from .estimates import Estimate, Prior, Sheet, prior_of, sheet_peak
+from .fitting import Measured, fit
 from .launches import Deployed
 from .runtimes import Runtime
-from .sheets import sheet_limits
 
 
 @dataclass(frozen=True, repr=False)
 class Calibration(Answer):
     """A device that was measured: what ``predict`` takes for one.
 
-    constants: what was fitted; errors: predicted by measured time of each network, by constants fitted to the others;
-    error: the factor by which these are off, as a geometric mean; rates: FLOP/s that each network's time comes to.
+    estimate: its constants, and how surely they are known; ratios: predicted by measured time of each network, by what
+    all others teach; rates: FLOP/s that each network's time comes to; ranges: the factor up and down that networks
+    like these lie within, after each of them; odd: the number, from 1, of a network whose time contradicts all
+    others, or 0; peaks: of its data sheet, if that is known.
     """
 
     name: str
     runtime: Runtime
     precision: str
-    fit: Fit
+    estimate: Estimate
+    ratios: Tuple[float, ...] = ()
     rates: Tuple[float, ...] = ()
+    ranges: Tuple[float, ...] = ()
+    odd: int = 0
+    peaks: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def constants(self) -> Constants:
-        """What was fitted."""
-        return self.fit.constants
-
-    @property
-    def errors(self) -> Tuple[float, ...]:
-        """Predicted by measured seconds of each network, in their order, by constants fitted to all others."""
-        return self.fit.ratios
+        """What was estimated."""
+        return self.estimate.constants(self.precision)
 
     @property
     def error(self) -> float:
-        """The factor by which predictions of unseen networks are off: 1.09 for 9 %."""
-        return self.fit.error
+        """The factor by which predictions of unseen networks are off, as a geometric mean: 1.09 for 9 %."""
+        return mean_factor(self.ratios)
 
-    def figures(self, source: str = "measured by the user") -> Figures:
-        """What devices.yaml would hold of it."""
-        return Figures.of(self.fit, source)
+
+_ODD, _ODD_AT_LEAST = 4.0, 0.8  # times what all others leave unexplained, and the logarithm of a factor
+
+
+def mean_factor(ratios: Sequence[float]) -> float:
+    """The geometric mean of the factors by which ratios are off from one, up or down."""
+    return math.exp(sum(abs(math.log(ratio)) for ratio in ratios) / max(len(ratios), 1))
 
 
 def calibrate(
-    measured: "Sequence[Tuple[Deployed, float]]", precision: str = "", name: str = "calibrated"
+    measured: "Sequence[Tuple[Deployed, float]]",
+    precision: str = "",
+    name: str = "calibrated",
+    device: Optional[Device] = None,
 ) -> Calibration:
-    """Fit a device's constants to the seconds that networks took on it.
+    """Estimate a device's constants from the seconds that networks took on it, one or more.
 
     Args:
-        measured: at least three networks as one runtime executes them, each with its seconds for a pass (of a whole
-            batch, where the inputs are one).
+        measured: networks as one runtime executes them, each with its seconds for a pass (of a whole batch, where the
+            inputs are one). One already tells much, five are better; each further one narrows the range.
         precision: one that the runtime has; its usual one by default.
         name: what to call the device.
+        device: whose data sheet is known, if it is.
 
-    A time below the least one of any known device is warned of. Raises DeviceError for too few networks, several
-    runtimes, an unknown precision, and times that are none or below a tenth of that: milliseconds, say.
+    A time below the least one of any known device is warned of. Raises DeviceError for no network, several runtimes,
+    an unknown precision, and times that are none or below a tenth of that: milliseconds, say.
     """
     measured = _pairs(measured)
     runtimes = {id(network.runtime): network.runtime for network, _ in measured}
@@ -73,12 +82,44 @@ def calibrate(
         raise DeviceError("no network was measured")
     (runtime,) = runtimes.values()
     found = runtime.precision(precision)
-    rows = [Measured(work_of(network.under(runtime, found), found), float(seconds)) for network, seconds in measured]
-    fitted = fit(rows, runtime.fitted)
+    rows = []
+    for network, seconds in measured:
+        network = network.under(runtime, found)
+        rows.append(Measured(work_of(network, found), float(seconds), network.batch))
+    prior, sheet = prior_of(runtime), device.sheet if device else Sheet()
+    estimate = fit({found: rows}, prior, sheet, "measured by the user")
     rates = tuple(network.flops / seconds for network, seconds in measured)
     for number, (row, rate) in enumerate(zip(rows, rates), 1):
         _check_time(number, row, rate, found)
-    return Calibration(name, runtime, found, fitted, rates)
+    alone = [_left_out(rows, i, prior, sheet, found) for i in range(len(rows))] if len(rows) > 1 else []
+    ratios = tuple(ratio for ratio, _ in alone)
+    ranges = tuple(_range(rows, count, prior, sheet, found) for count in range(1, len(rows) + 1))
+    peaks = device.peaks if device else {}
+    return Calibration(name, runtime, found, estimate, ratios, rates, ranges, _odd(alone), peaks)
+
+
+def _left_out(rows: List[Measured], i: int, prior: Prior, sheet: Sheet, precision: str) -> Tuple[float, float]:
+    """Predicted by measured seconds of a network by what all others teach, and what these leave unexplained."""
+    others = rows[:i] + rows[i + 1 :]
+    constants = fit({precision: others}, prior, sheet).constants(precision)
+    left = [abs(math.log(seconds_of(row.works, constants) / row.seconds)) for row in others]
+    return seconds_of(rows[i].works, constants) / rows[i].seconds, sum(left) / len(left)
+
+
+def _odd(alone: List[Tuple[float, float]]) -> int:
+    """The number of the network without which the others agree best, if it contradicts them; or 0."""
+    if len(alone) < 4:
+        return 0
+    i = min(range(len(alone)), key=lambda i: alone[i][1])
+    ratio, left = alone[i]
+    return i + 1 if abs(math.log(ratio)) > max(_ODD * left, _ODD_AT_LEAST) else 0
+
+
+def _range(rows: List[Measured], count: int, prior: Prior, sheet: Sheet, precision: str) -> float:
+    """The factor up and down that networks like these lie within, when so many were measured."""
+    known = fit({precision: rows[:count]}, prior, sheet)
+    widths = known.width(Load([row.works for row in rows]), precision, rows[0].batch)
+    return math.exp(prior.factor(count) * float(widths.square().mean().sqrt()))
 
 
 def _pairs(measured: Any) -> List[Tuple[Deployed, float]]:
@@ -103,7 +144,7 @@ def _check_time(number: int, row: Measured, rate: float, precision: str) -> None
     limits = []
     for device in load_devices().values():
         with suppress(DeviceError):
-            limits.append((seconds_of(row.works, sheet_limits(device, precision)), device))
+            limits.append((_least(row.works, device, precision), device))
     if not limits:
         return
     least, device = min(limits, key=lambda limit: limit[0])
@@ -115,3 +156,11 @@ def _check_time(number: int, row: Measured, rate: float, precision: str) -> None
         raise DeviceError(f"{what}; times are seconds for a pass")
     if row.seconds < least:
         warnings.warn(what, stacklevel=3)
+
+
+def _least(works: Sequence[Work], device: Device, precision: str) -> float:
+    """The seconds that a data sheet allows at least."""
+    peak = sheet_peak(device.peaks, precision)
+    if peak is None or not device.bandwidth:
+        raise DeviceError(f"{device.name} has no peak for {precision}")
+    return seconds_of(works, Constants(peak, device.bandwidth))

@@ -1,20 +1,24 @@
-"""The clock: how long launches take on a device, from its constants.
+"""The clock: how long launches take on a device under a runtime, one formula for all of them.
 
-A launch takes as long as its arithmetic at the peak or its bytes at the bandwidth, whichever is more, and what it
-takes to start it. A host that submits launches one by one is waited for where it is slower than the device.
+    launch = (arithmetic^p + memory^p)^(1/p) + passes + overhead
+    network = max(sum of launches, launches x host) + start
+
+Arithmetic is operations / peak, memory bytes / bandwidth, each kind of work at its own rate; p says how far the two
+overlap: 1 for one after the other, and the larger of both as it grows. A host that submits launches one by one is
+waited for where it is slower than the device. What each device has is an estimate (``estimates.py``).
 """
 
 from dataclasses import dataclass
-from typing import Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, Dict, List, NamedTuple, Sequence
 
 import torch
 from torch import Tensor
 
 from ..answer import Rows
-from ..flow import Geometry
+from ..flow import Geometry, Operand, Step
 from .eager import Moved, moved_in_eager
 from .launches import Deployed, Launch
-from .runtimes import Runtime
+from .runtimes import CURVES, Runtime
 
 BYTES = {"int8": 1, "float16": 2, "bfloat16": 2, "float32": 4, "tf32": 4, "float64": 8}
 ARITHMETIC, MEMORY, STARTING = "arithmetic", "memory", "starting launches"
@@ -23,25 +27,54 @@ ARITHMETIC, MEMORY, STARTING = "arithmetic", "memory", "starting launches"
 class Constants(NamedTuple):
     """A device under a runtime, in one precision.
 
-    peak: operations a second; bandwidth: bytes a second; overhead: seconds that each launch takes on top; host:
-    seconds that the host needs to submit one; softmax: bytes a second of a softmax, where it has a rate of its own.
+    peak: operations a second; bandwidth: bytes a second; overhead: seconds that each launch takes on top; start: that
+    each pass does; host: seconds that the host needs to submit a launch; overlap: p - 1.
+
+    Factors of the time that a part takes beside others, of the same operations: depthwise products, products of
+    activations (attention), dense 3 x 3 convolutions of stride 1; inner: the length of the inner product at which a
+    product reaches half of the peak. Of the same bytes: softmax, norms over channels, concatenations, weights; curve:
+    of each output that an activation such as SiLU is looked up or computed for; passes: of copies around kernels.
     """
 
-    peak: float
-    bandwidth: float
-    overhead: float = 0.0
-    host: float = 0.0
-    softmax: float = 0.0
+    peak: Any
+    bandwidth: Any
+    overhead: Any = 0.0
+    start: Any = 0.0
+    host: Any = 0.0
+    overlap: Any = float("inf")
+    depthwise: Any = 1.0
+    activations: Any = 1.0
+    dense: Any = 1.0
+    inner: Any = 0.0
+    softmax: Any = 1.0
+    norm: Any = 1.0
+    concat: Any = 1.0
+    weights: Any = 1.0
+    curve: Any = 0.0
+    passes: Any = 1.0
 
 
 class Work(NamedTuple):
-    """What one launch takes: operations in peaks, bytes of its kernel and of passes around it, and how many starts."""
+    """What one launch takes, and how much of it is of a kind that has a rate of its own.
 
-    operations: float
-    bytes: float
+    operations of all products, of depthwise ones, of products of activations, of dense 3 x 3 convolutions of stride 1,
+    by_inner: divided by the length of the inner product; bytes of activations, of those of softmax, of norms over
+    channels, of concatenations, of weights, of outputs of curves; passes: bytes of copies around; starts.
+    """
+
+    operations: float = 0.0
+    depthwise: float = 0.0
+    activations: float = 0.0
+    dense: float = 0.0
+    by_inner: float = 0.0
+    bytes: float = 0.0
+    softmax: float = 0.0
+    norm: float = 0.0
+    concat: float = 0.0
+    weights: float = 0.0
+    curve: float = 0.0
     passes: float = 0.0
-    is_softmax: bool = False
-    starts: int = 1
+    starts: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -63,29 +96,64 @@ def work_of(deployed: Deployed, precision: str) -> List[Work]:
     return [_work(launch, runtime, precision, moved) for launch in deployed.launches]
 
 
+_NORMS = ("layer_norm", "group_norm", "rms_norm")
+
+
 def _work(launch: Launch, runtime: Runtime, precision: str, moved: Dict[int, Moved]) -> Work:
-    operations = sum(step.call.flops / _speed(step.geometry, runtime) for step in launch.steps if step.call.flops)
-    is_softmax = "_softmax" in launch.operators
+    names = launch.operators
+    weights = launch.weight_elements
+    size = float(BYTES.get(precision, BYTES["float16"]))
+    copied = launch.slices if runtime.copies_slices else []
     if moved:
         parts = [moved[id(step)] for step in launch.steps]
-        return Work(operations, sum(m.kernel for m in parts), sum(m.passes for m in parts), is_softmax)
-    size = BYTES[precision]
-    copied = launch.slices if runtime.copies_slices else []
-    passes = 2.0 * size * sum(operand.elements for operand in copied)
-    return Work(operations, float(launch.elements * size), passes, is_softmax, 1 + len(copied))
+        all_bytes, passes = sum(m.kernel for m in parts), sum(m.passes for m in parts)
+        weights_bytes = min(weights * size, all_bytes)
+        bytes_ = all_bytes - weights_bytes
+    else:
+        bytes_, weights_bytes = size * (launch.elements - weights), size * weights
+        passes = 2.0 * size * sum(operand.elements for operand in copied)
+    work = dict.fromkeys(("operations", "depthwise", "activations", "dense", "by_inner"), 0.0)
+    for step in launch.steps:
+        if step.call.flops:
+            _add_product(work, step, launch.weights)
+    curves = sum(_outputs(step) for step in launch.steps if step.name in CURVES)
+    return Work(
+        **work,
+        bytes=bytes_,
+        softmax=bytes_ if any("softmax" in name for name in names) else 0.0,
+        norm=bytes_ if any(norm in name for name in names for norm in _NORMS) else 0.0,
+        concat=bytes_ if names == ["cat"] else 0.0,
+        weights=weights_bytes,
+        curve=curves * size,
+        passes=passes,
+        starts=1.0 + len(copied),
+    )
 
 
-def _speed(geometry: Optional[Geometry], runtime: Runtime) -> float:
-    """How fast a product of this form is, in peaks."""
+def _add_product(work: Dict[str, float], step: Step, weights: Sequence[Operand]) -> None:
+    """Add a product's operations to the kinds of work that they are."""
+    flops, geometry = float(step.call.flops), step.geometry
+    work["operations"] += flops
     if geometry is None:
-        return 1.0
+        return
+    work["by_inner"] += flops / max(geometry.inner, 1)
+    constant = {operand.value for operand in weights}
     if geometry.depthwise:
-        return runtime.depthwise
-    speed = geometry.inner / (geometry.inner + runtime.inner_half)
-    dense = geometry.groups == 1 and not geometry.transposed
-    if dense and geometry.kernel == (3, 3) and set(geometry.stride) == {1}:
-        speed *= runtime.winograd
-    return speed
+        work["depthwise"] += flops
+    elif "attention" in step.name or not any(operand.value in constant for operand in step.reads):
+        work["activations"] += flops
+    elif is_dense(geometry):
+        work["dense"] += flops
+
+
+def is_dense(geometry: Geometry) -> bool:
+    """Say whether a product is a convolution that Winograd's algorithm computes with fewer products."""
+    plain = geometry.groups == 1 and not geometry.transposed
+    return plain and geometry.kernel == (3, 3) and set(geometry.stride) == {1}
+
+
+def _outputs(step: Step) -> int:
+    return sum(operand.elements for operand in step.writes[:1])
 
 
 class Load:
@@ -96,47 +164,62 @@ class Load:
 
     def __init__(self, networks: Sequence[Sequence[Work]]) -> None:
         self.sizes = [len(works) for works in networks]
-        rows = [[float(number) for number in work] for works in networks for work in works]
+        rows = [work for works in networks for work in works]
         table = torch.tensor(rows, dtype=torch.float64, device="cpu").reshape(-1, len(Work._fields))
-        self.operations, self.bytes, self.passes, is_softmax, self.starts = table.unbind(1)
-        self.is_softmax = is_softmax.bool()
+        self.work = Work(*table.unbind(1))
+        self.ends = torch.tensor(self.sizes, device="cpu").cumsum(0)
 
-    def launches(self, constants: Constants) -> Tensor:
-        """Predict the seconds of each launch on the device."""
-        moving = self.bytes / constants.bandwidth
-        if constants.softmax:
-            moving = torch.where(self.is_softmax, self.bytes / constants.softmax, moving)
-        kernel = torch.maximum(self.operations / constants.peak, moving)
-        return kernel + self.passes / constants.bandwidth + self.starts * constants.overhead
+    def parts(self, c: Constants) -> List[Tensor]:
+        """The seconds of each launch's arithmetic and memory, by themselves, and of the passes around them."""
+        w = self.work
+        operations = w.operations + w.depthwise * (c.depthwise - 1) + w.activations * (c.activations - 1)
+        operations = operations + w.dense * (c.dense - 1) + w.by_inner * c.inner
+        moved = w.bytes + w.softmax * (c.softmax - 1) + w.norm * (c.norm - 1) + w.concat * (c.concat - 1)
+        moved = moved + w.weights * c.weights + w.curve * c.curve
+        return [operations / c.peak, moved / c.bandwidth, w.passes * c.passes / c.bandwidth]
 
-    def seconds(self, constants: Constants) -> List[float]:
+    def launches(self, c: Constants) -> Tensor:
+        """Predict the seconds of each launch on the device; constants may be columns, and give rows then."""
+        arithmetic, memory, passes = self.parts(c)
+        power = 1.0 + c.overlap
+        larger = torch.maximum(arithmetic, memory).clamp_min(1e-15)
+        kernel = larger * ((arithmetic / larger) ** power + (memory / larger) ** power) ** (1.0 / power)
+        return kernel + passes + self.work.starts * c.overhead
+
+    def seconds(self, c: Constants) -> Tensor:
         """Predict the seconds of each network: the device's, or the host's where that is slower."""
-        device = self._by_network(self.launches(constants))
-        host = self._by_network(self.starts * constants.host)
-        return [float(seconds) for seconds in torch.maximum(device, host)]
+        starts = self.by_network(self.work.starts)
+        return torch.maximum(self.by_network(self.launches(c)), starts * c.host) + c.start
 
-    def _by_network(self, values: Tensor) -> Tensor:
-        return torch.stack([part.sum() for part in values.split(self.sizes)])
+    def by_network(self, values: Tensor) -> Tensor:
+        """Sum launches, in the last axis, network by network."""
+        sums = torch.nn.functional.pad(values.cumsum(-1), (1, 0))
+        ends = sums.index_select(-1, self.ends)
+        return ends - torch.nn.functional.pad(ends[..., :-1], (1, 0))
 
 
 def seconds_of(works: Sequence[Work], constants: Constants) -> float:
     """Predict the seconds of a network's launches."""
-    return Load([works]).seconds(constants)[0]
+    return float(Load([works]).seconds(constants)[0])
 
 
-def time_launches(deployed: Deployed, works: Sequence[Work], constants: Constants) -> List[LaunchTime]:
-    """Predict each launch's seconds; together they are ``seconds_of``."""
-    load = Load([works])
-    device = load.launches(constants)
-    host = load.starts * constants.host
+def time_launches(deployed: Deployed, load: Load, constants: Constants) -> List[LaunchTime]:
+    """Predict the seconds of each of one network's launches; with the start of the pass in them they are its time."""
+    device, (arithmetic, memory, passes) = load.launches(constants), load.parts(constants)
+    starts: Tensor = load.work.starts  # type: ignore[assignment]
+    host = starts * constants.host
+    start = constants.start / max(load.sizes[0], 1)
     if float(host.sum()) > float(device.sum()):
-        return Rows(LaunchTime(launch, float(one), STARTING) for launch, one in zip(deployed.launches, host))
-    found = zip(deployed.launches, works, device.tolist())
-    return Rows(LaunchTime(launch, seconds, _binds(work, constants)) for launch, work, seconds in found)
+        return Rows(LaunchTime(one, float(s) + start, STARTING) for one, s in zip(deployed.launches, host))
+    rows = zip(deployed.launches, *(part.tolist() for part in (device, arithmetic, memory + passes, starts)))
+    found = []
+    for launch, seconds, computing, moving, starts in rows:
+        parts = {ARITHMETIC: computing, MEMORY: moving, STARTING: starts * constants.overhead}
+        found.append(LaunchTime(launch, seconds + start, max(parts, key=lambda part: parts[part])))
+    return Rows(found)
 
 
-def _binds(work: Work, constants: Constants) -> str:
-    """What the largest part of a launch's time goes to."""
-    moving = (work.bytes + work.passes) / constants.bandwidth
-    parts = {ARITHMETIC: work.operations / constants.peak, MEMORY: moving, STARTING: work.starts * constants.overhead}
-    return max(parts, key=lambda part: parts[part])
+__all__ = [
+    "ARITHMETIC", "BYTES", "MEMORY", "STARTING", "Constants", "LaunchTime", "Load", "Work", "is_dense", "seconds_of",
+    "time_launches", "work_of",
+]  # fmt: skip

@@ -13,14 +13,15 @@ from ..answer import PathLike
 from ..run import in_few_words
 from ..units import dtype_name, listed
 from .errors import DeviceError, unreadable
-from .figures import Figures, positive, read_runtimes
+from .estimates import Estimate, Sheet, positive, read_runtimes
 from .machine import MeasureError, measure
 
 CATALOGUE = Path(__file__).with_name("devices.yaml")
 THIS = "this"
 PRECISIONS = ("float64", "float32", "tf32", "float16", "bfloat16", "int8")
 KINDS = ("gpu", "cpu", "npu")
-_FIELDS = ("title", "kind", "memory", "bandwidth", "peaks", "sources", "runtimes")
+HOSTS = ("desktop", "server", "module")
+_FIELDS = ("title", "kind", "host", "memory", "bandwidth", "peaks", "sources", "runtimes")
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,8 @@ class Device:
 
     name: its key in the file, or "this"; bandwidth: of its memory, in bytes a second, 0 where no data sheet is known;
     peaks: operations a second by precision, two for a multiply-accumulate; sources: where each figure is from, by
-    precision and "bandwidth"; kind: "gpu", "cpu" or "npu"; runtimes: fitted figures, by runtime and precision; memory:
-    bytes of it, 0 where that is not known.
+    precision and "bandwidth"; kind: "gpu", "cpu" or "npu"; runtimes: estimates, by runtime; memory:
+    bytes of it, 0 where that is not known; host: what usually submits its work, "desktop", "server" or "module".
     """
 
     name: str
@@ -39,8 +40,14 @@ class Device:
     peaks: Mapping[str, float]
     sources: Mapping[str, str]
     kind: str = "gpu"
-    runtimes: Mapping[str, Mapping[str, Figures]] = field(default_factory=dict)
+    runtimes: Mapping[str, Estimate] = field(default_factory=dict)
     memory: float = 0.0
+    host: str = ""
+
+    @property
+    def sheet(self) -> Sheet:
+        """What is known of it without measuring."""
+        return Sheet(self.bandwidth, self.peaks, self.host)
 
     def need_data_sheet(self) -> None:
         """Raise DeviceError where none is known, so that there is no least time either."""
@@ -114,7 +121,10 @@ def _device(name: str, entry: Any, path: Path) -> Device:
     runtimes = read_runtimes(entry["runtimes"], f"{where}: runtimes") if entry.get("runtimes") else {}
     bandwidth, rates, given = _data_sheet(entry, where, path, needed=not runtimes)
     memory = positive(entry["memory"], f"{where}: memory") * 1e9 if entry.get("memory") is not None else 0.0
-    return Device(key_of(name), str(entry.get("title") or name), bandwidth, rates, given, kind, runtimes, memory)
+    host = str(entry.get("host") or "")
+    if host and host not in HOSTS:
+        raise DeviceError(f"{where}: host must be {listed(HOSTS, ' or ')}, not {host!r}")
+    return Device(key_of(name), str(entry.get("title") or name), bandwidth, rates, given, kind, runtimes, memory, host)
 
 
 def _data_sheet(entry: Any, where: str, path: Path, needed: bool) -> Tuple[float, Dict[str, float], Dict[str, str]]:

@@ -1,24 +1,25 @@
-"""Constants from measurements: the fit, and how far it is off for networks that it has not seen.
+"""Constants from measurements: all of a device's at once, each pulled towards what devices of its kind have.
 
-The errors are of logarithms, since a network that takes twice as long may be misjudged by twice as much, and a single
-odd one does not carry the rest away (soft L1 loss). Each network is predicted with constants fitted to the others (of
-many, to nine tenths that it is not among); of the sets of constants that a runtime may have, the one counts that
-predicts so best.
+Residuals are of logarithms, as a network that takes twice as long may be misjudged by twice as much, and weigh by
+Student's t (nu = 4, by reweighting), so that a single odd network does not carry the rest away; the pull of the prior
+stays quadratic. The covariance is the inverse of the curvature there (Laplace).
 """
 
 import math
-from dataclasses import dataclass
-from statistics import median
-from typing import Dict, List, Mapping, NamedTuple, Sequence, Set, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Sequence, Tuple
 
-from .clock import Constants, Load, Work, seconds_of
+import torch
+from torch import Tensor
+
+from .clock import Load, Work
 from .errors import DeviceError
+from .estimates import SHARED, Basis, Estimate, Prior, Sheet, before_measuring, constants_of
 
-FEWEST = 3  # networks: two constants and one to try them on
-_PAYS = 0.85  # a further constant must bring the logarithm of the error down to this share of it
-_FOLDS, _MANY = 10, 40  # of more networks than that, a tenth is left out at a time
-_SOFT = 0.1  # beyond a tenth, an error counts by its size and no longer by its square
-_BALANCE, _PULL = 130.0, 0.01  # operations a byte of common devices: holds what no measurement tells where others are
+_NOISE, _FREEDOM = 0.12, 4.0  # the usual deviation of a network, and of the t distribution
+_ROUNDS, _STEP = 3, 1e-4
+_PSEUDO = 4.0  # networks that the kind's spread counts as, beside the device's own
+_LARGE, _HARDLY = 16, 0.1  # in batches above, what a launch takes on top can't be told from what its kernel takes
+_LOOSE = 1.0  # width of a peak or bandwidth that no data sheet tells, around what the measurements come to
 
 
 class Measured(NamedTuple):
@@ -26,167 +27,136 @@ class Measured(NamedTuple):
 
     works: Sequence[Work]
     seconds: float
+    batch: int = 1
 
 
-@dataclass(frozen=True)
-class Fit:
-    """Constants, the names of those that were fitted, and the factors by which predictions of unseen networks are off.
+class Groups:
+    """What was measured on a device under a runtime, by precision."""
 
-    ratios: predicted by measured seconds of each network, by constants fitted to all others.
-    """
+    def __init__(self, measured: Mapping[str, Sequence[Measured]]) -> None:
+        self.measured = {name: list(rows) for name, rows in measured.items() if rows}
+        self.precisions = tuple(self.measured)
+        self.rows = [row for rows in self.measured.values() for row in rows]
+        for row in self.rows:
+            if not 0 < row.seconds < math.inf:
+                raise DeviceError(f"a measured time must be a number above 0, not {row.seconds!r}")
+        self.loads = [Load([row.works for row in rows]) for rows in self.measured.values()]
+        self.logs = torch.tensor([math.log(row.seconds) for row in self.rows], dtype=torch.float64)
 
-    constants: Constants
-    fitted: Tuple[str, ...]
-    ratios: Tuple[float, ...]
-    own_error: float
+    def predict(self, points: Tensor, precisions: Sequence[str]) -> Tensor:
+        """The logarithms of all networks' times, in a row for each point."""
+        pairs = zip(self.loads, self.precisions)
+        times = [load.seconds(constants_of(points, precisions, name)) for load, name in pairs]
+        return torch.cat(times, -1).log()
 
-    @property
-    def error(self) -> float:
-        """The factor by which a prediction is off, as a geometric mean: 1.09 for 9 %."""
-        return mean_factor(self.ratios)
+    def slopes(self, point: Tensor, precisions: Sequence[str]) -> Tuple[Tensor, Tensor]:
+        """The logarithms of the times at a point, and their derivatives: [networks], [networks, constants]."""
+        points = torch.cat([point[None], point + _STEP * torch.eye(len(point), dtype=torch.float64)])
+        found = self.predict(points, precisions)
+        return found[0], ((found[1:] - found[0]) / _STEP).T
 
-    @property
-    def spread(self) -> float:
-        """The factor by which nine of ten predictions are off at most."""
-        return spread_of(self.ratios)
-
-
-def mean_factor(ratios: Sequence[float]) -> float:
-    """The geometric mean of the factors by which ratios are off from one, up or down."""
-    return math.exp(sum(abs(math.log(ratio)) for ratio in ratios) / len(ratios))
-
-
-def spread_of(ratios: Sequence[float]) -> float:
-    """The factor within which nine of ten ratios lie; of few, the largest."""
-    factors = sorted(abs(math.log(ratio)) for ratio in ratios)
-    return math.exp(factors[min(math.ceil(0.9 * len(factors)), len(factors)) - 1])
-
-
-def fit(measured: Sequence[Measured], sets: Sequence[Tuple[str, ...]]) -> Fit:
-    """Fit the constants of a device to what was measured on it in one precision: ``fit_together`` tells how."""
-    return fit_together({"": measured}, sets)[""]
+    def rates(self) -> Tuple[List[float], float]:
+        """Logarithms of the peaks and of the bandwidth that the measurements come to, where nothing else is known."""
+        peaks, bandwidths = [], []
+        for load, rows in zip(self.loads, self.measured.values()):
+            seconds = torch.tensor([row.seconds for row in rows], dtype=torch.float64)
+            peaks.append(math.log(max(2.5 * float((load.by_network(load.work.operations) / seconds).median()), 1.0)))
+            bandwidths.append(load.by_network(load.work.bytes + load.work.weights) / seconds)
+        return peaks, math.log(max(2.5 * float(torch.cat(bandwidths).median()), 1.0))
 
 
-def fit_together(groups: Mapping[str, Sequence[Measured]], sets: Sequence[Tuple[str, ...]]) -> Dict[str, Fit]:
-    """Fit the constants of a device to what was measured on it, by precision: each has a peak, the rest they share.
-
-    Args:
-        groups: measured networks by precision, together at least three.
-        sets: the names of constants to choose from, the smallest set first.
-
-    Raises DeviceError for too few networks, or seconds that are none.
-    """
-    known = _Groups(groups)
-    if known.count < FEWEST:
-        raise DeviceError(f"too few measured networks: {known.count}; it takes {FEWEST}, and five or more are better")
-    for one in (one for measured in groups.values() for one in measured):
-        if not 0 < one.seconds < math.inf:
-            raise DeviceError(f"a measured time must be a number above 0, not {one.seconds!r}")
-    best: Dict[str, Fit] = {}
-    for names in sets:
-        if len(names) + len(known.loads) - 1 >= known.count:
-            break
-        found = _fit_set(known, names)
-        if not best or _log_error(found) < _PAYS * _log_error(best):
-            best = found
-    return best
+def before(groups: Groups, prior: Prior, sheet: Sheet, precisions: Sequence[str] = ()) -> Tuple[Tensor, Tensor]:
+    """Mean and width of each constant's logarithm before a fit, in all precisions or in those that were measured."""
+    names = tuple(precisions) or groups.precisions
+    mean, width = before_measuring(prior, names, sheet)
+    if not sheet.bandwidth:
+        peaks, bandwidth = groups.rates()
+        usual = sum(peaks) / len(peaks)
+        found = dict(zip(groups.precisions, peaks))
+        for i, name in enumerate(names):
+            mean[i], width[i] = found.get(name, usual), _LOOSE
+        mean[len(names)], width[len(names)] = bandwidth, _LOOSE
+    if min(row.batch for row in groups.rows) > _LARGE:
+        for name in ("overhead", "start"):
+            width[len(names) + SHARED.index(name)] *= _HARDLY
+    return mean, width
 
 
-def fit_scale(measured: Sequence[Measured], sheet: Constants) -> Fit:
-    """Fit one number to what was measured: how much longer all networks take than by a data sheet's constants."""
-    if len(measured) < FEWEST:
-        raise DeviceError(f"too few measured networks: {len(measured)}; it takes {FEWEST}")
-    ratios = [seconds_of(one.works, sheet) / one.seconds for one in measured]
-    whole = median(ratios)
-    left_out = [ratio / median(ratios[:i] + ratios[i + 1 :]) for i, ratio in enumerate(ratios)]
-    constants = sheet._replace(peak=sheet.peak * whole, bandwidth=sheet.bandwidth * whole)
-    return Fit(constants, ("scale",), tuple(left_out), mean_factor([ratio / whole for ratio in ratios]))
+def fit(measured: Mapping[str, Sequence[Measured]], prior: Prior, sheet: Sheet, source: str = "") -> Estimate:
+    """Estimate a device's constants from networks measured on it, by precision; raises DeviceError for odd seconds."""
+    groups = Groups(measured)
+    if not groups.rows:
+        raise DeviceError("no network was measured")
+    mean, width = before(groups, prior, sheet)
+    return fit_from(groups, mean, width, prior.spread, source=source)
 
 
-def _log_error(fits: Mapping[str, Fit]) -> float:
-    return math.log(mean_factor([ratio for found in fits.values() for ratio in found.ratios]))
+def fit_from(
+    groups: Groups,
+    mean: Tensor,
+    width: Tensor,
+    spread: float,
+    precisions: Sequence[str] = (),
+    starts: Sequence[Tensor] = (),
+    source: str = "",
+) -> Estimate:
+    """Estimate from a prior mean and width; ``starts``: where to search from, the prior's mean by default."""
+    names = tuple(precisions) or groups.precisions
+    solved = [_solve(groups, names, mean, width, start) for start in starts or _starts(groups, names, mean)]
+    point, covariance, _ = min(solved, key=lambda found: found[2])
+    spread = unexplained(groups.predict(point[None], names)[0] - groups.logs, spread)
+    count = len(groups.rows)
+    batches = [row.batch for row in groups.rows]
+    return Estimate(names, point, covariance, spread, Basis(count, (min(batches), max(batches)), source))
 
 
-class _Groups:
-    """What was measured in each precision: its load, and the logarithms of the seconds."""
-
-    def __init__(self, groups: Mapping[str, Sequence[Measured]]) -> None:
-        self.measured = {group: list(rows) for group, rows in groups.items() if rows}
-        self.loads = {group: Load([one.works for one in rows]) for group, rows in self.measured.items()}
-        self.count = sum(map(len, self.measured.values()))
-
-    def ratios(self, constants: Mapping[str, Constants]) -> List[float]:
-        """Predicted by measured seconds of all networks, group by group."""
-        found = []
-        for group, rows in self.measured.items():
-            predicted = self.loads[group].seconds(constants[group])
-            found += [seconds / one.seconds for seconds, one in zip(predicted, rows)]
-        return found
-
-    def split(self, values: Sequence[float]) -> Dict[str, Tuple[float, ...]]:
-        """Give each group its part of values that are in the order of ``ratios``."""
-        rest = iter(values)
-        return {group: tuple(next(rest) for _ in rows) for group, rows in self.measured.items()}
-
-    def folds(self) -> List[Set[int]]:
-        """Which networks are left out together: each by itself, or of many a tenth at a time."""
-        count = min(self.count, _FOLDS if self.count > _MANY else self.count)
-        return [set(range(first, self.count, count)) for first in range(count)]
+def unexplained(left: Tensor, usual: float) -> float:
+    """The deviation of what a fit leaves, by its median, pulled towards the usual one."""
+    own, count = 1.4826 * float(left.abs().median()), len(left)
+    return math.sqrt((_PSEUDO * usual**2 + count * own**2) / (_PSEUDO + count))
 
 
-def _fit_set(groups: _Groups, names: Tuple[str, ...]) -> Dict[str, Fit]:
-    """Fit one set of constants, to all networks and to all but each."""
-    everything = set(range(groups.count))
-    solved = [_solve(groups, everything, names, start) for start in _starts(groups, names)]
-    whole = min(solved, key=lambda found: found[1])[0]
-    left_out = [1.0] * groups.count
-    for fold in groups.folds():
-        ratios = groups.ratios(_solve(groups, everything - fold, names, whole)[0])
-        for i in fold:
-            left_out[i] = ratios[i]
-    own, ratios_of = groups.split(groups.ratios(whole)), groups.split(left_out)
-    return {group: Fit(whole[group], names, ratios_of[group], mean_factor(own[group])) for group in whole}
-
-
-def _starts(groups: _Groups, names: Sequence[str]) -> List[Dict[str, Constants]]:
-    """Where a search begins: there are valleys where arithmetic binds, or memory, or the host."""
-    rows = [one for measured in groups.measured.values() for one in measured]
-    bandwidth = median(sum(work.bytes for work in one.works) / one.seconds for one in rows)
-    start = min(one.seconds / max(len(one.works), 1) for one in rows)
-    peaks = {
-        group: median(sum(work.operations for work in one.works) / one.seconds for one in measured)
-        for group, measured in groups.measured.items()
-    }
-    hosts = (0.3 * start, 0.9 * start) if "host" in names else (0.0,)
-    overhead = 0.2 * start if "overhead" in names else 0.0
-    starts = []
-    for of_peak, of_bandwidth in ((1.5, 1.5), (1.2, 6.0), (6.0, 1.2), (3.0, 3.0)):
-        softmax = 0.1 * of_bandwidth * bandwidth if "softmax" in names else 0.0
-        rest = of_bandwidth * bandwidth, overhead
-        for host in hosts:
-            starts.append({group: Constants(of_peak * peak, *rest, host, softmax) for group, peak in peaks.items()})
-    return starts
+def _starts(groups: Groups, names: Sequence[str], mean: Tensor) -> List[Tensor]:
+    """Where a search begins: there are valleys where the device binds, and where the host does."""
+    other, host = mean.clone(), len(names) + SHARED.index("host")
+    each = min(row.seconds / max(len(row.works), 1) for row in groups.rows)
+    other[host] = math.log(0.9 * each)
+    hosted = float(mean[host]) > math.log(1e-7)
+    return [mean, other] if hosted and abs(float(other[host] - mean[host])) > 0.3 else [mean]
 
 
 def _solve(
-    groups: _Groups, chosen: Set[int], names: Sequence[str], start: Dict[str, Constants]
-) -> Tuple[Dict[str, Constants], float]:
-    """Search from a start for the constants of the chosen networks; return them and what is left of the errors."""
+    groups: Groups, names: Sequence[str], mean: Tensor, width: Tensor, start: Tensor
+) -> Tuple[Tensor, Tensor, float]:
+    """Search from a start; return the constants' logarithms, their covariance, and what is left of the errors."""
     from scipy.optimize import least_squares
 
-    shared = [name for name in names if name != "peak"]
+    held: Dict[bytes, Tuple[Tensor, Tensor]] = {}
 
-    def constants(logarithms: Sequence[float]) -> Dict[str, Constants]:
-        values = [math.exp(value) for value in logarithms]
-        common = dict(zip(shared, values[len(start) :]))
-        return {group: start[group]._replace(peak=peak, **common) for group, peak in zip(start, values)}
+    def slopes(point: Any) -> Tuple[Tensor, Tensor]:
+        key = point.tobytes()
+        if key not in held:
+            held.clear()
+            held[key] = groups.slopes(torch.from_numpy(point), names)
+        return held[key]
 
-    def errors(logarithms: Sequence[float]) -> List[float]:
-        tried = constants(logarithms)
-        found = [math.log(ratio) for i, ratio in enumerate(groups.ratios(tried)) if i in chosen]
-        return found + [_PULL * math.log(each.peak / each.bandwidth / _BALANCE) for each in tried.values()]
+    def errors(point: Any) -> Any:
+        rows = root * (slopes(point)[0] - groups.logs)
+        return torch.cat([rows, (torch.from_numpy(point) - mean) / width]).numpy()
 
-    any_of_them = next(iter(start.values()))
-    first = [each.peak for each in start.values()] + [getattr(any_of_them, name) for name in shared]
-    solved = least_squares(errors, [math.log(value) for value in first], loss="soft_l1", f_scale=_SOFT, max_nfev=60)
-    return constants([float(value) for value in solved.x]), float(solved.cost)
+    def derivatives(point: Any) -> Any:
+        return torch.cat([root[:, None] * slopes(point)[1], torch.diag(1 / width)]).numpy()
+
+    point, weights = start.numpy().copy(), torch.ones(len(groups.rows), dtype=torch.float64)
+    noise = _NOISE
+    for _ in range(_ROUNDS):
+        root = weights.sqrt() / noise
+        point = least_squares(errors, point, jac=derivatives, max_nfev=25, xtol=1e-5, ftol=1e-6).x
+        left = slopes(point)[0] - groups.logs
+        noise = unexplained(left, _NOISE)
+        residuals = left / noise
+        weights = (_FREEDOM + 1) / (_FREEDOM + residuals**2)
+    jacobian = torch.from_numpy(derivatives(point))
+    found = torch.from_numpy(point)
+    cost = (_FREEDOM + 1) * torch.log1p(residuals**2 / _FREEDOM).sum() + (((found - mean) / width) ** 2).sum()
+    return found, torch.linalg.inv(jacobian.T @ jacobian), float(cost)

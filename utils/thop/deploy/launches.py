@@ -14,6 +14,7 @@ from ..answer import Answer, Rows
 from ..flow import Flow, Operand, Step, flow
 from ..products import MULTIPLIES
 from ..run import collector_paused
+from .branches import merge_branches
 from .runtimes import BATCH_NORMS, Runtime, find_runtime
 
 
@@ -84,12 +85,16 @@ def _elements(operands: Iterable[Operand]) -> int:
 
 @dataclass(repr=False)
 class Deployed(Answer):
-    """A network as a runtime executes it; flow: what ran, call by call."""
+    """A network as a runtime executes it; flow: what ran, call by call.
+
+    merged: steps of parallel branches that are in others now, as an export makes it of RepVGG's and RepConv's blocks.
+    """
 
     runtime: Runtime
     launches: List[Launch]
     flow: Flow
     decode: bool = True
+    merged: List[Step] = field(default_factory=list)
 
     def under(self, runtime: Runtime, precision: str) -> "Deployed":
         """The same network under a runtime in a precision; under autocast it is another run."""
@@ -97,6 +102,12 @@ class Deployed(Answer):
         if runtime is self.runtime and counted is self.flow:
             return self
         return as_deployed(counted, runtime, self.decode)
+
+    @property
+    def batch(self) -> int:
+        """How many images a pass is of: the first size of the first input that somebody reads."""
+        inputs = [o for step in self.flow.steps for o in step.reads if o.value in self.flow.inputs]
+        return inputs[0].shape[0] if inputs and inputs[0].shape else 1
 
     def _sum(self, name: str) -> int:
         return sum(getattr(launch, name) for launch in self.launches)
@@ -132,14 +143,15 @@ def deployed(
 @collector_paused()
 def as_deployed(counted: Flow, runtime: Runtime, decode: bool = True) -> Deployed:
     """Make the launches of a run that has been counted."""
-    return Deployed(runtime, _Compiler(counted, runtime, decode).launches(), counted, decode)
+    steps, merged = (counted.steps, []) if runtime.eager else merge_branches(counted.steps, counted.outputs)
+    return Deployed(runtime, _Compiler(counted, steps, runtime, decode).launches(), counted, decode, merged)
 
 
 class _Compiler:
     """The steps that a runtime executes, who reads what they write, and which of them form one launch."""
 
-    def __init__(self, counted: Flow, runtime: Runtime, decode: bool) -> None:
-        self.runtime, self.steps = runtime, counted.steps
+    def __init__(self, counted: Flow, steps: List[Step], runtime: Runtime, decode: bool) -> None:
+        self.runtime, self.steps = runtime, steps
         self.maker = {operand.value: i for i, step in enumerate(self.steps) for operand in step.writes}
         self.varying = self._varying(counted.inputs)
         self.needs = [self._needs(step) for step in self.steps]

@@ -1,10 +1,10 @@
-"""Prediction: the expected time of a network on a device, with how far it may be off.
+"""Prediction: the expected time of a network on a device, with the range that nine of ten fall into.
 
-Where networks were measured on the device under a runtime, by the constants fitted to them. Where only its data sheet
-is known, by how far the runtime's known devices stay below theirs: between the one that comes closest and the one that
-stays farthest.
+It is reckoned from the device's estimate, whatever that rests on; its width is the estimate's and what stays
+unexplained of a network, scaled so that it held for devices that were left out.
 """
 
+import math
 from dataclasses import dataclass, fields
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
@@ -16,15 +16,15 @@ from ..run import as_inputs, as_model, collector_paused
 from ..run.inputs import fitting_size, images_for, usual_size
 from ..units import listed
 from .calibration import Calibration
-from .clock import MEMORY, Constants, LaunchTime, seconds_of, time_launches, work_of
+from .clock import MEMORY, Constants, LaunchTime, Load, time_launches, work_of
 from .devices import Device, find_device, load_devices
 from .errors import DeviceError
-from .figures import Figures
+from .estimates import NINE_OF_TEN, Basis, Estimate, of_sheet, prior_of, sheet_peak, with_precision
 from .launches import Deployed, as_deployed
 from .runtimes import RUNTIMES, Runtime, find_runtime
-from .sheets import sheet_range
 
 Where = Union[str, Device, Calibration]
+_MEAN = 0.8  # deviations that a normal distribution is off on average
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ class LayerTime:
 class Timing(Answer):
     """The expected time of a forward pass.
 
-    low, high: nine of ten networks that the constants had not seen lay between these shares of their prediction, or
-    what the data sheet allows; error: the factor by which predictions are off on average; basis: what they rest on;
-    binds: what most of the time goes to, "arithmetic", "memory" or "starting launches".
+    low, high: nine of ten networks on devices like these lie between; error: the factor by which predictions are off
+    on average; basis: what they rest on; binds: what most of the time goes to, "arithmetic", "memory" or "starting
+    launches".
     """
 
     device: str
@@ -149,7 +149,7 @@ def predict(
         if given is not None:
             raise TypeError("predict: what deployed() has made takes no inputs, only a device")
         found, chosen, exact = find_place(_named(device, devices), runtime, precision, devices)
-        return predict_deployed(network.under(chosen, exact), found, exact, load_devices(devices))
+        return predict_deployed(network.under(chosen, exact), found, exact)
     model = as_model(network, "predict")
     arguments = None if given is None else as_inputs(given, "predict")
     where = _named(device, devices)
@@ -182,7 +182,7 @@ def predict_counted(
     """Predict the time of what ``count`` counts, under autocast if it is told so: ``predict`` explains the others."""
     found, chosen, exact = find_place(device, runtime, precision, devices)
     network = as_deployed(count(exact == "amp"), chosen, decode)
-    return predict_deployed(network, found, exact, load_devices(devices))
+    return predict_deployed(network, found, exact)
 
 
 def find_place(
@@ -202,7 +202,7 @@ def choose(device: Device, runtime: Optional[str], precision: Optional[str]) -> 
     if runtime is None:
         of_kind = [one.name for one in RUNTIMES.values() if one.kind == device.kind]
         known = [name for name in of_kind if name in device.runtimes]
-        measured = [name for name in known if precision is None or precision in device.runtimes[name]]
+        measured = [name for name in known if precision is None or precision in device.runtimes[name].precisions]
         runtime = (measured or known or of_kind)[0]
     elif device.kind == "cpu" and runtime == "pytorch":
         runtime = "pytorch-cpu"
@@ -211,44 +211,72 @@ def choose(device: Device, runtime: Optional[str], precision: Optional[str]) -> 
         others = [one.name for one in RUNTIMES.values() if one.kind == device.kind]
         raise DeviceError(f"{chosen.name} does not run on {device.name} ({device.title}), but {listed(others, ' or ')}")
     if precision is None and chosen.name in device.runtimes:
-        return chosen, next(one for one in chosen.precisions if one in device.runtimes[chosen.name])
+        return chosen, next(one for one in chosen.precisions if one in device.runtimes[chosen.name].precisions)
     return chosen, chosen.precision(precision)
 
 
-def check_known(device: Device, runtime: Runtime, precision: str, known: Mapping[str, Device]) -> None:
-    """Raise DeviceError where there are neither figures of a device nor of one like it."""
-    if precision not in device.runtimes.get(runtime.name, {}):
-        sheet_range(device, runtime, precision, known)
+def estimate_for(device: Union[Device, Calibration], runtime: Runtime, precision: str) -> Tuple[Estimate, str]:
+    """What is known of a device under a runtime in a precision, and a sentence on what that rests on.
+
+    Raises DeviceError where there are neither measurements nor a data sheet.
+    """
+    if isinstance(device, Calibration):
+        known, peaks = device.estimate, device.peaks
+    else:
+        found, peaks = device.runtimes.get(runtime.name), device.peaks
+        if found is None:
+            return _of_sheet(device, runtime, precision)
+        known = found
+    basis = _measured(known.basis)
+    if precision in known.precisions:
+        return known, basis
+    extended = with_precision(known, precision, peaks)
+    if extended is None:
+        raise DeviceError(f"nothing is known of {device.name} in {precision}, only in {listed(known.precisions)}")
+    return extended, f"{basis} in {listed(known.precisions)}, and its data sheet"
+
+
+def _of_sheet(device: Device, runtime: Runtime, precision: str) -> Tuple[Estimate, str]:
+    if not device.bandwidth:
+        raise DeviceError(
+            f"nothing is known of {device.name} ({device.title}) under {runtime.name}, nor has it a data sheet here; "
+            "measure a network and calibrate"
+        )
+    if sheet_peak(device.peaks, precision) is None:
+        raise DeviceError(f"{device.name} ({device.title}) has no peak for {precision}")
+    alike = prior_of(runtime).devices
+    known = of_sheet(runtime, precision, device.sheet)
+    return known, f"its data sheet and {alike} device{'s' * (alike != 1)} like it"
+
+
+def _measured(basis: Basis) -> str:
+    """Say what was measured."""
+    low, high = basis.batches
+    batches = "" if high == 1 else f" in batches of {low}" if low == high else f" in batches of {low} to {high:,}"
+    networks = "1 network" if basis.networks == 1 else f"{basis.networks} networks"
+    return f"{networks} measured on it{batches}" + (f" ({basis.source})" if basis.source else "")
 
 
 @collector_paused()
-def predict_deployed(
-    network: Deployed, device: Union[Device, Calibration], precision: str, known: Mapping[str, Device]
-) -> Prediction:
-    """Predict what has been deployed for a runtime and precision; ``known`` are the devices to learn from."""
-    works = work_of(network, network.runtime.precision(precision))
-    if isinstance(device, Calibration):
-        figures: Optional[Figures] = device.figures()
-        title = device.name
-    else:
-        figures, title = device.runtimes.get(network.runtime.name, {}).get(precision), device.title
-    if figures is not None:
-        constants, error = figures.constants, figures.error
-        seconds = seconds_of(works, constants)
-        low, high = seconds / figures.spread, seconds * figures.spread
-        basis = f"{figures.networks} networks measured on it ({figures.source})"
-    else:
-        assert isinstance(device, Device)
-        found = sheet_range(device, network.runtime, precision, known)
-        constants, basis = found.constants, found.basis
-        (low, high), error = found.bounds(works), found.error(works)
-        seconds = seconds_of(works, constants)
+def predict_deployed(network: Deployed, device: Union[Device, Calibration], precision: str) -> Prediction:
+    """Predict what has been deployed for a runtime and precision."""
+    runtime = network.runtime
+    known, basis = estimate_for(device, runtime, runtime.precision(precision))
+    works = work_of(network, precision)
+    constants, load = known.constants(precision), Load([works])
+    seconds, width = (float(values[0]) for values in known.predict(load, precision, network.batch))
+    reach = prior_of(runtime).factor(known.basis.networks) * width
+    error = math.exp(_MEAN * reach / NINE_OF_TEN)
     if precision == "amp" and not network.flow.amp:
         basis += "; taken for float16 throughout, as what autocast does depends on values"
     if network.flow.untraced:
         basis += "; what it returns can't be followed, so every step counts"
-    launches = time_launches(network, works, constants)
+    if network.merged:
+        basis += "; parallel branches are merged, as before an export"
+    launches = time_launches(network, load, constants)
     parts = _parts(launches) or {MEMORY: 0.0}
     binds = max(parts, key=lambda part: parts[part])
+    title = device.name if isinstance(device, Calibration) else device.title
+    low, high = seconds * math.exp(-reach), seconds * math.exp(reach)
     numbers = seconds, low, high, error, basis, binds, len(launches)
-    return Prediction(device.name, title, network.runtime, precision, *numbers, launches, network, constants)
+    return Prediction(device.name, title, runtime, precision, *numbers, launches, network, constants)

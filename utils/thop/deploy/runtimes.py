@@ -5,7 +5,7 @@ Few numbers, each with a meaning; those of a device (how fast all of it is) are 
 
 import difflib
 from dataclasses import dataclass, field
-from typing import Dict, FrozenSet, Optional, Tuple
+from typing import Dict, FrozenSet, Mapping, Optional, Tuple
 
 from ..units import listed
 from .errors import DeviceError
@@ -34,11 +34,9 @@ class Runtime:
     operators that it computes in the launch of what comes before. eager: each call is executed as it comes, asked for
     or not; otherwise what depends on no input is made in advance, and BatchNorms are folded.
 
-    fitted: the constants that a device is described by, in sets of which measurements choose one, the smallest first.
-    inner_half: the length of the inner product at which a product reaches half of the peak. depthwise, winograd: the
-    speed of depthwise convolutions, and of dense 3 x 3 ones of stride 1, in peaks. copies_slices: a part of a tensor
-    is copied before it is read. adds_passes: there are those that eager PyTorch adds on CUDA. of_sheet: the shares of a
-    data sheet's peak and bandwidth that it reaches.
+    copies_slices: a part of a tensor is copied before it is read. adds_passes: there are those that eager PyTorch adds
+    on CUDA. winograd: convolutions may be computed with fewer products than their definition has. in_place_of: what
+    else it may compute in where a precision is asked for.
     """
 
     name: str
@@ -47,15 +45,19 @@ class Runtime:
     precisions: Tuple[str, ...]
     fused: FrozenSet[str] = field(default=frozenset(), repr=False)
     eager: bool = False
-    fitted: Tuple[Tuple[str, ...], ...] = field(
-        default=(("peak", "bandwidth"), ("peak", "bandwidth", "overhead")), repr=False
-    )
-    inner_half: float = 0.0
-    depthwise: float = 1.0
-    winograd: float = 1.0
     copies_slices: bool = False
     adds_passes: bool = False
-    of_sheet: Tuple[float, float] = (1.0, 1.0)
+    winograd: bool = False
+    in_place_of: Mapping[str, Tuple[str, ...]] = field(default_factory=dict, repr=False)
+
+    @property
+    def family(self) -> str:
+        """Whose devices are alike: of one kind, and with a host that submits each call or without."""
+        return f"{self.kind}-eager" if self.eager else self.kind
+
+    def computes_in(self, precision: str) -> Tuple[str, ...]:
+        """The types that it may compute in where a precision is asked for."""
+        return self.in_place_of.get(precision, ()) + (precision,)
 
     def precision(self, name: Optional[str]) -> str:
         """Return a precision of the runtime by its name, the usual one without; raises DeviceError for an unknown."""
@@ -76,6 +78,8 @@ RUNTIMES: Dict[str, Runtime] = {
             "gpu",
             ("float16", "int8", "float32"),
             fused=POINTWISE,  # its compiler makes a kernel for any chain of them
+            winograd=True,
+            in_place_of={"float32": ("tf32",)},
             copies_slices=True,  # a split's parts, which a C2f block consists of, are layers of their own
         ),
         Runtime(
@@ -84,15 +88,9 @@ RUNTIMES: Dict[str, Runtime] = {
             "gpu",
             ("amp", "float16", "float32"),
             eager=True,
-            fitted=(
-                ("peak", "bandwidth"),
-                ("peak", "bandwidth", "host"),  # it runs ahead of the GPU, or is waited for
-                ("peak", "bandwidth", "host", "overhead"),
-            ),
-            inner_half=240,
-            depthwise=0.05,  # no tensor core takes part
             adds_passes=True,
-            of_sheet=(1.09, 0.94),  # boards run above the clock that the data sheet's peak is of
+            winograd=True,
+            in_place_of={"amp": ("float16", "bfloat16"), "float32": ("tf32",)},
         ),
         Runtime(
             "pytorch-cpu",
@@ -100,16 +98,28 @@ RUNTIMES: Dict[str, Runtime] = {
             "cpu",
             ("float32",),
             eager=True,
-            depthwise=0.4,
-            winograd=2.0,
+            winograd=True,
         ),
         Runtime(
             "rknn",
             "RKNN",
             "npu",
             ("int8", "float16"),
-            fused=ARITHMETIC | CLAMPS | BATCH_NORMS,  # a curve is looked up in a table, in a pass of its own
-            fitted=(("peak", "bandwidth"), ("peak", "bandwidth", "softmax")),  # older NPUs leave softmax to the CPU
+            fused=POINTWISE,
+        ),
+        Runtime(
+            "horizon",
+            "Horizon BPU",
+            "npu",
+            ("int8",),
+            fused=POINTWISE,
+        ),
+        Runtime(
+            "pulsar2",
+            "Pulsar2",
+            "npu",
+            ("int8",),
+            fused=POINTWISE,
         ),
         Runtime(
             "ncnn",
@@ -117,8 +127,8 @@ RUNTIMES: Dict[str, Runtime] = {
             "cpu",
             ("float32", "float16"),
             fused=CLAMPS | CURVES | BATCH_NORMS,  # not the residual addition
-            depthwise=0.4,
-            winograd=2.0,
+            winograd=True,
+            in_place_of={"float32": ("float16",)},  # newer Arm cores store and compute in it by default
         ),
     )
 }

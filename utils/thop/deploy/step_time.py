@@ -1,19 +1,19 @@
 """How long a training step takes on a device."""
 
-from typing import Mapping, Tuple
+from typing import Tuple
 
 from ..step import Phase
 from .clock import Constants
 from .devices import Device
+from .prediction import estimate_for
 from .runtimes import RUNTIMES
-from .sheets import sheet_range
 from .training import Training
 
-_PRODUCT_SPEED = 0.7  # of the peak: products of 560 elements, as most convolutions of detectors are about
+_INNER = 560.0  # elements of an inner product, as most convolutions of detectors are about
 _PASSES = 1.12  # a forward with eager PyTorch's added passes, to one without: 12 networks on an RTX 3090, by `predict`
 
 
-def step_seconds(training: Training, device: Device, known: Mapping[str, Device]) -> Tuple[float, str]:
+def step_seconds(training: Training, device: Device) -> Tuple[float, str]:
     """Say how many seconds a training step takes under eager PyTorch at best, and what that rests on.
 
     The constants are those of forward passes, as nobody's training steps were fitted, and the passes that PyTorch adds
@@ -23,20 +23,15 @@ def step_seconds(training: Training, device: Device, known: Mapping[str, Device]
     """
     runtime = RUNTIMES["pytorch"]
     precision = "amp" if training.amp else "float32"
-    measured = device.runtimes.get(runtime.name, {})
-    figures = measured.get(precision) or (measured.get("float16") if training.amp else None)
-    if figures is not None:
-        constants, basis = figures.constants, "forward passes measured on it"
-    else:
-        found = sheet_range(device, runtime, precision, known)
-        constants, basis = found.constants, found.basis
+    known, basis = estimate_for(device, runtime, precision)
+    constants = known.constants(precision)
     twice = min(1.0, 2 * training.forward.flops / max(training.backward.flops, 1))
     phases = ((training.forward, 1.0), (training.backward, twice), (training.optimizer, 1.0))
     return _PASSES * sum(_phase_seconds(phase, constants, share) for phase, share in phases), basis
 
 
 def _phase_seconds(phase: Phase, constants: Constants, share: float) -> float:
-    rate = constants.peak * _PRODUCT_SPEED / share
+    rate = constants.peak / (1 + constants.inner / _INNER) / share
     device = sum(max(flops / rate, moved / constants.bandwidth) for flops, moved in phase.calls)
     launches = len(phase.calls)
     return max(device + launches * constants.overhead, launches * constants.host)

@@ -11,13 +11,14 @@ def left_out(network: Deployed) -> Dict[str, int]:
 
     Nothing that an export gives out needs them. A head that is cut before it decodes is not among them.
     """
-    executed = {id(step) for launch in network.launches for step in launch.steps}
+    executed = {id(step.call) for launch in network.launches for step in launch.steps}
+    executed |= {id(step.call) for step in network.merged}
     steps = [step for step in network.flow.steps if step.call.flops]
-    kept = {prefix for step in steps if id(step) in executed for prefix in _prefixes(step.path)}
+    kept = {prefix for step in steps if id(step.call) in executed for prefix in _prefixes(step.path)}
     found: Dict[str, int] = {}
     for step in steps:
         outermost = next((prefix for prefix in _prefixes(step.path) if prefix not in kept), None)
-        if id(step) not in executed and outermost and step.path not in network.flow.averages:
+        if id(step.call) not in executed and outermost and step.path not in network.flow.averages:
             found[outermost] = found.get(outermost, 0) + step.call.flops
     return found
 

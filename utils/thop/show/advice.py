@@ -1,12 +1,10 @@
 """What somebody can do about a predicted time: sentences, with the time that it would be."""
 
-from dataclasses import replace
 from typing import List, Sequence
 
 from ..deploy.clock import STARTING, seconds_of, work_of
-from ..deploy.launches import Deployed, as_deployed
+from ..deploy.launches import Deployed
 from ..deploy.prediction import LayerTime, Prediction
-from ..deploy.runtimes import CURVES
 from ..deploy.unused import left_out, two_predictions
 from ..units import listed
 
@@ -28,23 +26,22 @@ def advice(prediction: Prediction) -> List[str]:
 
 
 def _activations(prediction: Prediction) -> List[str]:
-    """Curves that the runtime does not fuse: what the time would be with an activation that it does."""
+    """Curves that are computed or looked up for every output: what the time would be with ReLU in their place."""
     network, runtime = prediction.deployed, prediction.runtime
-    if runtime.eager:
+    names = {step.name.rstrip("_") for launch in prediction.launches for step in launch.launch.steps}
+    curves = sorted(names & {"aten::silu", "aten::gelu", "aten::hardswish", "aten::mish"})
+    if runtime.eager or len(curves) != 1:
         return []
-    present = sorted({step.name for step in network.flow.steps} & CURVES - runtime.fused)
-    found = []
-    for name in dict.fromkeys(name.rstrip("_") for name in present):
-        fused = as_deployed(network.flow, replace(runtime, fused=runtime.fused | {name, f"{name}_"}), network.decode)
-        seconds = seconds_of(work_of(fused, prediction.precision), prediction.constants)
-        saved = 1 - seconds / prediction.seconds
-        if saved > _WORTH:
-            what = {"aten::silu": "SiLU", "aten::gelu": "GELU"}.get(name, name.replace("aten::", ""))
-            found.append(
-                f"{what} takes {saved:.0%} here, in passes of its own; ReLU would give about {1 / seconds:.0f} runs a "
-                f"second instead of {1 / prediction.seconds:.0f}."
-            )
-    return found
+    works = [work._replace(curve=0.0) for work in work_of(network, prediction.precision)]
+    seconds = seconds_of(works, prediction.constants)
+    saved = 1 - seconds / prediction.seconds
+    if saved <= _WORTH:
+        return []
+    what = {"aten::silu": "SiLU", "aten::gelu": "GELU"}.get(curves[0], curves[0].replace("aten::", ""))
+    return [
+        f"{what} takes {saved:.0%} here, as it is computed or looked up for every output; ReLU would give about "
+        f"{1 / seconds:.0f} runs a second instead of {1 / prediction.seconds:.0f}."
+    ]
 
 
 def _movers(layers: Sequence[LayerTime]) -> List[str]:

@@ -245,16 +245,21 @@ def _training(found: Training) -> Sheet:
 @sheet_of.register(Calibration)
 def _calibration(found: Calibration) -> Sheet:
     caption = (
-        f"{found.name}: {len(found.errors)} networks under {found.runtime.title}, {found.precision}; a network that it "
-        f"has not seen is off by x {found.error:.2f} on average"
+        f"{found.name}: {len(found.rates)} networks under {found.runtime.title}, {found.precision}; nine of ten others "
+        f"lie within x {found.ranges[-1]:.2f}"
     )
     heads = [Head("network", is_text=True), Head("predicted / measured"), Head("GFLOP/s")]
-    pairs = list(zip(found.errors, found.rates or [math.nan] * len(found.errors)))
+    pairs = list(zip(found.ratios or [math.nan], found.rates))
     lines = [Line([str(i), f"{error:.2f}", f"{rate / 1e9:.0f}"]) for i, (error, rate) in enumerate(pairs, 1)]
     rows = [{"network": i, "predicted_to_measured": e, "flops_per_second": r} for i, (e, r) in enumerate(pairs, 1)]
     totals = {"name": found.name, "runtime": found.runtime.name, "precision": found.precision, "error": found.error}
     totals.update(found.constants._asdict())
-    draw = _bars(caption.partition(";")[0], [row.cells[0] for row in lines], list(found.errors), "predicted / measured")
+    draw = _bars(
+        caption.partition(";")[0],
+        [row.cells[0] for row in lines],
+        [error for error, _ in pairs],
+        "predicted / measured",
+    )
     return Sheet(caption, Grid(heads, lines), rows, totals, draw)
 
 

@@ -1,0 +1,159 @@
+"""Parallel branches that their authors merge before export, as RepVGG, RepConv and MobileOne have them.
+
+Convolutions of one input with the same stride and size of result, each with its BatchNorm, whose sum goes on, are one
+convolution with the largest of their kernels; a BatchNorm of the input itself, or the input, is one more branch.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Dict, List, Optional, Sequence, Set, Tuple
+
+from ..flow import Operand, Step
+from .runtimes import BATCH_NORMS
+
+_SUMS = ("aten::add", "aten::add_")
+
+
+@dataclass
+class _Branch:
+    """A sum of linear functions of one input: its convolutions, and all steps by their positions.
+
+    end: the value that it comes to; norms: how many BatchNorms are branches by themselves.
+    """
+
+    source: int
+    shape: Tuple[int, ...]
+    convolutions: List[int]
+    steps: List[int]
+    norms: int = 0
+
+
+def merge_branches(steps: Sequence[Step], outputs: Set[int]) -> Tuple[List[Step], List[Step]]:
+    """Return the steps with branches merged, and the steps that are in others now.
+
+    outputs: values that are returned, which nothing may be merged beyond.
+    """
+    if not _may_merge(steps):
+        return list(steps), []
+    merger = _Merger(steps, outputs)
+    for i, step in enumerate(steps):
+        merger.hear(i, step)
+    return merger.result()
+
+
+def _may_merge(steps: Sequence[Step]) -> bool:
+    """Say whether anything adds two results of convolutions and BatchNorms, which takes one look at each step."""
+    linear: Set[int] = set()
+    for step in steps:
+        if step.name in _SUMS:
+            if len(step.reads) == 2 and all(operand.value in linear for operand in step.reads):
+                return True
+            if len(step.reads) == 1 and step.reads[0].value in linear:
+                linear.add(step.writes[0].value)
+        elif step.writes and (step.name in BATCH_NORMS or "conv" in step.name):
+            linear.add(step.writes[0].value)
+    return False
+
+
+class _Merger:
+    """Follows linear branches through the steps of a run."""
+
+    def __init__(self, steps: Sequence[Step], outputs: Set[int]) -> None:
+        self.steps, self.outputs = steps, outputs
+        self.readers: Dict[int, int] = {}
+        for step in steps:
+            for value in {operand.value for operand in step.reads}:
+                self.readers[value] = self.readers.get(value, 0) + 1
+        self.made = {operand.value for step in steps for operand in step.writes}
+        self.branches: Dict[int, _Branch] = {}  # by the value that they come to
+        self.sums: List[int] = []  # values of sums that are merged, unless a larger one holds them
+
+    def hear(self, i: int, step: Step) -> None:
+        """Note what a step's result is, if it is a branch."""
+        if not step.writes:
+            return
+        found = self._branch(i, step)
+        if found is not None:
+            self.branches[step.writes[0].value] = found
+
+    def _branch(self, i: int, step: Step) -> Optional[_Branch]:
+        out = step.writes[0]
+        if step.geometry is not None and "conv" in step.name and not step.geometry.transposed:
+            return _Branch(step.reads[0].value, tuple(out.shape), [i], [i])
+        if step.name in BATCH_NORMS:
+            x = step.reads[0]
+            before = self._alone(x)
+            if before is not None:
+                return replace(before, steps=[*before.steps, i])
+            return _Branch(x.value, tuple(out.shape), [], [i], norms=1)
+        if step.name in _SUMS and out.value not in self.outputs:
+            if len(step.reads) == 1:  # and a number, which goes into the bias
+                before = self._alone(step.reads[0])
+                return None if before is None else replace(before, steps=[*before.steps, i])
+            return self._sum(i, step.reads, tuple(out.shape))
+        return None
+
+    def _alone(self, operand: Operand) -> Optional[_Branch]:
+        """The branch that an operand is, where nobody else reads it."""
+        if self.readers.get(operand.value) != 1 or operand.value in self.outputs:
+            return None
+        return self.branches.get(operand.value)
+
+    def _sum(self, i: int, operands: Sequence[Operand], shape: Tuple[int, ...]) -> Optional[_Branch]:
+        parts = [self._alone(operand) for operand in operands]
+        known = [part for part in parts if part is not None]
+        if not known or any(part.shape != shape for part in known):
+            return None
+        sources = {part.source for part in known}
+        if len(known) == 1:  # the input itself may be added where there are two convolutions beside it
+            (other,) = [operand for operand, part in zip(operands, parts) if part is None]
+            if other.value not in sources or len(known[0].convolutions) < 2 or tuple(other.shape) != shape:
+                return None
+        convolutions = [one for part in known for one in part.convolutions]
+        if len(sources) != 1 or not convolutions or not self._fit(convolutions):
+            return None
+        steps = sorted({one for part in known for one in part.steps} | {i})
+        merged = _Branch(known[0].source, shape, convolutions, steps, sum(part.norms for part in known))
+        if len(convolutions) + merged.norms < 2:
+            return None
+        self.sums.append(self.steps[i].writes[0].value)
+        return merged
+
+    def _fit(self, convolutions: Sequence[int]) -> bool:
+        """Say whether convolutions can be one: same stride and groups."""
+        forms = [self.steps[i].geometry for i in convolutions]
+        return len({(form.stride, form.groups) for form in forms if form is not None}) == 1
+
+    def result(self) -> Tuple[List[Step], List[Step]]:
+        """Take out what is merged; who has read a sum reads what the largest convolution comes to."""
+        gone: Set[int] = set()
+        renamed: Dict[int, int] = {}
+        for value in reversed(self.sums):  # a sum of sums holds the steps of its parts
+            branch = self.branches[value]
+            if gone.issuperset(branch.steps):
+                continue
+            kept = max(branch.convolutions, key=self._window)
+            end, mine = self.steps[kept].writes[0].value, {kept}
+            for i in branch.steps:  # its own BatchNorm goes with it
+                if self.steps[i].name in BATCH_NORMS and self.steps[i].reads[0].value == end:
+                    end = self.steps[i].writes[0].value
+                    mine.add(i)
+            gone |= set(branch.steps) - mine
+            renamed[value] = end
+        if not gone:
+            return list(self.steps), []
+        left = [self._reading(step, renamed) for i, step in enumerate(self.steps) if i not in gone]
+        return left, [step for i, step in enumerate(self.steps) if i in gone]
+
+    def _window(self, i: int) -> int:
+        geometry = self.steps[i].geometry
+        return 0 if geometry is None else geometry.inner
+
+    @staticmethod
+    def _reading(step: Step, renamed: Dict[int, int]) -> Step:
+        if not any(operand.value in renamed for operand in step.reads):
+            return step
+        reads = [operand._replace(value=renamed.get(operand.value, operand.value)) for operand in step.reads]
+        return replace(step, reads=reads)
+
+
+__all__ = ["merge_branches"]
