@@ -10,19 +10,17 @@ from __future__ import annotations
 import csv
 import sys
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import torch  # noqa: E402
 from common import use_release  # noqa: E402
-from published import builder  # noqa: E402
+from tables import build, spec_of  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 from utils.thop import traffic  # noqa: E402
 from utils.thop.deploy.measurements import NETWORKS, published  # noqa: E402
-from utils.thop.run import blank  # noqa: E402
 
 
 def main() -> None:
@@ -33,15 +31,10 @@ def main() -> None:
         key = measured.model, *measured.shape[2:]
         if key in rows or measured.parameters:
             continue
-        try:
-            build = builder(measured)
-        except KeyError:
+        spec = spec_of(measured.model, measured.precision)
+        if spec is None:
             continue
-        try:
-            with blank():
-                model: Any = build()
-        except Exception:
-            model = build()
+        model = build(spec, fuse=False)
         found = traffic(model, torch.zeros(1, *measured.shape[1:], device="meta"))
         rows[key] = sum(parameter.numel() for parameter in model.parameters()), found.flops
     with NETWORKS.open("w", encoding="utf-8", newline="") as file:

@@ -103,7 +103,7 @@ def _own() -> Iterator[Row]:
     for one in published():
         if one.runtime == "rknn" and one.precision != "int8":
             continue  # a handful in float16, none of which a package here builds as it was measured
-        model = _spec(one.model, one.precision)
+        model = spec_of(one.model, one.precision)
         if model is None:
             continue
         title = f"{one.device}, {one.runtime}, {one.precision}"
@@ -114,7 +114,7 @@ def _own() -> Iterator[Row]:
         yield Row(*place, model, one.shape, one.decode, one.seconds, one.source, one.source)
 
 
-def _spec(name: str, precision: str) -> str | None:
+def spec_of(name: str, precision: str) -> str | None:
     """How to build a network of these tables; None where no package here has it."""
     if precision == "amp":
         return f"timm:{name}"

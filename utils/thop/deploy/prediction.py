@@ -82,6 +82,11 @@ class Prediction(Timing):
         """The numbers alone, without the network, which is large."""
         return Timing(**{each.name: getattr(self, each.name) for each in fields(Timing)})
 
+    @property
+    def uncounted(self) -> Dict[str, str]:
+        """Operators whose cost is not known, with what was assumed of them."""
+        return {name: assumed for name, (_, assumed) in self.deployed.flow.traffic.uncounted.items()}
+
     def share(self, binds: str) -> float:
         """The share of the time that goes to "arithmetic", "memory" or "starting launches"."""
         part = sum(launch.seconds for launch in self.launches if launch.binds == binds)

@@ -36,6 +36,7 @@ def time_table(prediction: Prediction) -> str:
     layers = prediction.layers(2)
     shown: Sequence[LayerTime] = layers
     notes: List[str] = [f"Predicted from {prediction.basis}; off by x {prediction.error:.2f} on average."]
+    notes += [f"Not known of {name}: {assumed}." for name, assumed in prediction.uncounted.items()]
     if len(layers) > _MOST:
         shown = sorted(layers, key=lambda layer: layer.seconds, reverse=True)[:_MOST]
         rest = sum(layer.share for layer in layers) - sum(layer.share for layer in shown)
