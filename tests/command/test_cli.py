@@ -30,6 +30,7 @@ from utils.thop.command.checkout import ModelError, alone, read_cfg
 from utils.thop.command.cli import main
 from utils.thop.command.compare import count_all
 from utils.thop.command.models import Setup, Source, build, counted, find, names
+from utils.thop.deploy import Launch
 from utils.thop.deploy.bound import time_bound
 from utils.thop.deploy.devices import CATALOGUE, find_device, load_devices
 from utils.thop.show.comparison import Row, bound_all, records, to_csv, to_dataframe, to_json
@@ -199,6 +200,14 @@ def processes(nets: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         process.communicate()
 
 
+def least_flops(launch: Launch) -> float:
+    """A quarter of the products of 3 x 3 convolutions of stride 1, by Winograd's algorithm; all of others'."""
+    product = launch.product
+    form = product.geometry if product else None
+    dense = form is not None and (form.kernel, form.stride, form.groups) == ((3, 3), (1, 1), 1)
+    return launch.flops / 4 if dense else launch.flops
+
+
 def test_summary_in_a_patched_release(started: dict[str, Any], yolo: Callable[..., Any]) -> None:
     status, out, err = finish(started["release"])
     assert (status, err) == (0, "")
@@ -217,7 +226,7 @@ def test_summary_in_a_patched_release(started: dict[str, Any], yolo: Callable[..
     assert f", {moved.peak_activation_bytes / 1e6:.1f}MB of activations at the peak" in first
 
     network = deployed(model, inputs)
-    pairs = [(launch.flops / 0.472e12, launch.elements * 2 / 25.6e9) for launch in network.launches]
+    pairs = [(least_flops(launch) / 0.472e12, launch.elements * 2 / 25.6e9) for launch in network.launches]
     assert f": at least {milliseconds(math.fsum(map(max, pairs)))}; " in bound
     prediction = predict(model, "jetson-nano", inputs=inputs)
     where = "NVIDIA Jetson Nano, 4 GB, TensorRT, float16"
@@ -241,7 +250,7 @@ def least_times(calls: Any, bandwidth: float, peak: float) -> dict[str, float]:
 def test_compare_from_any_folder(started: dict[str, Any], yolo: Callable[..., Any]) -> None:
     """What this repository does with a checkout elsewhere, a second one, and what fails."""
     status, out, err = finish(started["anywhere"])
-    last = f"{PROGRAM}: 4 of 10 models failed: yolov5/models/yolov5n.yaml, anchors, nets:Refuses, nets:number"
+    last = f"{PROGRAM}: 3 of 10 models failed: anchors, nets:Refuses, nets:number"
     assert (status, err.splitlines()[-1]) == (1, last), err
     rows = list(csv.DictReader(io.StringIO(out)))
     assert [row["model"] for row in rows] == [
@@ -260,14 +269,14 @@ def test_compare_from_any_folder(started: dict[str, Any], yolo: Callable[..., An
         assert row["device"] == "this" and row["binds"] in ("memory", "arithmetic")
         assert 0 < float(row["time_memory_seconds"]) <= float(row["time_seconds"]) < 10
     assert [row["input"] for row in rows[3:6]] == ["1x3x640x640", "1x3x224x224", "1x3x640x640"]
-    used = Path(rows[0]["source"]).parents[1]
-    assert [row["error"] for row in rows[6:]] == [
-        f"lies in the checkout {MODELS.parent}, and this run uses that in {used}; one at a time",
+    second = counts(yolo("yolov5n.yaml"), 1, 3, 640, 640)  # in a process of its own
+    assert {name: float(rows[6][name]) for name in second} == second and rows[6]["error"] == ""
+    assert [row["error"] for row in rows[7:]] == [
         "no YOLOv5 cfg, it has no backbone and no head",
         "RuntimeError: I will not",
         "returned int, not a torch.nn.Module",
     ]
-    assert all(value == "" for row in rows[6:] for name, value in row.items() if name in expected[0])
+    assert all(value == "" for row in rows[7:] for name, value in row.items() if name in expected[0])
 
 
 def test_compare_in_a_patched_checkout(started: dict[str, Any], yolo: Callable[..., Any]) -> None:
@@ -698,12 +707,10 @@ def test_devices_are_listed_with_their_figures(tmp_path: Path, capsys: pytest.Ca
     assert len(entries) == len(listed) == len(load_devices(own))
     for entry, (name, device) in zip(entries, listed.items()):
         head, *lines = entry.splitlines()
-        measured = [(r, p) for r, precisions in device.get("runtimes", {}).items() for p in precisions]
+        measured = device.get("runtimes", {})
         figures = lines[: len(lines) - len(measured)]
-        for line, (runtime, precision) in zip(lines[len(figures) :], measured):
-            found_in = device["runtimes"][runtime][precision]
-            assert line.startswith(f"  {runtime} {precision}: {found_in['networks']} networks, predictions off by x ")
-            assert line.endswith(found_in["source"])
+        for line, (runtime, known) in zip(lines[len(figures) :], measured.items()):
+            assert line == f"  {runtime} {', '.join(known['peaks'])}: {known['networks']} networks: {known['source']}"
         assert head == f"{name.lower()}: {device['title']}"
         scale = {"K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
         found = {f[0]: float(f[1]) * scale[f[2][0]] for f in map(str.split, figures)}

@@ -39,8 +39,8 @@ class ModelError(ValueError):
 class OtherCheckout(ModelError):
     """It is for another checkout, in the folder ``root``, than the one that this process has loaded."""
 
-    def __init__(self, root: Path, in_use: Path) -> None:
-        super().__init__(f"lies in the checkout {root}, and this run uses that in {in_use}; 'compare' takes both")
+    def __init__(self, root: Path, why: str) -> None:
+        super().__init__(f"{why}; 'compare' takes both")
         self.root = root
 
 
@@ -62,7 +62,8 @@ class Checkout:
         except (Exception, SystemExit) as error:
             raise ModelError(f"the YOLOv5 in {self.root} can't be imported: {in_few_words(error)}") from error
         if module.__file__ and self.root not in Path(module.__file__).resolve().parents:
-            raise ModelError(f"another {self.package}{name} than that of {self.root} is loaded: {module.__file__}")
+            what = f"another {self.package}{name} than that of {self.root} is loaded: {module.__file__}"
+            raise OtherCheckout(self.root, what)
         return module
 
 
@@ -85,7 +86,7 @@ def checkout_for(path: Path) -> Checkout:
             raise ModelError(_why_none(path))
         _in_use = _importable(root)
     if root not in (None, _in_use.root):
-        raise OtherCheckout(root, _in_use.root)
+        raise OtherCheckout(root, f"lies in the checkout {root}, and this run uses that in {_in_use.root}")
     return _in_use
 
 

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from .module_fields import ModuleFields
+from .parameters import UncopiedTable
 from .reach import (
     ATOMS,
     LRU,
@@ -182,8 +183,8 @@ class Copier:
 
     def mapping(self, original: Any) -> Any:
         """Copy a dict or OrderedDict."""
-        memo = self.memo
-        duplicate = memo[id(original)] = type(original)()
+        memo, kind = self.memo, type(original)
+        duplicate = memo[id(original)] = {} if kind is UncopiedTable else kind()
         for key, value in original.items():
             kind = type(value)
             if type(key) not in ATOMS:

@@ -185,7 +185,7 @@ def _deployed(found: Deployed) -> Sheet:
     heads = [Head("module", is_text=True), Head("operators", is_text=True), Head("GFLOPs")]
     heads += [Head(text, group="elements") for text in ("weights", "read", "written")]
     lines = [
-        Line([_name(each.layers[0]), cut(" + ".join(each.operators), 36), f"{each.flops / 1e9:.3f}",
+        Line([_name(each.layers[0]), cut(" + ".join(each.operators), 34), f"{each.flops / 1e9:.3f}",
               readable(each.weight_elements), readable(each.read_elements), readable(each.written_elements)])
         for each in launches
     ]  # fmt: skip
