@@ -291,6 +291,35 @@ def nothing_known(place: Place, prior: Prior) -> Score | None:
     return _judged(place, Estimate(names, mean, torch.diag(width**2), SPREAD), range(len(place.rows)))
 
 
+TRANSFORMERS = re.compile(
+    r"vit|deit|swin|beit|cait|xcit|coat|crossvit|convit|twins|former|tnt|mvit|nest|visformer|pit_"
+)
+
+
+def kin(row: Row) -> str:
+    """The family of a network: YOLO, a transformer, or another classifier."""
+    package, _, name = row.model.partition(":")
+    if package in ("ul", "ulf", "y5") and not name.endswith("-cls"):
+        return "YOLO"
+    return "transformers" if TRANSFORMERS.search(name) else "other classifiers"
+
+
+def families_left_out(places: Sequence[Place]) -> list[tuple[str, str, int, Score]]:
+    """Predict all of a family by the other networks of a place, where there are five of them and three of it."""
+    found = []
+    for place in places:
+        prior = learn(places, place.runtime, place.silicon)
+        names = place.groups.precisions
+        for family in ("YOLO", "transformers", "other classifiers"):
+            out = [i for i, row in enumerate(place.rows) if kin(row) == family]
+            rest = [i for i in range(len(place.rows)) if i not in out]
+            if len(out) >= 3 and len(rest) >= FEWEST:
+                part = place.part(rest)
+                known = fit_from(part, *before(part, prior, place.sheet, names), SPREAD, names)
+                found.append((f"{place.device}, {place.runtime}", family, len(out), _judged(place, known, out)))
+    return found
+
+
 @dataclass
 class Judged:
     """A place, and how it was predicted in each state of knowledge."""
@@ -484,7 +513,11 @@ def main() -> None:
     fit_all(places)
     judged = judge([place for place in places if _is_shown(place)])
     print(markdown(judged))
-    print(f"\n{shares(judged)}")
+    print(f"\n{shares(judged)}\n")
+    for where, family, count, score in families_left_out([one.place for one in judged]):
+        place = next(one.place for one in judged if f"{one.place.device}, {one.place.runtime}" == where)
+        inside = score.inside(factor(judged, place.family, "many", place.silicon))
+        print(f"| {where} | {family} | {count} | x {score.off:.3f} | {inside:.0%} |")
     if arguments.details:
         print("\n\n".join(["", *map(details, judged)]))
     if arguments.calibrate:

@@ -15,7 +15,7 @@ import warnings
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Iterator, NamedTuple
+from typing import Any, Callable, Iterator, NamedTuple, Tuple
 
 import torch
 from releases import CACHE, ROOT, yolo
@@ -225,7 +225,7 @@ def _yolov5(name: str, options: list[str]) -> nn.Module:
     return model
 
 
-Key = tuple[str, "tuple[int, ...]", str, str, bool]
+Key = Tuple[str, Tuple[int, ...], str, str, bool]
 
 
 def key(row: Row) -> Key:
