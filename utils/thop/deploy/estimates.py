@@ -97,7 +97,9 @@ class Estimate:
 
     def predict(self, load: Load, precision: str, batch: int = 1) -> Tuple[Tensor, Tensor]:
         """The seconds of each network, and the standard deviation of their logarithm."""
-        points = torch.cat([self.mean[None], self.mean + _STEP * torch.eye(len(self.mean), dtype=torch.float64)])
+        points = torch.cat(
+            [self.mean[None], self.mean + _STEP * torch.eye(len(self.mean), dtype=torch.float64, device="cpu")]
+        )
         seconds = load.seconds(constants_of(points, self.precisions, precision)).clamp_min(1e-12)
         times = seconds.log()
         slopes = (times[1:] - times[0]) / _STEP
@@ -168,7 +170,8 @@ def before_measuring(prior: Prior, precisions: Sequence[str], sheet: Sheet) -> T
     (share, share_width), alone = prior.shares[0], (prior.mean[0], prior.width[0])
     first = [(math.log(rate) + share, share_width) if rate else alone for rate in rates]
     means, widths = [m for m, _ in first] + mean, [w for _, w in first] + width
-    return torch.tensor(means, dtype=torch.float64), torch.tensor(widths, dtype=torch.float64)
+    mean_, width_ = (torch.tensor(values, dtype=torch.float64, device="cpu") for values in (means, widths))
+    return mean_, width_
 
 
 def of_sheet(runtime: Runtime, precision: str, sheet: Sheet) -> Estimate:
@@ -269,7 +272,7 @@ def _estimate(entry: Mapping[str, Any], runtime: Runtime, where: str) -> Estimat
     if entry.get("covariance") is not None:
         covariance = _triangle(entry["covariance"], len(mean), where)
     elif entry.get("spread") is not None:  # somebody has set the constants by hand, and how far off they are
-        covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64)
+        covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64, device="cpu")
     spread = positive(entry.get("spread", prior.spread), f"{where}: spread")
     low, high = entry.get("batches") or (1, 1)
     networks = int(positive(entry.get("networks", 1), f"{where}: networks"))
@@ -286,7 +289,7 @@ def _triangle(values: Any, size: int, where: str) -> Tensor:
     for i in range(size):
         for j in range(i + 1):
             lower[i][j] = lower[j][i] = float(next(numbers))
-    return torch.tensor(lower, dtype=torch.float64)
+    return torch.tensor(lower, dtype=torch.float64, device="cpu")
 
 
 def positive(value: Any, where: str) -> float:

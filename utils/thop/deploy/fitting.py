@@ -41,7 +41,7 @@ class Groups:
             if not 0 < row.seconds < math.inf:
                 raise DeviceError(f"a measured time must be a number above 0, not {row.seconds!r}")
         self.loads = [Load([row.works for row in rows]) for rows in self.measured.values()]
-        self.logs = torch.tensor([math.log(row.seconds) for row in self.rows], dtype=torch.float64)
+        self.logs = torch.tensor([math.log(row.seconds) for row in self.rows], dtype=torch.float64, device="cpu")
 
     def predict(self, points: Tensor, precisions: Sequence[str]) -> Tensor:
         """The logarithms of all networks' times, in a row for each point."""
@@ -51,7 +51,7 @@ class Groups:
 
     def slopes(self, point: Tensor, precisions: Sequence[str]) -> Tuple[Tensor, Tensor]:
         """The logarithms of the times at a point, and their derivatives: [networks], [networks, constants]."""
-        points = torch.cat([point[None], point + _STEP * torch.eye(len(point), dtype=torch.float64)])
+        points = torch.cat([point[None], point + _STEP * torch.eye(len(point), dtype=torch.float64, device="cpu")])
         found = self.predict(points, precisions)
         return found[0], ((found[1:] - found[0]) / _STEP).T
 
@@ -59,7 +59,7 @@ class Groups:
         """Logarithms of the peaks and of the bandwidth that the measurements come to, where nothing else is known."""
         peaks, bandwidths = [], []
         for load, rows in zip(self.loads, self.measured.values()):
-            seconds = torch.tensor([row.seconds for row in rows], dtype=torch.float64)
+            seconds = torch.tensor([row.seconds for row in rows], dtype=torch.float64, device="cpu")
             peaks.append(math.log(max(2.5 * float((load.by_network(load.work.operations) / seconds).median()), 1.0)))
             bandwidths.append(load.by_network(load.work.bytes + load.work.weights) / seconds)
         return peaks, math.log(max(2.5 * float(torch.cat(bandwidths).median()), 1.0))
@@ -147,7 +147,7 @@ def _solve(
     def derivatives(point: Any) -> Any:
         return torch.cat([root[:, None] * slopes(point)[1], torch.diag(1 / width)]).numpy()
 
-    point, weights = start.numpy().copy(), torch.ones(len(groups.rows), dtype=torch.float64)
+    point, weights = start.numpy().copy(), torch.ones(len(groups.rows), dtype=torch.float64, device="cpu")
     noise = _NOISE
     for _ in range(_ROUNDS):
         root = weights.sqrt() / noise

@@ -245,12 +245,13 @@ def _training(found: Training) -> Sheet:
 @sheet_of.register(Calibration)
 def _calibration(found: Calibration) -> Sheet:
     caption = (
-        f"{found.name}: {len(found.rates)} networks under {found.runtime.title}, {found.precision}; nine of ten others "
-        f"lie within x {found.ranges[-1]:.2f}"
+        f"{found.name}: {len(found.rates)} network{'s' * (len(found.rates) != 1)} under {found.runtime.title}, "
+        f"{found.precision}; nine of ten others lie within x {found.ranges[-1]:.2f}"
     )
     heads = [Head("network", is_text=True), Head("predicted / measured"), Head("GFLOP/s")]
     pairs = list(zip(found.ratios or [math.nan], found.rates))
-    lines = [Line([str(i), f"{error:.2f}", f"{rate / 1e9:.0f}"]) for i, (error, rate) in enumerate(pairs, 1)]
+    words = ["" if math.isnan(error) else f"{error:.2f}" for error, _ in pairs]
+    lines = [Line([str(i), word, f"{rate / 1e9:.0f}"]) for i, (word, (_, rate)) in enumerate(zip(words, pairs), 1)]
     rows = [{"network": i, "predicted_to_measured": e, "flops_per_second": r} for i, (e, r) in enumerate(pairs, 1)]
     totals = {"name": found.name, "runtime": found.runtime.name, "precision": found.precision, "error": found.error}
     totals.update(found.constants._asdict())
