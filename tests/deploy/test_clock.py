@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import queue
+import re
 from pathlib import Path
 from typing import Any, Callable
 
@@ -258,6 +259,34 @@ def test_an_estimate_goes_through_a_file(zoo: list[Deployed]) -> None:
     assert again.mean == pytest.approx(known.mean, abs=1e-3)
     load = Load([work_of(zoo[0], "int8")])
     assert float(again.width(load, "int8")[0]) == pytest.approx(float(known.width(load, "int8")[0]), rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("entry", "complaint"),
+    [
+        ({}, "file: rknn: not a mapping"),
+        ({"bandwidth": 5}, "file: rknn: peaks: not a mapping"),
+        ({"peaks": {"float32": 1}}, "file: rknn: peaks: float32: rknn has int8 and float16"),
+        ({"peaks": {"int8": -1}}, "file: rknn: int8 must be a number above 0, not -1"),
+        ({"peaks": {"int8": 1}, "speed": 3}, "file: rknn: speed is not known here"),
+        ({"peaks": {"int8": 1}, "covariance": [1, 2]}, "file: rknn: covariance has 136 numbers for these precisions"),
+        ({"int8": {"peak": 1, "bandwidth": 5}}, "int8: in the form of version 2.0; make it again with 'calibrate'"),
+    ],
+)
+def test_what_is_no_estimate(entry: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(DeviceError, match=re.escape(complaint)):
+        read_runtimes({"rknn": entry}, "file")
+    with pytest.raises(DeviceError, match="no runtime is called 'onnx'"):
+        read_runtimes({"onnx": {"peaks": {"int8": 1}}}, "file")
+
+
+def test_constants_by_hand_have_the_width_of_what_they_say(zoo: list[Deployed]) -> None:
+    """Who sets constants and a spread takes these for sure; without a spread the others are as the kind has them."""
+    load = Load([work_of(zoo[0], "int8")])
+    sure, unsure = ({"peaks": {"int8": 2}, "bandwidth": 7, **more} for more in ({"spread": 0.2}, {}))
+    known = read_runtimes({"rknn": sure}, "file")["rknn"]
+    assert float(known.width(load, "int8")[0]) == pytest.approx(0.2)
+    assert float(read_runtimes({"rknn": unsure}, "file")["rknn"].width(load, "int8")[0]) > 0.21
 
 
 def test_factors() -> None:

@@ -35,6 +35,7 @@ ARITHMETIC = {  # which peaks of a data sheet a runtime's precisions may reach, 
 NINE_OF_TEN = 1.645  # deviations of a normal distribution
 _STEP = 1e-4
 _UNLIKE, _FAR = 0.12, 4.0  # further spread for batches that many times outside of those that were measured
+_STATED = 0.1  # width of a constant that somebody has written down
 _OTHER_PRECISION = 0.25  # how far off another precision's share of its peak may be
 
 
@@ -256,6 +257,8 @@ _OTHERS = ("peaks", "covariance", "spread", "networks", "batches", "source")
 
 def _estimate(entry: Mapping[str, Any], runtime: Runtime, where: str) -> Estimate:
     unknown = [str(key) for key in entry if key not in SHARED and key not in _OTHERS]
+    if unknown and unknown[0] in runtime.precisions:
+        raise DeviceError(f"{where}: {unknown[0]}: in the form of version 2.0; make it again with 'calibrate'")
     if unknown:
         raise DeviceError(f"{where}: {unknown[0]} is not known here, only {listed((*SHARED, *_OTHERS))}")
     peaks = {str(name): value for name, value in _mapping(entry.get("peaks"), f"{where}: peaks").items()}
@@ -268,6 +271,7 @@ def _estimate(entry: Mapping[str, Any], runtime: Runtime, where: str) -> Estimat
     for i, (name, unit, value) in enumerate(named):
         if value is not None:
             mean[i] = math.log(positive(value, f"{where}: {name}") * UNITS.get(unit, 1.0))
+            width[i] = _STATED
     covariance = torch.diag(width**2)
     if entry.get("covariance") is not None:
         covariance = _triangle(entry["covariance"], len(mean), where)
