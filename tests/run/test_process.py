@@ -16,6 +16,7 @@ import numpy
 import pytest
 import torch
 import torchvision
+from releases import ROOT, run_python
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 from torch.overrides import TorchFunctionMode
@@ -548,3 +549,25 @@ def test_ctrl_c_at_random_moments() -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, kept)
     assert interrupted > 50
+
+
+FIRST = """
+import random, sys
+import numpy, torch
+from torch import nn
+import utils.thop
+torch.manual_seed(3), random.seed(3), numpy.random.seed(3)
+def state():
+    return torch.get_rng_state().tolist(), random.getstate(), [str(part) for part in numpy.random.get_state()]
+model, x = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.MultiheadAttention(4, 2).out_proj), torch.zeros(2, 3)
+before = state()
+for count in (lambda: utils.thop.profile(model, (x,), verbose=False), lambda: utils.thop.traffic(model, (x,)),
+              lambda: utils.thop.predict(model, (x,), device="t4")):
+    count()
+    assert state() == before, count
+"""
+
+
+def test_the_first_count_of_a_process_moves_no_generator() -> None:
+    """What is looked up once is looked up without drawing numbers."""
+    run_python(["-W", "ignore", "-c", FIRST], ROOT)

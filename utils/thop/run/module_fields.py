@@ -30,7 +30,8 @@ _all_hooks: Callable[[Dict[str, Any]], Tuple[Any, ...]] = itemgetter(*_FORWARD_H
 def _stock_attributes() -> Dict[type, FrozenSet[str]]:
     """Return the attributes that the commonest layers have, all of which a copy can share but those of every module."""
     by_size = nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.LayerNorm, nn.BatchNorm1d, nn.BatchNorm2d
-    layers: List[nn.Module] = [nn.SiLU(), nn.ReLU(), nn.GELU(), nn.Dropout(), nn.MultiheadAttention(1, 1).out_proj]
+    attention = nn.MultiheadAttention(1, 1, device="meta")  # as all here: values would move the random generator
+    layers: List[nn.Module] = [nn.SiLU(), nn.ReLU(), nn.GELU(), nn.Dropout(), attention.out_proj]
     for kind in by_size:
         sizes = (1, 1, 1) if "Conv" in kind.__name__ else (1, 1) if kind is nn.Linear else (1,)
         layers.append(kind(*sizes, device="meta"))

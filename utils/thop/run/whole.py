@@ -1,6 +1,6 @@
 """What a dispatch mode does not hear of: operators that PyTorch takes apart before, and calls for a tensor's memory."""
 
-from contextlib import nullcontext
+from contextlib import suppress
 from functools import partial
 from types import FunctionType
 from typing import Any, Dict, Optional, Tuple
@@ -112,8 +112,11 @@ class WatchedFunctions(TorchFunctionMode):
 
     @staticmethod
     def data(tensor: Tensor, *args: Any) -> Tensor:
-        """Return a tensor's data; of a lazy layer's as of any, which torch before 2.5 can't where functions are led."""
-        with no_torch_function() if isinstance(tensor, UninitializedTensorMixin) else nullcontext():
+        """Return a tensor's data; of any class, which torch before 2.5 can't where functions are led."""
+        if not isinstance(tensor, UninitializedTensorMixin):
+            with suppress(RuntimeError):
+                return _GET_DATA(tensor, *args)  # type: ignore[no-any-return]
+        with no_torch_function():
             return _GET_DATA(tensor, *args)  # type: ignore[no-any-return]
 
     def apart(self, func: Any, function: Any, *args: Any, **kwargs: Any) -> Any:
