@@ -32,6 +32,7 @@ from tables import Counted, Row, count_all, key, rows  # noqa: E402
 from torch import Tensor  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
+from utils.thop.deploy.calibration import mean_factor  # noqa: E402
 from utils.thop.deploy.clock import Constants  # noqa: E402
 from utils.thop.deploy.devices import CATALOGUE  # noqa: E402
 from utils.thop.deploy.estimates import (  # noqa: E402
@@ -377,8 +378,7 @@ def _quantile(judged: Sequence[Judged], state: str) -> float:
 def alone(place: Place, chosen: Sequence[int], name: str) -> float:
     """How far off predictions are that take time for proportional to one number of a network."""
     found = [getattr(place.counted[i], name) / place.rows[i].seconds for i in chosen]
-    logs = [abs(math.log(ratio / statistics.median(found))) for ratio in found]
-    return math.exp(statistics.fmean(logs))
+    return mean_factor([ratio / statistics.median(found) for ratio in found])
 
 
 def _cells(one: Judged, judged: Sequence[Judged], state: str) -> list[str]:

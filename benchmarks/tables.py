@@ -23,6 +23,7 @@ from torch import nn
 from tqdm import tqdm
 from zoo import FAMILIES
 
+from utils.thop.command.models import task_of
 from utils.thop.deploy.clock import Work, work_of
 from utils.thop.deploy.launches import as_deployed
 from utils.thop.deploy.measurements import published
@@ -68,13 +69,10 @@ class Counted(NamedTuple):
 
 
 def rows() -> list[Row]:
-    """Read all published speeds that a runtime here is known for, but those that contradict themselves."""
-    found = [*_own(), *_others()]
-    return [row for row in found if (row.table, row.model) not in LEFT_OUT and row.table not in LEFT_OUT_TABLES]
+    """Read all published speeds that a runtime here is known for."""
+    return [*_own(), *_others()]
 
 
-LEFT_OUT: dict[tuple[str, str], str] = {}
-LEFT_OUT_TABLES: dict[str, str] = {}
 _SILICON = {"jetson-orin-nano-super-cpu": "jetson-orin-nano-super"}
 _DEVICES = {  # of a table: the device, its silicon
     "rdk-x5": ("rdk-x5", "rdk-x5"),
@@ -204,9 +202,7 @@ def _builder(package: str, name: str, options: list[str]) -> Callable[[], nn.Mod
     if package in ("ul", "ulf"):
         from ultralytics.nn import tasks
 
-        kinds = {"-seg": "SegmentationModel", "-pose": "PoseModel", "-obb": "OBBModel", "-cls": "ClassificationModel"}
-        kind = next((kind for part, kind in kinds.items() if part in name), "DetectionModel")
-        return partial(getattr(tasks, kind), f"{name}.yaml", verbose=False)
+        return partial(getattr(tasks, task_of(name)), f"{name}.yaml", verbose=False)
     if package == "timm":
         import timm
 

@@ -1,6 +1,5 @@
 """A process of its own for a model of another checkout: classes of two have the same names, and a process loads one."""
 
-import importlib
 import io
 import pickle
 import subprocess
@@ -33,7 +32,6 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if module == self.package or module.startswith(f"{self.package}."):
             module = _PACKAGE + module[len(self.package) :]
-        importlib.import_module(module)
         return super().find_class(module, name)
 
 

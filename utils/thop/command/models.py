@@ -343,11 +343,15 @@ def _ultralytics(text: str) -> nn.Module:
     scaled = [re.sub(r"^(yolo(?:e-)?v?\d+)", rf"\g<1>{letter}", each) for each in names for letter in "nsmlx"]
     if not Path(name).is_file():
         _known(name, [*names, *scaled], "ultralytics")
-    task = next((kind for part, kind in _TASKS.items() if part in name), "DetectionModel")
-    task = "YOLOESegModel" if task == "YOLOEModel" and "-seg" in name else task
     with alone():
-        model: nn.Module = getattr(tasks, task)(name, verbose=False)
+        model: nn.Module = getattr(tasks, task_of(name))(name, verbose=False)
     return model
+
+
+def task_of(name: str) -> str:
+    """Name the class of ultralytics that builds a cfg, by the cfg's name."""
+    kind = next((kind for part, kind in _TASKS.items() if part in name), "DetectionModel")
+    return "YOLOESegModel" if kind == "YOLOEModel" and "-seg" in name else kind
 
 
 _TASKS = {"rtdetr": "RTDETRDetectionModel", "world": "WorldModel", "yoloe": "YOLOEModel", "-seg": "SegmentationModel",
@@ -399,4 +403,16 @@ _BUILDERS = {
 }
 
 
-__all__ = ["Built", "Input", "ModelError", "Setup", "Source", "build", "counted", "find", "names", "with_images"]
+__all__ = [
+    "Built",
+    "Input",
+    "ModelError",
+    "Setup",
+    "Source",
+    "build",
+    "counted",
+    "find",
+    "names",
+    "task_of",
+    "with_images",
+]

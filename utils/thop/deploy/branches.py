@@ -17,7 +17,7 @@ _SUMS = ("aten::add", "aten::add_")
 class _Branch:
     """A sum of linear functions of one input: its convolutions, and all steps by their positions.
 
-    end: the value that it comes to; norms: how many BatchNorms are branches by themselves.
+    source: the input; norms: how many BatchNorms are branches by themselves.
     """
 
     source: int
@@ -63,7 +63,6 @@ class _Merger:
         for step in steps:
             for value in {operand.value for operand in step.reads}:
                 self.readers[value] = self.readers.get(value, 0) + 1
-        self.made = {operand.value for step in steps for operand in step.writes}
         self.branches: Dict[int, _Branch] = {}  # by the value that they come to
         self.sums: List[int] = []  # values of sums that are merged, unless a larger one holds them
 

@@ -2,12 +2,11 @@
 
 import math
 import warnings
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 from ..answer import Answer
-from .clock import Constants, Load, Work, seconds_of, work_of
+from .clock import Constants, Load, seconds_of, work_of
 from .devices import Device, load_devices
 from .errors import DeviceError
 from .estimates import Estimate, Prior, Sheet, prior_of, sheet_peak
@@ -87,15 +86,15 @@ def calibrate(
         network = network.under(runtime, found)
         rows.append(Measured(work_of(network, found), float(seconds), network.batch))
     prior, sheet = prior_of(runtime), device.sheet if device else Sheet()
-    estimate = fit({found: rows}, prior, sheet, "measured by the user")
+    learned = [fit({found: rows[:count]}, prior, sheet, "measured by the user") for count in range(1, len(rows) + 1)]
     rates = tuple(network.flops / seconds for network, seconds in measured)
     for number, (row, rate) in enumerate(zip(rows, rates), 1):
         _check_time(number, row, rate, found)
     alone = [_left_out(rows, i, prior, sheet, found) for i in range(len(rows))] if len(rows) > 1 else []
     ratios = tuple(ratio for ratio, _ in alone)
-    ranges = tuple(_range(rows, count, prior, sheet, found) for count in range(1, len(rows) + 1))
+    ranges = tuple(_range(rows, estimate, prior, found) for estimate in learned)
     peaks = device.peaks if device else {}
-    return Calibration(name, runtime, found, estimate, ratios, rates, ranges, _odd(alone), peaks)
+    return Calibration(name, runtime, found, learned[-1], ratios, rates, ranges, _odd(alone), peaks)
 
 
 def _left_out(rows: List[Measured], i: int, prior: Prior, sheet: Sheet, precision: str) -> Tuple[float, float]:
@@ -115,11 +114,10 @@ def _odd(alone: List[Tuple[float, float]]) -> int:
     return i + 1 if abs(math.log(ratio)) > max(_ODD * left, _ODD_AT_LEAST) else 0
 
 
-def _range(rows: List[Measured], count: int, prior: Prior, sheet: Sheet, precision: str) -> float:
-    """The factor up and down that networks like these lie within, when so many were measured."""
-    known = fit({precision: rows[:count]}, prior, sheet)
+def _range(rows: List[Measured], known: Estimate, prior: Prior, precision: str) -> float:
+    """The factor up and down that networks like these lie within, by what is known."""
     widths = known.width(Load([row.works for row in rows]), precision, rows[0].batch)
-    return math.exp(prior.factor(count) * float(widths.square().mean().sqrt()))
+    return math.exp(prior.factor(known.basis.networks) * float(widths.square().mean().sqrt()))
 
 
 def _pairs(measured: Any) -> List[Tuple[Deployed, float]]:
@@ -143,8 +141,9 @@ def _check_time(number: int, row: Measured, rate: float, precision: str) -> None
     """Compare a time with the least one that any known device's data sheet allows."""
     limits = []
     for device in load_devices().values():
-        with suppress(DeviceError):
-            limits.append((_least(row.works, device, precision), device))
+        peak = sheet_peak(device.peaks, precision)
+        if peak is not None and device.bandwidth:
+            limits.append((seconds_of(row.works, Constants(peak, device.bandwidth)), device))
     if not limits:
         return
     least, device = min(limits, key=lambda limit: limit[0])
@@ -156,11 +155,3 @@ def _check_time(number: int, row: Measured, rate: float, precision: str) -> None
         raise DeviceError(f"{what}; times are seconds for a pass")
     if row.seconds < least:
         warnings.warn(what, stacklevel=3)
-
-
-def _least(works: Sequence[Work], device: Device, precision: str) -> float:
-    """The seconds that a data sheet allows at least."""
-    peak = sheet_peak(device.peaks, precision)
-    if peak is None or not device.bandwidth:
-        raise DeviceError(f"{device.name} has no peak for {precision}")
-    return seconds_of(works, Constants(peak, device.bandwidth))

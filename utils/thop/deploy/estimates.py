@@ -171,8 +171,8 @@ def before_measuring(prior: Prior, precisions: Sequence[str], sheet: Sheet) -> T
     (share, share_width), alone = prior.shares[0], (prior.mean[0], prior.width[0])
     first = [(math.log(rate) + share, share_width) if rate else alone for rate in rates]
     means, widths = [m for m, _ in first] + mean, [w for _, w in first] + width
-    mean_, width_ = (torch.tensor(values, dtype=torch.float64, device="cpu") for values in (means, widths))
-    return mean_, width_
+    both = torch.tensor([means, widths], dtype=torch.float64, device="cpu")
+    return both[0], both[1]
 
 
 def of_sheet(runtime: Runtime, precision: str, sheet: Sheet) -> Estimate:

@@ -106,8 +106,9 @@ class Deployed(Answer):
     @property
     def batch(self) -> int:
         """How many images a pass is of: the first size of the first input that somebody reads."""
-        inputs = [o for step in self.flow.steps for o in step.reads if o.value in self.flow.inputs]
-        return inputs[0].shape[0] if inputs and inputs[0].shape else 1
+        inputs = (o for step in self.flow.steps for o in step.reads if o.value in self.flow.inputs)
+        first = next(inputs, None)
+        return first.shape[0] if first is not None and first.shape else 1
 
     def _sum(self, name: str) -> int:
         return sum(getattr(launch, name) for launch in self.launches)
@@ -204,13 +205,13 @@ class _Compiler:
 
     def _cut(self, heads: Sequence[str], averages: Sequence[str]) -> None:
         """End detecting heads at their last convolutions: what these write is returned in place of what is decoded."""
-        tail = [i for i in self.wanted if _is_inside(self.steps[i].path, heads)]
+        tail = [i for i in self.wanted if is_inside(self.steps[i].path, heads)]
         feeding: Set[int] = set()  # values of which a convolution with trained weights is still to be made
         kept = set()
         for i in reversed(tail):
             step = self.steps[i]
             trains = step.kind == MULTIPLIES and any(operand.value not in self.varying for operand in step.reads)
-            if (trains and not _is_inside(step.path, averages)) or any(o.value in feeding for o in step.writes):
+            if (trains and not is_inside(step.path, averages)) or any(o.value in feeding for o in step.writes):
                 kept.add(i)
                 feeding |= self.needs[i]
         dropped = [i for i in tail if i not in kept]
@@ -337,5 +338,6 @@ class _Compiler:
         return any(reader not in inside for reader in readers) or (self.all_counts and not readers)
 
 
-def _is_inside(path: str, modules: Sequence[str]) -> bool:
+def is_inside(path: str, modules: Sequence[str]) -> bool:
+    """Say whether a module is one of some, or in one of them."""
     return any(path == module or path.startswith(f"{module}.") or not module for module in modules)

@@ -3,7 +3,7 @@
 from typing import Dict, List, Optional, Set, Tuple
 
 from ..flow import Step
-from .launches import Deployed
+from .launches import Deployed, is_inside
 
 
 def left_out(network: Deployed) -> Dict[str, int]:
@@ -39,7 +39,7 @@ def two_predictions(network: Deployed) -> Optional[Tuple[str, int, int]]:
     by_shape: Dict[Tuple[int, ...], List[Step]] = {}
     for step in steps:
         for operand in step.writes:
-            if operand.value in flow.outputs and len(operand.shape) == 3 and _inside(step.path, flow.heads):
+            if operand.value in flow.outputs and len(operand.shape) == 3 and is_inside(step.path, flow.heads):
                 by_shape.setdefault(tuple(operand.shape), []).append(step)
     pair = next((found for found in by_shape.values() if len(found) == 2), None)
     if pair is None:
@@ -47,10 +47,6 @@ def two_predictions(network: Deployed) -> Optional[Tuple[str, int, int]]:
     needed = [_needed(steps, one) for one in pair[::-1]]
     saved = [sum(step.call.flops for step in steps if id(step) not in kept) for kept in needed]
     return pair[0].path, saved[0], saved[1]
-
-
-def _inside(path: str, modules: List[str]) -> bool:
-    return any(prefix in modules for prefix in _prefixes(path))
 
 
 def _needed(steps: List[Step], last: Step) -> Set[int]:
