@@ -16,9 +16,10 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from benchmarks.zoo import FAMILIES, build_without_values
 from utils.thop import profile, traffic
+from utils.thop.count.record import record
 from utils.thop.profile import Profile
-from utils.thop.run import NotCountable, in_few_words, run
-from utils.thop.traffic import Traffic, TrafficLedger
+from utils.thop.run import NotCountable, in_few_words
+from utils.thop.traffic import Traffic, traffic_of
 
 FILTERS = ("Conv1d", "Conv2d", "Conv3d", "Linear")
 """Layers each of whose outputs sums the products of one filter."""
@@ -152,14 +153,7 @@ def totals(moved: Traffic) -> dict[str, float]:
 
 def count_for_real(model: nn.Module, inputs: tuple[Any, ...]) -> Traffic:
     """Return both ledgers of a run with arithmetic."""
-    ledgers: list[TrafficLedger] = []
-
-    def observe(replica: Any) -> TrafficLedger:
-        ledgers.append(TrafficLedger(replica))
-        return ledgers[-1]
-
-    outcome = run(model, inputs, observe, on_shapes=False)
-    return ledgers[-1].result(outcome)
+    return traffic_of(record(model, inputs, on_shapes=False))
 
 
 def judge(family: str, name: str, limits: Limits) -> Row:

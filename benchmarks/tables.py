@@ -24,11 +24,11 @@ from tqdm import tqdm
 from zoo import FAMILIES
 
 from utils.thop.command.models import task_of
+from utils.thop.count.record import record
 from utils.thop.deploy.clock import Work, work_of
 from utils.thop.deploy.launches import as_deployed
 from utils.thop.deploy.measurements import published
 from utils.thop.deploy.runtimes import RUNTIMES
-from utils.thop.flow import flow
 from utils.thop.run import blank
 
 FOLDER = Path(__file__).with_name("published")
@@ -258,7 +258,7 @@ def count_one(row: Row) -> Iterator[tuple[Key, Counted]]:
 def _count(spec: str, shape: tuple[int, ...], amp: bool, keys: list[Key]) -> Iterator[tuple[Key, Counted]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        counted = flow(build(spec, not amp), (torch.zeros(shape, device="meta"),), amp=amp)
+        counted = record(build(spec, not amp), (torch.zeros(shape, device="meta"),), amp=amp)
     activations = float(sum(row.output for row in counted.traffic.layers))
     for one in keys:
         deployed = as_deployed(counted, RUNTIMES[one[2]], one[4])

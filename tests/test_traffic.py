@@ -13,8 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from utils.thop import profile, traffic
-from utils.thop.run import run
-from utils.thop.traffic import OperatorCall, Traffic, TrafficLedger
+from utils.thop.count.record import OperatorCall, record
+from utils.thop.traffic import Traffic, traffic_of
 
 # ---- an independent count ----
 
@@ -105,9 +105,7 @@ def count_plainly(model: nn.Module, *inputs: Any) -> PlainCount:
 
 def real(model: nn.Module, *inputs: Any) -> Traffic:
     """Our own ledger over a real run."""
-    ledgers: List[TrafficLedger] = []
-    outcome = run(model, inputs, lambda replica: ledgers.append(TrafficLedger(replica)) or ledgers[-1], False)  # type: ignore[func-returns-value]
-    return ledgers[-1].result(outcome)
+    return traffic_of(record(model, inputs, on_shapes=False))
 
 
 YOLO = (

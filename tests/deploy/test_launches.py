@@ -12,10 +12,10 @@ from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn import functional
 
 from utils.thop import deployed
+from utils.thop.count.record import record
 from utils.thop.deploy import DeviceError
 from utils.thop.deploy.launches import Deployed, as_deployed
 from utils.thop.deploy.runtimes import RUNTIMES
-from utils.thop.flow import flow
 
 IMAGE = torch.zeros(1, 3, 64, 64)
 
@@ -257,17 +257,17 @@ def test_launches_are_what_ran(name: str) -> None:
     options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
     model = torchvision.models.get_model(name, weights=None, **options).eval()
     side = {"inception_v3": 299, "googlenet": 224, "vit_b_32": 224, "swin_t": 224, "maxvit_t": 224}.get(name, 64)
-    counted = flow(model, (torch.zeros(2, 3, side, side),))
+    counted = record(model, (torch.zeros(2, 3, side, side),))
     steps = {id(step): step for step in counted.steps}
     for runtime in RUNTIMES.values():
         network = as_deployed(counted, runtime)
-        assert network.flops == counted.traffic.flops
+        assert network.flops == counted.flops
         inside = [id(step) for launch in network.launches for step in launch.steps]
         assert len(inside) == len(set(inside))
         left_out = [steps[i] for i in steps.keys() - set(inside)]
         if runtime.eager:
-            assert all(not step.call.bytes for step in left_out)
-            moved = sum(step.call.bytes for step in counted.steps)
+            assert all(not step.bytes for step in left_out)
+            moved = sum(step.bytes for step in counted.steps)
             indices = sum(o.elements * 8 for s in counted.steps for o in s.writes if o.dtype == torch.int64)
             launched = sum(o.elements * o.itemsize for x in network.launches for o in [*x.reads, *x.weights, *x.writes])
             assert launched == pytest.approx(moved + indices)
@@ -303,8 +303,8 @@ def test_a_detector_that_chooses_by_its_scores() -> None:
     """It is run for real; without a box at the end, all before it has run all the same."""
     model = torchvision.models.detection.fcos_resnet50_fpn(weights=None, weights_backbone=None).eval()
     network = deployed(model, ([torch.rand(3, 96, 96)],), "tensorrt")
-    assert network.flow.traffic.mode == "real"
-    assert network.flops == network.flow.traffic.flops > 1e10
+    assert network.flow.layers.mode == "real"
+    assert network.flops == network.flow.flops > 1e10
     assert not network.flow.under(True).amp  # what autocast does would depend on values
 
 

@@ -145,6 +145,7 @@ def test_an_activation_may_return_anything() -> None:
 def test_a_result_keeps_neither_the_model_nor_its_inputs() -> None:
     model, x = Returns(lambda y, z: z), torch.ones(2, 4, 8, 8)
     network, found = deployed(model, (x,)), predict(model, "t4", inputs=(x,))
+    other = deployed(model, (x,))
     references = weakref.ref(model), weakref.ref(x)
     assert network.under(network.runtime, "float16") is network and found.deployed.flow is not None
     if hasattr(torch, "get_autocast_dtype"):
@@ -154,7 +155,7 @@ def test_a_result_keeps_neither_the_model_nor_its_inputs() -> None:
     assert [reference() for reference in references] == [None, None]
     assert predict(network, "t4").seconds > 0
     with pytest.raises(NotCountable, match="keep it in a variable"):
-        network.flow.recount(True)
+        other.flow.under(True)
 
 
 @pytest.mark.parametrize("function", [profile, traffic, training, deployed, predict])

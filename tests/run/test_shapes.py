@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, weight_norm
 
 from utils.thop import profile
-from utils.thop.profile import LayerLedger, first_shape
+from utils.thop.count.layers import Layers, first_shape
 from utils.thop.run import Observer, run
 from utils.thop.run.inputs import fitting_size
 from utils.thop.run.layer_rules import LAYER_RULES
@@ -26,21 +26,15 @@ from utils.thop.run.shape_tensor import ShapeTensor, without_values
 
 def facts(model: nn.Module, inputs: Tuple[Any, ...], on_shapes: bool) -> Tuple[Any, ...]:
     """Run one way and return the whole ledger, with the shapes and dtypes of all that came out."""
-    ledgers: List[LayerLedger] = []
-
-    def observe(replica: Any) -> LayerLedger:
-        ledgers.append(LayerLedger(replica))
-        return ledgers[-1]
-
-    outcome = run(model, inputs, observe, on_shapes)
+    outcome = run(model, inputs, Layers, on_shapes)
     assert outcome.mode == ("shape" if on_shapes else "real"), outcome.why
-    return rows_of(ledgers[-1]), ledgers[-1].missing, shapes(outcome.output)
+    return rows_of(outcome.observer), outcome.observer.missing, shapes(outcome.output)
 
 
-def rows_of(ledger: LayerLedger) -> List[Any]:
+def rows_of(layers: Layers) -> List[Any]:
     return [
         (layer.path, layer.calls, layer.output_shape, layer.ops, layer.kernel, layer.output)
-        for layer in ledger.root.walk()
+        for layer in layers.root.walk()
     ]
 
 

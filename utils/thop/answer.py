@@ -106,7 +106,7 @@ def record_of(row: Any) -> Dict[str, Any]:
 
 
 def _named_values(row: Any) -> Iterator[Any]:
-    names = [each.name for each in fields(row)] if is_dataclass(row) else list(getattr(row, "_fields", ()))
+    names = [each.name for each in fields(row) if each.repr] if is_dataclass(row) else list(getattr(row, "_fields", ()))
     for kind in reversed(type(row).__mro__):
         names += [name for name, value in vars(kind).items() if isinstance(value, property)]
     for name in dict.fromkeys(names):

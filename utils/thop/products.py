@@ -220,7 +220,7 @@ def weights_of(product: Product, args: Any, is_weight: Callable[[Tensor], bool])
 def product_of(func: Any) -> Optional[Product]:
     """Return how an operator's products are counted, by PyTorch's registry or ours; None where it has no formula."""
     own = PRODUCTS.get(func._schema.name)
-    registry = _flop_registry()
+    registry = flop_registry()
     formula = registry.get(func._overloadpacket, registry.get(func))  # torch before 2.5 enters users' by overload
     if formula is None:
         return own
@@ -230,7 +230,8 @@ def product_of(func: Any) -> Optional[Product]:
     return own._replace(formula=count)
 
 
-def _flop_registry() -> Dict[Any, Any]:
+def flop_registry() -> Dict[Any, Any]:
+    """Return PyTorch's table of formulas, and those that users have entered there."""
     try:
         from torch.utils.flop_counter import flop_registry
     except ImportError:  # torch before 2.1
@@ -326,21 +327,11 @@ NAMED_IN_PASSING: Dict[str, str] = {
 }
 """Operators that cost what no layer rule counts, with their kinds: a forward that runs one beside its layers names it,
 while a layer that consists of them is itself what is named, or counted."""
-_KINDS: Dict[Any, str] = {}
 
 
-def kind_of(func: Any) -> str:
+def kind_of(func: Any, product: Optional[Product]) -> str:
     """Say what an operator does, by PyTorch's tags and the lists above; UNKNOWN where nobody knows."""
-    known = _KINDS.get(func)
-    if known is None:
-        known = _kind_of(func)
-        if known not in (UNKNOWN, MULTIPLIES):  # users may enter a formula later
-            _KINDS[func] = known
-    return known
-
-
-def _kind_of(func: Any) -> str:
-    if product_of(func) is not None:
+    if product is not None:
         return MULTIPLIES
     name = func._schema.name
     if effects_of(func).is_view:

@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, TextIO, Tuple
 
 from ..answer import Rows, csv_of
+from ..count.record import Recording
 from ..deploy.bound import LayerBound, TimeBound, time_bound
 from ..deploy.devices import THIS, Device, find_device, load_devices
 from ..deploy.errors import DeviceError
-from ..flow import Flow
 from ..run import in_few_words
 from ..show.advice import advice
 from ..show.comparison import OF_A_DEVICE, Comparison, Row, bound_all, dtypes_used, to_csv, to_json
@@ -27,7 +27,7 @@ from ..show.comparison_table import (
 from ..show.grid import fitted
 from ..show.report import ALL_LEVELS, ModelInfo
 from ..show.time_table import headline, milliseconds, time_table
-from ..traffic import Traffic
+from ..traffic import Traffic, traffic_of
 from ..units import listed, readable_bytes, scaled
 from .arguments import PROGRAM, BadInput, examples, parse
 from .calibrate import add_to_file, calibrate_board, describe, entry_of, file_text
@@ -50,7 +50,7 @@ def _summary(arguments: argparse.Namespace) -> int:
         raise BadInput(f"{arguments.model} stands for {len(sources)} files; 'compare' takes several, 'summary' one")
     source = sources[0]
 
-    def count(built: Built) -> Tuple[Built, ModelInfo, str, Optional[Flow]]:
+    def count(built: Built) -> Tuple[Built, ModelInfo, str, Optional[Recording]]:
         info = built.info()
         _ = info.traffic  # while the model is there
         table = info.table(arguments.depth or ALL_LEVELS, arguments.sort)
@@ -88,19 +88,19 @@ def _draw_network(name: str, traffic: Traffic, arguments: argparse.Namespace, sa
     save_figure(network_figure(name, traffic, bound, said), arguments.plot)
 
 
-def _times(arguments: argparse.Namespace, flow: Flow) -> Tuple[List[str], List[str]]:
+def _times(arguments: argparse.Namespace, flow: Recording) -> Tuple[List[str], List[str]]:
     """The expected and the least time on a device: what stands above the table, and what below it.
 
     Raises DeviceError where neither is known.
     """
-    place = place_of(arguments, dtypes_used([flow.traffic]))
+    place = place_of(arguments, dtypes_used([traffic_of(flow)]))
     assert place is not None
     try:
         prediction = place.predict(flow.under(place.amp))
     except DeviceError as error:
         if not place.device.bandwidth:
             raise
-        bound = time_bound(flow.traffic, place.device)
+        bound = time_bound(traffic_of(flow), place.device)
         return [f"no expected time: {error}", _bound_line(bound)], _heaviest(bound)
     least = place.least(prediction)
     above = [headline(prediction), *([_bound_line(least)] if least else [])]

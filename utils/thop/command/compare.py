@@ -10,6 +10,7 @@ from ..answer import PathLike, Rows
 from ..run import as_inputs, as_model, collector_paused, in_few_words
 from ..run.inputs import as_size
 from ..show.comparison import OF_A_DEVICE, SORTS, Comparison, Row, bound_all, dtypes_used, sort_rows
+from ..traffic import traffic_of
 from ..units import listed
 from .checkout import OtherCheckout
 from .elsewhere import in_checkout
@@ -92,7 +93,7 @@ def _fill(row: Row, place: Optional[Place], built: Built) -> None:
     row.shape = tuple(built.inputs[0].shape)
     row.images = row.shape[0] if row.shape else 1
     flow = None if place is None else built.flow()
-    row.traffic = built.traffic() if flow is None else flow.traffic
+    row.traffic = built.traffic() if flow is None else traffic_of(flow)
     row.parameters, row.rounded = built.parameters, built.remark()
     row.input, row.dtype = built.input, built.dtype
     if place is not None and flow is not None:

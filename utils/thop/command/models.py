@@ -15,7 +15,7 @@ from typing import Any, Callable, List, NamedTuple, Optional, Sequence, Tuple, T
 import torch
 from torch import Tensor, nn
 
-from ..flow import Flow, flow
+from ..count.record import Recording, record
 from ..profile import not_run_in_training, profile
 from ..run import blank, in_few_words
 from ..run.inputs import Size, as_model, fitting_size, image_size, images_for, usual_size
@@ -108,9 +108,9 @@ class Built:
         """Count the operator ledger, and the layer ledger with it."""
         return traffic(self.model, self.inputs)
 
-    def flow(self, amp: bool = False) -> Flow:
+    def flow(self, amp: bool = False) -> Recording:
         """Count the operator ledger with its data flow, of which launches are made; ``amp``: under autocast."""
-        return flow(self.model, self.inputs, amp=amp)
+        return record(self.model, self.inputs, amp=amp)
 
     def info(self) -> ModelInfo:
         """Count both ledgers, for the table of modules."""

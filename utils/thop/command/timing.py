@@ -7,6 +7,7 @@ from typing import Optional, Sequence
 import torch
 
 from ..answer import PathLike
+from ..count.record import Recording
 from ..deploy.bound import TimeBound, launch_bound
 from ..deploy.devices import THIS, Device, find_device, load_devices
 from ..deploy.errors import DeviceError
@@ -14,7 +15,6 @@ from ..deploy.launches import as_deployed
 from ..deploy.measurements import find_measurement
 from ..deploy.prediction import Prediction, choose, estimate_for, find_place, predict_deployed
 from ..deploy.runtimes import Runtime
-from ..flow import Flow
 from ..show.comparison import Row
 
 
@@ -36,7 +36,7 @@ class Place:
         """Whether models run under autocast."""
         return self.precision == "amp"
 
-    def predict(self, counted: Flow) -> Prediction:
+    def predict(self, counted: Recording) -> Prediction:
         """Predict the time of a run that was counted for here; raises DeviceError where nothing is known."""
         network = as_deployed(counted, self.runtime, self.decode)
         return predict_deployed(network, self.device, self.precision)
@@ -52,7 +52,7 @@ class Place:
             return None
         return bound if bound.seconds <= prediction.seconds else None
 
-    def predict_row(self, row: Row, counted: Flow) -> None:
+    def predict_row(self, row: Row, counted: Recording) -> None:
         """Predict a model's time into its row, with what somebody has published; or say why there is none."""
         try:
             prediction = self.predict(counted)
@@ -61,7 +61,7 @@ class Place:
             row.error = f"no time: {error}"
             return
         where = {"device": self.device.name, "runtime": self.runtime.name, "precision": self.precision}
-        flops = counted.traffic.flops / max(row.images, 1)
+        flops = counted.flops / max(row.images, 1)
         measured = find_measurement(row.parameters, flops, model=row.name, shape=row.shape, **where)
         row.measured_seconds = measured.seconds if measured else None
         if measured and measured.decode != self.decode:

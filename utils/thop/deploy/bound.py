@@ -14,8 +14,9 @@ convolution is computed with fewer products than its definition has (Winograd's 
 from dataclasses import dataclass, field
 from typing import Dict, List
 
-from ..flow import Step
-from ..traffic import LayerRow, Traffic
+from ..count.record import OperatorCall
+from ..count.rows import LayerRow
+from ..traffic import Traffic
 from .clock import BYTES, is_dense
 from .devices import Device
 from .errors import DeviceError
@@ -91,18 +92,18 @@ def launch_bound(network: Deployed, device: Device, precision: str) -> TimeBound
     peak, size = max(device.peaks[name] for name in names), min(BYTES[name] for name in names)
     found: Dict[int, LayerBound] = {}
     for launch in network.launches:
-        row = (launch.product or launch.steps[0]).call.layer
+        row = (launch.product or launch.steps[0]).layer
         bound = found.setdefault(id(row), LayerBound(row))
         operations = sum(_least_operations(step, runtime.winograd) for step in launch.steps)
         bound.add(operations / peak, launch.elements * size / device.bandwidth)
     return TimeBound(device, list(found.values()))
 
 
-def _least_operations(step: Step, winograd: bool) -> float:
+def _least_operations(step: OperatorCall, winograd: bool) -> float:
     """The operations of a product, with Winograd's algorithm where it applies."""
     if winograd and step.geometry is not None and is_dense(step.geometry):
-        return step.call.flops / 4
-    return float(step.call.flops)
+        return step.flops / 4
+    return float(step.flops)
 
 
 def _binds(seconds: float, memory_seconds: float) -> str:

@@ -7,7 +7,7 @@ convolution with the largest of their kernels; a BatchNorm of the input itself, 
 from dataclasses import dataclass, replace
 from typing import Dict, List, Optional, Sequence, Set, Tuple
 
-from ..flow import Operand, Step
+from ..count.record import OperatorCall, View
 from .runtimes import BATCH_NORMS
 
 _SUMS = ("aten::add", "aten::add_")
@@ -27,7 +27,7 @@ class _Branch:
     norms: int = 0
 
 
-def merge_branches(steps: Sequence[Step], outputs: Set[int]) -> Tuple[List[Step], List[Step]]:
+def merge_branches(steps: Sequence[OperatorCall], outputs: Set[int]) -> Tuple[List[OperatorCall], List[OperatorCall]]:
     """Return the steps with branches merged, and the steps that are in others now.
 
     outputs: values that are returned, which nothing may be merged beyond.
@@ -40,7 +40,7 @@ def merge_branches(steps: Sequence[Step], outputs: Set[int]) -> Tuple[List[Step]
     return merger.result()
 
 
-def _may_merge(steps: Sequence[Step]) -> bool:
+def _may_merge(steps: Sequence[OperatorCall]) -> bool:
     """Say whether anything adds two results of convolutions and BatchNorms, which takes one look at each step."""
     linear: Set[int] = set()
     for step in steps:
@@ -57,7 +57,7 @@ def _may_merge(steps: Sequence[Step]) -> bool:
 class _Merger:
     """Follows linear branches through the steps of a run."""
 
-    def __init__(self, steps: Sequence[Step], outputs: Set[int]) -> None:
+    def __init__(self, steps: Sequence[OperatorCall], outputs: Set[int]) -> None:
         self.steps, self.outputs = steps, outputs
         self.readers: Dict[int, int] = {}
         for step in steps:
@@ -66,7 +66,7 @@ class _Merger:
         self.branches: Dict[int, _Branch] = {}  # by the value that they come to
         self.sums: List[int] = []  # values of sums that are merged, unless a larger one holds them
 
-    def hear(self, i: int, step: Step) -> None:
+    def hear(self, i: int, step: OperatorCall) -> None:
         """Note what a step's result is, if it is a branch."""
         if not step.writes:
             return
@@ -74,7 +74,7 @@ class _Merger:
         if found is not None:
             self.branches[step.writes[0].value] = found
 
-    def _branch(self, i: int, step: Step) -> Optional[_Branch]:
+    def _branch(self, i: int, step: OperatorCall) -> Optional[_Branch]:
         out = step.writes[0]
         if step.geometry is not None and "conv" in step.name and not step.geometry.transposed:
             return _Branch(step.reads[0].value, tuple(out.shape), [i], [i])
@@ -91,13 +91,13 @@ class _Merger:
             return self._sum(i, step.reads, tuple(out.shape))
         return None
 
-    def _alone(self, operand: Operand) -> Optional[_Branch]:
+    def _alone(self, operand: View) -> Optional[_Branch]:
         """The branch that an operand is, where nobody else reads it."""
         if self.readers.get(operand.value) != 1 or operand.value in self.outputs:
             return None
         return self.branches.get(operand.value)
 
-    def _sum(self, i: int, operands: Sequence[Operand], shape: Tuple[int, ...]) -> Optional[_Branch]:
+    def _sum(self, i: int, operands: Sequence[View], shape: Tuple[int, ...]) -> Optional[_Branch]:
         parts = [self._alone(operand) for operand in operands]
         known = [part for part in parts if part is not None]
         if not known or any(part.shape != shape for part in known):
@@ -122,7 +122,7 @@ class _Merger:
         forms = [self.steps[i].geometry for i in convolutions]
         return len({(form.stride, form.groups) for form in forms if form is not None}) == 1
 
-    def result(self) -> Tuple[List[Step], List[Step]]:
+    def result(self) -> Tuple[List[OperatorCall], List[OperatorCall]]:
         """Take out what is merged; who has read a sum reads what the largest convolution comes to."""
         gone: Set[int] = set()
         renamed: Dict[int, int] = {}
@@ -148,7 +148,7 @@ class _Merger:
         return 0 if geometry is None else geometry.inner
 
     @staticmethod
-    def _reading(step: Step, renamed: Dict[int, int]) -> Step:
+    def _reading(step: OperatorCall, renamed: Dict[int, int]) -> OperatorCall:
         if not any(operand.value in renamed for operand in step.reads):
             return step
         reads = [operand._replace(value=renamed.get(operand.value, operand.value)) for operand in step.reads]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..answer import Rows
-from ..flow import Geometry, Operand, Step
+from ..count.record import Geometry, OperatorCall, View
 from .eager import Moved, moved_in_eager
 from .launches import Deployed, Launch
 from .runtimes import CURVES, Runtime
@@ -114,7 +114,7 @@ def _work(launch: Launch, runtime: Runtime, precision: str, moved: Dict[int, Mov
         passes = 2.0 * size * sum(operand.elements for operand in copied)
     work = dict.fromkeys(("operations", "depthwise", "activations", "dense", "by_inner"), 0.0)
     for step in launch.steps:
-        if step.call.flops:
+        if step.flops:
             _add_product(work, step, launch.weights)
     curves = sum(_outputs(step) for step in launch.steps if step.name in CURVES)
     return Work(
@@ -130,9 +130,9 @@ def _work(launch: Launch, runtime: Runtime, precision: str, moved: Dict[int, Mov
     )
 
 
-def _add_product(work: Dict[str, float], step: Step, weights: Sequence[Operand]) -> None:
+def _add_product(work: Dict[str, float], step: OperatorCall, weights: Sequence[View]) -> None:
     """Add a product's operations to the kinds of work that they are."""
-    flops, geometry = float(step.call.flops), step.geometry
+    flops, geometry = float(step.flops), step.geometry
     work["operations"] += flops
     if geometry is None:
         return
@@ -152,7 +152,7 @@ def is_dense(geometry: Geometry) -> bool:
     return plain and geometry.kernel == (3, 3) and set(geometry.stride) == {1}
 
 
-def _outputs(step: Step) -> int:
+def _outputs(step: OperatorCall) -> int:
     return sum(operand.elements for operand in step.writes[:1])
 
 

@@ -5,7 +5,7 @@ What autocast casts has been counted in the run itself, as copies.
 
 from typing import Iterator, NamedTuple
 
-from ..flow import Flow, Operand, Step
+from ..count.record import OperatorCall, Recording, View
 
 _HALF = 2
 _POINTWISE_LAYOUT = 0.15  # of the layout changes around a 1 x 1 convolution, which mostly runs as a matrix product
@@ -18,7 +18,7 @@ class Moved(NamedTuple):
     passes: float
 
 
-def moved_in_eager(flow: Flow, precision: str, adds_passes: bool) -> Iterator[Moved]:
+def moved_in_eager(flow: Recording, precision: str, adds_passes: bool) -> Iterator[Moved]:
     """Yield what each step of a run moves in a precision; "float16" is the model after ``half()``.
 
     Under "amp" a run that could not be made so is taken for one in float16.
@@ -29,12 +29,12 @@ def moved_in_eager(flow: Flow, precision: str, adds_passes: bool) -> Iterator[Mo
         yield Moved(kernel, _added_passes(step, halved) if adds_passes else 0.0)
 
 
-def _size(operand: Operand, halved: bool) -> int:
+def _size(operand: View, halved: bool) -> int:
     """Bytes of an element."""
     return _HALF if halved and operand.dtype.is_floating_point else operand.itemsize
 
 
-def _added_passes(step: Step, halved: bool) -> float:
+def _added_passes(step: OperatorCall, halved: bool) -> float:
     """Bytes of what CUDA's libraries do around their kernels: bias, layout, copies."""
     if step.name == "aten::native_layer_norm":
         x = step.reads[0]

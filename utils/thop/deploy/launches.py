@@ -11,9 +11,9 @@ from typing import Any, Dict, Iterable, List, Optional, Sequence, Set, Tuple
 from torch import nn
 
 from ..answer import Answer, Rows
-from ..flow import Flow, Operand, Step, flow
+from ..count.record import OperatorCall, Recording, View, record
 from ..products import MULTIPLIES
-from ..run import collector_paused
+from ..run import as_inputs, as_model, collector_paused
 from .branches import merge_branches
 from .runtimes import BATCH_NORMS, Runtime, find_runtime
 
@@ -27,12 +27,12 @@ class Launch:
     what was written, and that no launch before has read.
     """
 
-    steps: List[Step]
-    reads: List[Operand] = field(default_factory=list)
-    writes: List[Operand] = field(default_factory=list)
-    weights: List[Operand] = field(default_factory=list)
+    steps: List[OperatorCall]
+    reads: List[View] = field(default_factory=list)
+    writes: List[View] = field(default_factory=list)
+    weights: List[View] = field(default_factory=list)
     folded_biases: int = 0
-    slices: List[Operand] = field(default_factory=list)
+    slices: List[View] = field(default_factory=list)
 
     def __repr__(self) -> str:
         what, where = " + ".join(self.operators), ", ".join(self.layers)
@@ -51,7 +51,7 @@ class Launch:
     @property
     def flops(self) -> int:
         """Floating-point operations of its products, two a multiply-accumulate."""
-        return sum(step.call.flops for step in self.steps)
+        return sum(step.flops for step in self.steps)
 
     @property
     def weight_elements(self) -> int:
@@ -74,12 +74,12 @@ class Launch:
         return self.weight_elements + self.read_elements + self.written_elements
 
     @property
-    def product(self) -> Optional[Step]:
+    def product(self) -> Optional[OperatorCall]:
         """The call that multiplies, if there is one."""
         return next((step for step in self.steps if step.geometry is not None), None)
 
 
-def _elements(operands: Iterable[Operand]) -> int:
+def _elements(operands: Iterable[View]) -> int:
     return sum(operand.elements for operand in operands)
 
 
@@ -92,9 +92,9 @@ class Deployed(Answer):
 
     runtime: Runtime
     launches: List[Launch]
-    flow: Flow
+    flow: Recording
     decode: bool = True
-    merged: List[Step] = field(default_factory=list)
+    merged: List[OperatorCall] = field(default_factory=list)
 
     def under(self, runtime: Runtime, precision: str) -> "Deployed":
         """The same network under a runtime in a precision; under autocast it is another run."""
@@ -138,11 +138,11 @@ def deployed(
     Raises DeviceError for an unknown runtime, and what ``traffic`` raises.
     """
     found = find_runtime(runtime)
-    return as_deployed(flow(model, inputs, kwargs, asked_by="deployed"), found, decode)
+    return as_deployed(record(as_model(model, "deployed"), as_inputs(inputs, "deployed"), kwargs=kwargs), found, decode)
 
 
 @collector_paused()
-def as_deployed(counted: Flow, runtime: Runtime, decode: bool = True) -> Deployed:
+def as_deployed(counted: Recording, runtime: Runtime, decode: bool = True) -> Deployed:
     """Make the launches of a run that has been counted."""
     steps, merged = (counted.steps, []) if runtime.eager else merge_branches(counted.steps, counted.outputs)
     return Deployed(runtime, _Compiler(counted, steps, runtime, decode).launches(), counted, decode, merged)
@@ -151,7 +151,7 @@ def as_deployed(counted: Flow, runtime: Runtime, decode: bool = True) -> Deploye
 class _Compiler:
     """The steps that a runtime executes, who reads what they write, and which of them form one launch."""
 
-    def __init__(self, counted: Flow, steps: List[Step], runtime: Runtime, decode: bool) -> None:
+    def __init__(self, counted: Recording, steps: List[OperatorCall], runtime: Runtime, decode: bool) -> None:
         self.runtime, self.steps = runtime, steps
         self.maker = {operand.value: i for i, step in enumerate(self.steps) for operand in step.writes}
         self.varying = self._varying(counted.inputs)
@@ -173,7 +173,7 @@ class _Compiler:
         self.sizes = {operand.value: operand.elements for step in self.steps for operand in step.writes}
         self.sliced: Set[Tuple[int, Any]] = set()
 
-    def _needs(self, step: Step) -> Set[int]:
+    def _needs(self, step: OperatorCall) -> Set[int]:
         """The values that a step can't run without, weights aside."""
         values = {operand.value for operand in step.reads}
         if step.after is not None:
@@ -237,7 +237,7 @@ class _Compiler:
 
     def _is_free(self, group: List[int]) -> bool:
         first = self.steps[group[0]]
-        return len(group) == 1 and not (first.call.bytes or first.call.flops)
+        return len(group) == 1 and not (first.bytes or first.flops)
 
     def _joined(self, i: int) -> Optional[int]:
         """The launch that a step becomes part of, if any: that which made the last of its operands."""
@@ -299,8 +299,8 @@ class _Compiler:
     def _launch(self, group: List[int]) -> Launch:
         """Sum up what a launch reads and writes."""
         launch, inside = Launch([self.steps[i] for i in group]), set(group)
-        reads: Dict[Tuple[int, Any], Operand] = {}
-        weights: Dict[Tuple[int, Any], Operand] = {}
+        reads: Dict[Tuple[int, Any], View] = {}
+        weights: Dict[Tuple[int, Any], View] = {}
         for i in group:
             step = self.steps[i]
             folded = step.name in BATCH_NORMS and self._follows_product(i, inside)
@@ -322,7 +322,7 @@ class _Compiler:
         maker = self.maker.get(self.steps[i].reads[0].value)
         return maker in inside and maker is not None and self.steps[maker].geometry is not None
 
-    def _is_new_slice(self, operand: Operand) -> bool:
+    def _is_new_slice(self, operand: View) -> bool:
         """Say whether an operand is a part of what was written, and no launch has read just this part before."""
         part = operand.value, operand.region
         if part in self.sliced or operand.elements >= self.sizes.get(operand.value, 0):

@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 from torch import nn
 
 from ..answer import Answer, PathLike, Rows
-from ..flow import Flow, flow
+from ..count.record import Recording, record
 from ..run import as_inputs, as_model, collector_paused
 from ..run.inputs import fitting_size, images_for, usual_size
 from ..units import listed
@@ -85,7 +85,7 @@ class Prediction(Timing):
     @property
     def uncounted(self) -> Dict[str, str]:
         """Operators whose cost is not known, with what was assumed of them."""
-        return {name: assumed for name, (_, assumed) in self.deployed.flow.traffic.uncounted.items()}
+        return {name: assumed for name, (_, assumed) in self.deployed.flow.uncounted.items()}
 
     def share(self, binds: str) -> float:
         """The share of the time that goes to "arithmetic", "memory" or "starting launches"."""
@@ -159,9 +159,9 @@ def predict(
     arguments = None if given is None else as_inputs(given, "predict")
     where = _named(device, devices)
 
-    def count(amp: bool) -> Flow:
+    def count(amp: bool) -> Recording:
         images = arguments or images_for(model, fitting_size(model, usual_size(model)))
-        return flow(model, images, amp=amp, asked_by="predict")
+        return record(model, images, amp=amp)
 
     return predict_counted(count, where, runtime, precision, decode, devices)
 
@@ -177,7 +177,7 @@ def _named(device: Optional[Where], devices: Optional[PathLike]) -> Where:
 
 
 def predict_counted(
-    count: Callable[[bool], Flow],
+    count: Callable[[bool], Recording],
     device: Where,
     runtime: Optional[str] = None,
     precision: Optional[str] = None,

@@ -2,7 +2,7 @@
 
 from typing import Tuple
 
-from ..step import Phase
+from ..count.phases import Phase
 from .clock import Constants
 from .devices import Device
 from .prediction import estimate_for

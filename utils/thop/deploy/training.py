@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from ..answer import Answer, Rows
+from ..count.phases import BACKWARD, FORWARD, OPTIMIZER, Phase, StepRecorder, bytes_of, phases_of
+from ..count.storages import in_blocks
 from ..run import NotCountable, Replica, as_inputs, as_model, collector_paused, map_tensors, run, tensors_in
-from ..step import BACKWARD, FORWARD, OPTIMIZER, Phase, StepLedger, bytes_of
-from ..traffic import in_blocks
 from .errors import DeviceError
 
 CUDA_BLOCK = 512
@@ -178,27 +178,27 @@ class _Steps:
 
     def __init__(self, optimizer: str, foreach: bool, block: int) -> None:
         self.optimizer, self.foreach, self.block = optimizer, foreach, block
-        self.ledger: Any = None
+        self.recorder: Any = None
         self.gradients = self.state = 0
 
-    def observe(self, replica: Replica) -> StepLedger:
-        """Make the ledger of the run."""
-        self.ledger = StepLedger(replica, self.block)
-        return self.ledger
+    def observe(self, replica: Replica) -> StepRecorder:
+        """Make the recorder of the run."""
+        self.recorder = StepRecorder(replica, self.block)
+        return self.recorder
 
     def drive(self, model: nn.Module, forward: Callable[[], Any]) -> None:
         """Take the steps; what they have made is let go of."""
-        ledger: StepLedger = self.ledger
+        recorder: StepRecorder = self.recorder
         optimizer = OPTIMIZERS[self.optimizer](_parameter_groups(model), foreach=self.foreach)
         for _ in range(2):
-            ledger.start()
+            recorder.start()
             out = forward()
             loss = _scalar(out)
-            ledger.note_kept()
-            ledger.enter_phase(BACKWARD)
+            recorder.note_kept()
+            recorder.enter_phase(BACKWARD)
             loss.backward()
             self.gradients = bytes_of((p.grad for p in model.parameters() if p.grad is not None), self.block)
-            ledger.enter_phase(OPTIMIZER)
+            recorder.enter_phase(OPTIMIZER)
             optimizer.step()
             self.state = bytes_of(tensors_in(optimizer.state.values()), self.block)
             del out, loss
@@ -209,9 +209,10 @@ class _Steps:
         """Put the numbers together."""
         weights, buffers = _sizes(model.parameters(), self.block), _sizes(model.buffers(), self.block)
         average = weights + buffers if ema else 0
-        phases = self.ledger.phases()
+        recorder: StepRecorder = self.recorder
+        phases = phases_of(recorder.recorder.calls)
         tensors = tensors_in(inputs)
-        kept = sorted(self.ledger.kept.items(), key=lambda item: item[1], reverse=True)
+        kept = sorted(recorder.kept.items(), key=lambda item: item[1], reverse=True)
         return Training(
             weights=weights,
             buffers=buffers,
@@ -220,15 +221,15 @@ class _Steps:
             optimizer_state=self.state,
             inputs=_sizes(tensors, self.block),
             kept_by_layer=Rows(kept),
-            peak=self.ledger.alive.peak + weights + buffers + average,
-            peak_at=self.ledger.alive.peak_place,
-            forward=phases.get(FORWARD, Phase()),
-            backward=phases.get(BACKWARD, Phase()),
-            optimizer=phases.get(OPTIMIZER, Phase()),
+            peak=recorder.storages.peak + weights + buffers + average,
+            peak_at=recorder.storages.peak_place,
+            forward=phases[FORWARD],
+            backward=phases[BACKWARD],
+            optimizer=phases[OPTIMIZER],
             amp=amp,
             batch=tensors[0].shape[0] if tensors and tensors[0].dim() else 1,
             optimizer_name=self.optimizer,
-            uncounted=self.ledger.uncounted,
+            uncounted=recorder.recorder.uncounted,
         )
 
 

@@ -2,7 +2,7 @@
 
 from typing import Dict, List, Optional, Set, Tuple
 
-from ..flow import Step
+from ..count.record import OperatorCall
 from .launches import Deployed, is_inside
 
 
@@ -11,15 +11,15 @@ def left_out(network: Deployed) -> Dict[str, int]:
 
     Nothing that an export gives out needs them. A head that is cut before it decodes is not among them.
     """
-    executed = {id(step.call) for launch in network.launches for step in launch.steps}
-    executed |= {id(step.call) for step in network.merged}
-    steps = [step for step in network.flow.steps if step.call.flops]
-    kept = {prefix for step in steps if id(step.call) in executed for prefix in _prefixes(step.path)}
+    executed = {step.number for launch in network.launches for step in launch.steps}
+    executed |= {step.number for step in network.merged}
+    steps = [step for step in network.flow.steps if step.flops]
+    kept = {prefix for step in steps if step.number in executed for prefix in _prefixes(step.path)}
     found: Dict[str, int] = {}
     for step in steps:
         outermost = next((prefix for prefix in _prefixes(step.path) if prefix not in kept), None)
-        if id(step.call) not in executed and outermost and step.path not in network.flow.averages:
-            found[outermost] = found.get(outermost, 0) + step.call.flops
+        if step.number not in executed and outermost and step.path not in network.flow.averages:
+            found[outermost] = found.get(outermost, 0) + step.flops
     return found
 
 
@@ -36,7 +36,7 @@ def two_predictions(network: Deployed) -> Optional[Tuple[str, int, int]]:
     """
     flow = network.flow
     steps = [step for launch in network.launches for step in launch.steps]
-    by_shape: Dict[Tuple[int, ...], List[Step]] = {}
+    by_shape: Dict[Tuple[int, ...], List[OperatorCall]] = {}
     for step in steps:
         for operand in step.writes:
             if operand.value in flow.outputs and len(operand.shape) == 3 and is_inside(step.path, flow.heads):
@@ -45,11 +45,11 @@ def two_predictions(network: Deployed) -> Optional[Tuple[str, int, int]]:
     if pair is None:
         return None
     needed = [_needed(steps, one) for one in pair[::-1]]
-    saved = [sum(step.call.flops for step in steps if id(step) not in kept) for kept in needed]
+    saved = [sum(step.flops for step in steps if id(step) not in kept) for kept in needed]
     return pair[0].path, saved[0], saved[1]
 
 
-def _needed(steps: List[Step], last: Step) -> Set[int]:
+def _needed(steps: List[OperatorCall], last: OperatorCall) -> Set[int]:
     """The steps that one step needs, by identity, itself among them."""
     values = {operand.value for operand in last.writes}
     found: Set[int] = set()

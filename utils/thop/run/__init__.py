@@ -15,12 +15,12 @@ from .observer import Observer
 from .parameters import is_unread, lacks_shapes, look_at, parameter_sizes
 from .runner import Drive, Run, in_few_words, run
 from .schema import Effects, effects_of
-from .shape_tensor import HAS_STORAGE, WeakStorage, storage_of
+from .shape_tensor import STORAGES_TELL, WeakStorage, storage_of
 from .unwrapping import NotCountable, network_of, unwrap
 from .weights import is_weight
 
 __all__ = [
-    "HAS_STORAGE",
+    "STORAGES_TELL",
     "BlankBuildFailed",
     "Drive",
     "Effects",

@@ -53,11 +53,13 @@ class Run:
     """How a run went: what the model returned, each tensor replaced by its Facts, and in which mode it ran.
 
     mode: "shape" without values, "real" for a forward pass with arithmetic; why: what the shape run stumbled over.
-    leftovers: what of the run was found in a place that nobody had named, and taken out; empty as a rule.
+    leftovers: what of the run was found in a place that nobody had named, and taken out; empty as a rule. observer:
+    that which has heard of it.
     """
 
     output: Any
     mode: str
+    observer: Any = field(repr=False)
     why: str = ""
     leftovers: List[str] = field(default_factory=list)
 
@@ -158,6 +160,7 @@ class _Attempt:
         self.copier = Copier(self._copies(MODEL), mode.on_shapes, self.refuse, copies_arrays)
         self.copier.training = drive is not None
         self.calls: Optional[Calls] = None
+        self.observer: Any = None
         self.failed_in = ""
         self.refusal: Optional[Exception] = None
         self.taken_down = TakenDown(self.copier)
@@ -190,7 +193,7 @@ class _Attempt:
         finally:
             self._put_back(ambient)
         mode = "shape" if self.mode.on_shapes else "real"
-        return Run(output, mode, leftovers=self.take_back())
+        return Run(output, mode, self.observer, leftovers=self.take_back())
 
     def _wait_for_turn(self) -> None:
         """Wait until no other thread has a run; a run inside of a run of this thread goes on."""
@@ -216,7 +219,7 @@ class _Attempt:
         self.copier.training = None  # what the model does not hold keeps its own flag
         _settle(replica, training=self.drive is not None)
         self._take_down(replica)
-        observer = self.observe(replica)
+        observer = self.observer = self.observe(replica)
         self.calls = Calls(self.copier, replica, observer, self.mode)
         observer.begin((*arguments, keywords))
         self.mode.report, self.mode.hands_out = observer.operator, observer.hands_out

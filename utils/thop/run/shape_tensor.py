@@ -155,6 +155,15 @@ def storage_of(tensor: Tensor) -> Any:
     return memory
 
 
+def _storages_tell() -> bool:
+    tensor = shape_tensor((1,), None, torch.float32, CPU)
+    return HAS_STORAGE and storage_of(tensor) is storage_of(tensor)
+
+
+STORAGES_TELL = _storages_tell()
+"""Whether a weak reference to a storage lives as long as that does, which it does since torch 2.1."""
+
+
 def without_values(tensor: Tensor) -> Tensor:
     """Make a tensor without memory that is like a real one; raises NeedsValues for sparse ones and such.
 

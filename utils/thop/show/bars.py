@@ -3,7 +3,8 @@
 import math
 from typing import TYPE_CHECKING, Dict, List, NamedTuple, Sequence, Tuple
 
-from ..traffic import LayerRow, Traffic
+from ..count.rows import LayerRow
+from ..traffic import Traffic
 from .drawing import KERNEL, OUTPUT, cut, write_head, write_instead
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Dict, Iterator, Sequence, Tuple
 
-from ..traffic import LayerRow
+from ..count.rows import LayerRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

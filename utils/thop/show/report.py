@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, NamedTupl
 from torch import nn
 
 from ..answer import Answer, PathLike, csv_of, finite, written
-from ..flow import Flow
+from ..count.record import Recording
 from ..profile import Profile
 from ..run import in_few_words
 from ..traffic import Traffic
@@ -71,7 +71,7 @@ class ModelInfo(Answer):
     profile: Optional[Profile]
     error: str = ""
     count_traffic: Optional[Callable[[], Traffic]] = field(default=None, compare=False)
-    count_flow: Optional[Callable[[bool], Flow]] = field(default=None, compare=False)
+    count_flow: Optional[Callable[[bool], Recording]] = field(default=None, compare=False)
     count_training: Optional[Callable[[], Optional[Dict[str, int]]]] = field(default=None, compare=False)
     depth: Optional[int] = field(default=None, compare=False)
     sort: Optional[str] = field(default=None, compare=False)

@@ -16,8 +16,9 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from torch import nn
 
-from ..flow import Flow, flow
-from ..profile import Layer, Profile, not_run_in_training, profile
+from ..count.record import Recording, record
+from ..places import Layer
+from ..profile import Profile, not_run_in_training, profile
 from ..run import in_few_words, map_tensors, network_of, unwrap
 from ..run.inputs import (
     Size,
@@ -85,7 +86,7 @@ class Count:
         )
 
 
-Again = Tuple[Callable[[], Traffic], Callable[[bool], Flow], Callable[[], Optional[Dict[str, int]]]]
+Again = Tuple[Callable[[], Traffic], Callable[[bool], Recording], Callable[[], Optional[Dict[str, int]]]]
 
 
 def again(model: nn.Module, given: Optional[Tuple[Any, ...]], size: Size) -> Again:
@@ -99,7 +100,7 @@ def again(model: nn.Module, given: Optional[Tuple[Any, ...]], size: Size) -> Aga
             raise RuntimeError("the model is gone: keep it in a variable to ask for more than its totals")
         return found, _inputs(found, given, size)
 
-    return lambda: traffic(*kept()), lambda amp: flow(*kept(), amp=amp), lambda: not_run_in_training(*kept())
+    return lambda: traffic(*kept()), lambda amp: record(*kept(), amp=amp), lambda: not_run_in_training(*kept())
 
 
 def _inputs(model: nn.Module, given: Optional[Tuple[Any, ...]], size: Size) -> Tuple[Any, ...]:

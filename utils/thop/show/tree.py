@@ -4,8 +4,10 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Set, Tuple
 
-from ..profile import Layer, Profile
-from ..traffic import LayerRow, Traffic
+from ..count.rows import LayerRow
+from ..places import Layer
+from ..profile import Profile
+from ..traffic import Traffic
 
 ITSELF = "(itself)"
 

@@ -1,0 +1,135 @@
+"""The phases of training steps: what each computes and moves, what is alive at once, and whose it is.
+
+A step is a forward pass with gradients, a backward pass and the optimizer's step. In the backward pass no module is
+running: an operator belongs to the module whose forward has made the node of the graph that it works for.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Dict, Iterable, List, Tuple
+
+import torch
+from torch import Tensor
+
+from ..places import Layer
+from ..run import Observer, Replica, no_torch_function, storage_of, tensors_in
+from .facts import facts_of
+from .layers import Token
+from .record import BACKWARD, FORWARD, OPTIMIZER, OperatorCall, Recorder
+from .storages import in_blocks
+
+_TAG = "utils.thop.layer"
+_node_running = getattr(torch._C, "_current_autograd_node", lambda: None)  # torch before 2.1 does not say
+
+
+@dataclass
+class Phase:
+    """What one phase of a step computes and moves, in all and by module.
+
+    flops: of products; layers: (path, FLOPs, bytes) of each module, in the order in which they came; calls: FLOPs and
+    bytes of each operator that ran.
+    """
+
+    flops: int = 0
+    read_bytes: int = 0
+    written_bytes: int = 0
+    layers: List[Tuple[str, int, int]] = field(default_factory=list, repr=False)
+    calls: List[Tuple[int, int]] = field(default_factory=list, repr=False)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes read and written together."""
+        return self.read_bytes + self.written_bytes
+
+
+class StepRecorder(Observer):
+    """Records training steps, the last of which counts, with the phase that each call belongs to."""
+
+    def __init__(self, replica: Replica, block: int = 1) -> None:
+        self.recorder = Recorder(replica, block=block)
+        self.layers, self.storages = self.recorder.layers, self.recorder.storages
+        self.enter: Any = self.layers.enter
+        self.abandon: Any = self.layers.abandon
+        self.begin: Any = self.recorder.begin
+        self.hands_out: Any = self.recorder.hands_out
+        self.taken_apart: Any = self.recorder.taken_apart
+        self.end: Any = self.recorder.end
+        self.kept: Dict[str, int] = {}
+
+    # ---- what the driver of the steps says ----
+
+    def start(self) -> None:
+        """A step begins: it alone is counted from here on, but for the peak."""
+        self.enter_phase(FORWARD)
+        self.recorder.calls.clear()
+
+    def enter_phase(self, phase: str) -> None:
+        """A phase begins."""
+        self.recorder.settle()
+        self.recorder.phase = phase
+        self.layers.current = self.layers.root
+
+    def note_kept(self) -> None:
+        """The forward pass is over: note what is alive of it, by the modules that made it."""
+        self.kept = {}
+        for path, size in self.storages.born_in(FORWARD):
+            self.kept[path] = self.kept.get(path, 0) + size
+
+    # ---- what the run says ----
+
+    def operator(self, func: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any], out: Any) -> None:
+        if self.layers.asking_a_rule or func.namespace == "profiler":  # as optimizers mark their steps
+            return
+        phase, place = self.recorder.phase, self.layers.current
+        if phase != FORWARD and place is self.layers.root:
+            place = _place_of_node(place)
+        self.storages.place = phase, place.path
+        self.recorder.note(place, facts_of(func), args, kwargs, out)
+
+    def leave(self, token: Token, args: Tuple[Any, ...], kwargs: Dict[str, Any], out: Any) -> None:
+        self.layers.leave(token, args, kwargs, out)
+        if not self.layers.asking_a_rule:
+            _tag_nodes(out, token[2])
+
+
+def phases_of(calls: Iterable[OperatorCall]) -> Dict[str, Phase]:
+    """Sum up calls by the phases of a step."""
+    found: Dict[str, Phase] = {name: Phase() for name in (FORWARD, BACKWARD, OPTIMIZER)}
+    by_path: Dict[str, Dict[str, Tuple[int, int]]] = {name: {} for name in found}
+    for call in calls:
+        phase, moved = found[call.phase], call.bytes
+        phase.flops += call.flops
+        phase.read_bytes += call.read_bytes
+        phase.written_bytes += call.written_bytes
+        if call.flops or moved:
+            phase.calls.append((call.flops, moved))
+        before = by_path[call.phase].get(call.path, (0, 0))
+        by_path[call.phase][call.path] = before[0] + call.flops, before[1] + moved
+    for name, phase in found.items():
+        phase.layers = [(path, flops, moved) for path, (flops, moved) in by_path[name].items()]
+    return found
+
+
+def _place_of_node(otherwise: Layer) -> Layer:
+    node = _node_running()
+    return otherwise if node is None else node.metadata.get(_TAG, otherwise)  # type: ignore[no-any-return]
+
+
+def _tag_nodes(out: Any, layer: Layer) -> None:
+    """Write on the nodes of the graph that a module has made, and no part of it has written on, whose they are."""
+    waiting = [tensor.grad_fn for tensor in tensors_in((out,))]
+    while waiting:
+        node = waiting.pop()
+        if node is None or _TAG in node.metadata:
+            continue
+        node.metadata[_TAG] = layer
+        waiting.extend(following for following, _ in node.next_functions)
+
+
+def bytes_of(tensors: Iterable[Tensor], block: int = 1) -> int:
+    """Bytes of the storages of tensors, each once, and each in whole blocks."""
+    with no_torch_function():  # which would hear that somebody asks for memory
+        sizes = {storage_of(tensor)._cdata: storage_of(tensor).nbytes() for tensor in tensors}
+    return sum(in_blocks(size, block) for size in sizes.values())
+
+
+__all__ = ["BACKWARD", "FORWARD", "OPTIMIZER", "Phase", "StepRecorder", "bytes_of", "phases_of"]

@@ -1,0 +1,507 @@
+"""The recording of a run: every call of an operator, in order, with the tensors that it read and wrote as views.
+
+Layer totals listen beside the recorder, as they must be asked at the call, and so does what is alive, which can't be
+told afterwards. All else is read from the recording by plain functions: ``traffic_of``, ``flow_of``, ``phases_of``.
+"""
+
+import sys
+import weakref
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from math import prod
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from ..charges import stored_bytes
+from ..hooks import CustomOps
+from ..places import Layer
+from ..products import PRODUCTS, PRODUCTS_IN_DISGUISE
+from ..run import (
+    NotCountable,
+    Observer,
+    Replica,
+    Run,
+    collector_paused,
+    in_few_words,
+    instances_in,
+    map_tensors,
+    run,
+    storage_of,
+    tensors_in,
+)
+from .facts import OperatorFacts, facts_of
+from .layers import LayerCounts, Layers
+from .rows import LayerRow
+from .storages import Held, Storages
+
+FORWARD, BACKWARD, OPTIMIZER = "forward", "backward", "optimizer"
+
+
+class View(NamedTuple):
+    """A tensor that a call reads or writes.
+
+    value: which one its storage holds; offset, shape, strides: which part of it, strides None where the elements lie in
+    the order of the shape; elements, bytes: what is moved of it.
+    """
+
+    value: int
+    offset: int
+    shape: Tuple[int, ...]
+    strides: Optional[Tuple[int, ...]]
+    dtype: torch.dtype
+    elements: int
+    bytes: int
+
+    @property
+    def region(self) -> Tuple[Any, ...]:
+        """Which part of the value it is."""
+        return self[1:4]
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of an element."""
+        return itemsize(self.dtype)
+
+    @property
+    def dense(self) -> bool:
+        """Whether it lies in memory in the order of its shape."""
+        return self.strides is None
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether an image's channels lie next to each other."""
+        return self.strides is not None and len(self.shape) == 4 and self.strides[1] == 1
+
+    def moving(self, moved: int) -> "View":
+        """The same tensor, of which so many bytes are moved."""
+        return self._replace(elements=moved // self.itemsize, bytes=moved)
+
+
+@lru_cache(maxsize=None)
+def itemsize(dtype: torch.dtype) -> int:
+    """Bytes of an element."""
+    return torch.empty((), dtype=dtype, device="meta").element_size()
+
+
+class Geometry(NamedTuple):
+    """The form of a product: rows x inner by inner x columns, in ``groups``; kernel: a convolution's window."""
+
+    rows: int
+    inner: int
+    columns: int
+    groups: int = 1
+    kernel: Tuple[int, ...] = ()
+    stride: Tuple[int, ...] = ()
+    transposed: bool = False
+
+    @property
+    def depthwise(self) -> bool:
+        """Whether each channel is convolved by itself."""
+        return self.groups > 1 and self.groups == self.columns
+
+
+@dataclass
+class OperatorCall:
+    """One call of an ATen operator, views among them; ``dtype`` is that of its operands where it has FLOPs.
+
+    layer: the row of the module that ran it; facts: what is known of the operator; reads, writes: what it was given and
+    has made, nothing where it made a view; geometry: of a product; after: a value that is written over in part, or
+    whose rest is kept: no element of it is read; phase: of a training step; number: of the call in its run.
+    """
+
+    layer: LayerRow = field(repr=False)
+    facts: OperatorFacts = field(repr=False)
+    operator: str
+    flops: int = 0
+    read_bytes: int = 0
+    written_bytes: int = 0
+    dtype: Optional[torch.dtype] = None
+    reads: Sequence[View] = field(repr=False, default=())
+    writes: Sequence[View] = field(repr=False, default=())
+    geometry: Optional[Geometry] = field(repr=False, default=None)
+    after: Optional[int] = field(repr=False, default=None)
+    phase: str = field(repr=False, default=FORWARD)
+    number: int = field(repr=False, default=0)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes read and written together."""
+        return self.read_bytes + self.written_bytes
+
+    @property
+    def name(self) -> str:
+        """The operator's name, with its namespace."""
+        return self.facts.name
+
+    @property
+    def kind(self) -> str:
+        """What kind of operator it is, as ``op_kinds`` names it."""
+        return self.facts.kind
+
+    @property
+    def path(self) -> str:
+        """The path of the module that ran it."""
+        return self.layer.path
+
+
+class Recorder(Observer):
+    """Writes a run down, and lets the layer totals hear of it too; ``block``: what sizes are rounded up to."""
+
+    def __init__(self, replica: Replica, custom_ops: Optional[CustomOps] = None, block: int = 1) -> None:
+        self.layers = layers = Layers(replica, custom_ops)
+        self.enter: Any = layers.enter
+        self.abandon: Any = layers.abandon
+        self.leave: Any = layers.leave
+        self.storages = Storages(block)
+        self.rows: Dict[int, LayerRow] = {}  # by the place's identity
+        self.calls: List[OperatorCall] = []
+        self.uncounted: Dict[str, Tuple[int, str]] = {}
+        self.indices: Optional[Tuple[OperatorCall, Held, int]] = None  # that the last pooling has made
+        self.inputs: Set[int] = set()
+        self.outputs: Set[int] = set()
+        self.predictions: Set[int] = set()
+        self.hands_values_out = self.untraced = False
+        self.phase = FORWARD
+
+    def begin(self, arguments: Any) -> None:
+        for tensor in tensors_in(arguments):
+            self.storages.made(tensor)
+        self.inputs = self._values_of(arguments)
+
+    def operator(self, func: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any], out: Any) -> None:
+        layers = self.layers
+        if not layers.asking_a_rule:
+            layers.operator(func, args, kwargs, out)
+            self.note(layers.current, facts_of(func), args, kwargs, out)
+
+    def layer_of_one_operator(self, module: nn.Module, x: Any, func: Any, arguments: Tuple[Any, ...], out: Any) -> None:
+        place = self.layers.count_layer(module, x, out)
+        if place is None:
+            super().layer_of_one_operator(module, x, func, arguments, out)
+        else:
+            self.note(place, facts_of(func), arguments, {}, out)
+
+    def taken_apart(self, func: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any], out: Any) -> None:
+        self.layers.taken_apart(func, args, kwargs, out)
+        if func._schema.name in PRODUCTS_IN_DISGUISE and not self.layers.asking_a_rule and self.calls:
+            call = self.calls[-1]
+            call.flops += 2 * PRODUCTS[func._schema.name].formula(args, kwargs, out)
+            call.dtype = tensors_in(args)[0].dtype
+
+    def hands_out(self, what: str) -> None:
+        self.layers.hands_out(what)
+        self.hands_values_out = True
+
+    def end(self, output: Any) -> None:
+        self.settle()
+        self.layers.end(output)
+        returned = self._values_of(output)
+        self.outputs |= returned
+        self.predictions = self._values_of(_outside_lists(output))
+        is_read = any(view.value in self.inputs for call in self.calls for view in call.reads)
+        self.untraced = not (returned and is_read) or (self.hands_values_out and _holds_values(output))
+        self.storages.let_go()
+
+    # ---- one call ----
+
+    def note(self, place: Layer, facts: OperatorFacts, args: Sequence[Any], kwargs: Dict[str, Any], out: Any) -> None:
+        """Write a call down, of an operator that the module of a place has run."""
+        if self.indices is not None:
+            self.settle()
+        if not facts.has_row:  # memory that is only reserved
+            if not isinstance(out, Tensor) or facts.makes_memory:
+                self._alive(out)
+            return
+        row = self.rows.get(id(place))
+        if row is None:
+            row = self.rows[id(place)] = LayerRow("", path=place.path)
+        call = OperatorCall(row, facts, facts.operator, phase=self.phase, number=len(self.calls))
+        self.calls.append(call)
+        if facts.is_view:
+            return
+        self._note_operands(call, args, kwargs, out)
+        try:
+            if facts.charge is not None:
+                self._charge(call, *facts.charge(args, kwargs, out))
+            if facts.product is not None:
+                call.flops, call.dtype = 2 * facts.product.formula(args, kwargs, out), tensors_in(args)[0].dtype
+                call.geometry = None if "backward" in facts.name or not call.flops else _geometry(call, args)
+        except Exception as error:
+            self._assume(f"{facts.name} in {place.path or 'the model itself'}", f"not charged: {in_few_words(error)}")
+            return
+        if facts.makes_memory:
+            self._alive(out)
+        if facts.makes_indices:
+            self.indices = call, self.storages.of(out[1]), call.writes[1].bytes
+        if facts.assumption:
+            self._assume(facts.name, facts.assumption)
+
+    def _note_operands(self, call: OperatorCall, args: Sequence[Any], kwargs: Dict[str, Any], out: Any) -> None:
+        """Note what a call has read, what it has written, and the bytes of both."""
+        facts, effects, storages = call.facts, call.facts.effects, self.storages
+        if facts.name == "aten::_local_scalar_dense":  # somebody decides by it
+            self.hands_values_out = True
+            self.outputs |= self._values_of(args)
+        given = args[1:] if facts.writes_over else args
+        if kwargs:
+            given = (*given, *(value for name, value in kwargs.items() if name not in effects.write_only))
+        reads = [self._view(tensor, storages.of) for tensor in tensors_in(given)]
+        call.reads = reads if len(reads) == 1 else _distinct(reads)
+        made = [out] if isinstance(out, Tensor) else _new_results(facts, out)
+        if effects.written:
+            written = tensors_in([args[i] if i < len(args) else kwargs.get(name) for i, name in effects.written])
+            call.after = next((storages.of(t).value for t in written if not _fills_storage(t)), None)
+            made = [*made, *written] if facts.makes_memory else written
+        call.writes = [self._view(t, storages.written) for i, t in enumerate(made) if not i or t.numel()]
+        call.read_bytes = sum([view.bytes for view in call.reads])
+        call.written_bytes = sum([view.bytes for view in call.writes])
+
+    def _view(self, tensor: Tensor, hold: Any) -> View:
+        shape, dtype = tensor.shape, tensor.dtype
+        if tensor.layout is not torch.strided:  # a sparse one: its parts have storages
+            moved = stored_bytes(tensor)
+            return View(-id(tensor), 0, shape, None, dtype, moved // itemsize(dtype), moved)
+        value, offset = hold(tensor).value, tensor.storage_offset()
+        if tensor.is_contiguous():
+            elements = tensor.numel()
+            return View(value, offset, shape, None, dtype, elements, elements * itemsize(dtype))
+        moved = stored_bytes(tensor)
+        return View(value, offset, shape, tensor.stride(), dtype, moved // itemsize(dtype), moved)
+
+    @staticmethod
+    def _charge(call: OperatorCall, read: int, written: int) -> None:
+        """Charge an operator for other bytes than its operands have: of a table only the rows that are looked up."""
+        call.read_bytes, call.written_bytes = read, written
+        if call.reads:
+            first, *others = call.reads
+            call.reads = [first.moving(max(read - sum(view.bytes for view in others), 0)), *others]
+        if call.writes:
+            first, *others = call.writes
+            call.writes = [first.moving(written), *(view.moving(0) for view in others)]
+
+    def _alive(self, out: Any) -> None:
+        for tensor in (out,) if isinstance(out, Tensor) else tensors_in((out,)):
+            self.storages.made(tensor)
+
+    def settle(self) -> None:
+        """Take the last pooling's indices off again if nobody has kept them.
+
+        ATen's max pooling always makes them, eight bytes for each maximum; a layer that was not asked to return them
+        drops them at once, and no deployed kernel writes them.
+        """
+        if self.indices is not None:
+            call, held, size = self.indices
+            if held.is_gone():
+                call.written_bytes -= size
+            self.indices = None
+
+    def _assume(self, name: str, what: str) -> None:
+        """Say in the result that something has no exact number."""
+        self.uncounted[name] = self.uncounted.get(name, (0, ""))[0] + 1, what
+
+    def _values_of(self, nested: Any) -> Set[int]:
+        return {self.storages.of(tensor).value for tensor in tensors_in((nested,)) if tensor.layout is torch.strided}
+
+
+def _new_results(facts: OperatorFacts, out: Any) -> List[Tensor]:
+    """Return the results of an operator that are not what it was given."""
+    new = facts.effects.new_results
+    results: Any = out if isinstance(out, (tuple, list)) else (out,)
+    if len(new) == len(results):
+        results = [result for result, is_new in zip(results, new) if is_new]
+    elif not all(new):
+        results = []
+    return tensors_in(results)
+
+
+def _distinct(views: List[View]) -> List[View]:
+    """The same part of a value that is passed twice is read once."""
+    if len({view.value for view in views}) == len(views):
+        return views
+    return list({view[:5]: view for view in views}.values())
+
+
+def _fills_storage(tensor: Tensor) -> bool:
+    return stored_bytes(tensor) >= storage_of(tensor).nbytes()
+
+
+def _holds_values(output: Any) -> bool:
+    """Say whether numbers or arrays are among what a model returns."""
+    numpy: Any = sys.modules.get("numpy")
+    arrays = () if numpy is None else (numpy.ndarray, numpy.generic)
+    return bool(instances_in(output, (int, float, complex, *arrays)))
+
+
+def _outside_lists(value: Any) -> List[Any]:
+    """Return the parts of a nested value that stand in no list and no dictionary."""
+    if isinstance(value, (list, dict)):
+        return []
+    if isinstance(value, tuple):
+        return [part for each in value for part in _outside_lists(each)]
+    return [value]
+
+
+def _geometry(call: OperatorCall, args: Sequence[Any]) -> Optional[Geometry]:
+    """Read a product's form off its operands; rows are what its FLOPs leave for them."""
+    tensors = [tensor for tensor in args if isinstance(tensor, Tensor)]
+    if len(tensors) < 2:
+        return None
+    if "conv" not in call.name:
+        left, right = tensors[-2:] if "add" in call.name else tensors[:2]
+        if "attention" in call.name:
+            inner, columns = left.shape[-1] + tensors[2].shape[-1], right.shape[-2]
+        else:
+            inner, columns = left.shape[-1], right.shape[-1]
+        return Geometry(call.flops // max(2 * inner * columns, 1), inner, columns)
+    weight = tensors[1]
+    transposed = len(args) > 6 and args[6] is True
+    groups = next((int(arg) for arg in args[8:9]), 1)
+    window = tuple(weight.shape[2:])
+    columns = weight.shape[1] * groups if transposed else weight.shape[0]
+    inner = prod(weight.shape[1:]) if not transposed else weight.shape[0] // groups * prod(window)
+    rows = call.flops // max(2 * prod(weight.shape[1:]) * weight.shape[0], 1)
+    stride = tuple(args[3]) if len(args) > 3 and isinstance(args[3], (list, tuple)) else ()
+    return Geometry(rows, inner, columns, groups, window, stride, transposed)
+
+
+# ---- the recording ----
+
+
+class Subject:
+    """What a recording is of: a model that it does not keep, and inputs of which it keeps the shapes."""
+
+    def __init__(self, model: nn.Module, inputs: Tuple[Any, ...], kwargs: Optional[Dict[str, Any]]) -> None:
+        self.reference = weakref.ref(model)
+        self.inputs, self.kwargs = map_tensors((inputs, dict(kwargs or {})), _on_meta)
+
+    @property
+    def model(self) -> nn.Module:
+        """The model; raises NotCountable where nobody has kept it."""
+        model = self.reference()
+        if model is None:
+            raise NotCountable("another precision takes the model once more, and it is gone: keep it in a variable")
+        return model
+
+
+def _on_meta(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("meta")
+
+
+@dataclass
+class Recording:
+    """What was written down of a run, and how it went.
+
+    layers: their totals; rows: one for each place that has run an operator, by its identity, without sums yet; calls:
+    in their order; steps: those that make no view. A value that no step writes and that is no input is a constant: a
+    parameter, a buffer, or a number of the code. inputs, outputs: values that come from outside and that were returned;
+    predictions: those outputs that stand in no list or dictionary, in which detectors return their maps for the loss;
+    untraced: results have left PyTorch as numbers, arrays or by some other way than the return: all of it counts.
+    heads, averages: paths of a detector's modules that decode its maps, and of those that average with fixed weights.
+    peak_activation_bytes: the largest sum of tensors alive at once, parameters and buffers not among them.
+    """
+
+    layers: LayerCounts = field(repr=False)
+    rows: Dict[int, LayerRow] = field(repr=False)
+    calls: List[OperatorCall] = field(repr=False)
+    uncounted: Dict[str, Tuple[int, str]]
+    inputs: Set[int]
+    outputs: Set[int]
+    predictions: Set[int]
+    untraced: bool
+    peak_activation_bytes: int
+    amp: bool
+    heads: List[str]
+    averages: List[str]
+    subject: Subject
+    others: Dict[bool, Optional["Recording"]] = field(default_factory=dict, repr=False)
+    steps: List[OperatorCall] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.steps = [call for call in self.calls if not call.facts.is_view]
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of matrix products, convolutions and attention."""
+        return sum(call.flops for call in self.calls)
+
+    def under(self, amp: bool) -> "Recording":
+        """This recording, or one of the same run under autocast, as far as that can be counted, or without."""
+        if amp == self.amp:
+            return self
+        if amp not in self.others:
+            subject = self.subject
+            try:
+                self.others[amp] = _record(subject.model, subject.inputs, None, subject.kwargs, amp)
+            except NotCountable:
+                self.subject.model  # noqa: B018 - it says so where the model is gone
+                self.others[amp] = None
+        return self.others[amp] or self
+
+
+def record(
+    model: nn.Module,
+    inputs: Tuple[Any, ...],
+    custom_ops: Optional[CustomOps] = None,
+    kwargs: Optional[Dict[str, Any]] = None,
+    amp: bool = False,
+    on_shapes: bool = True,
+) -> Recording:
+    """Run ``model`` once without values, in evaluation mode, and write down what it does.
+
+    Without ``on_shapes`` it is run for real. With ``amp``, as on CUDA under autocast to float16; where that depends on
+    values, or this torch can't, the run is the plain one, and the recording's ``amp`` is False. It does not keep the
+    model. Raises what ``run`` raises.
+    """
+    if amp:
+        try:
+            return _record(model, inputs, custom_ops, kwargs, True)
+        except NotCountable:
+            pass
+    return _record(model, inputs, custom_ops, kwargs, False, on_shapes)
+
+
+def _recording(outcome: Run, model: nn.Module, subject: Subject, amp: bool) -> Recording:
+    recorder: Recorder = outcome.observer
+    return Recording(
+        recorder.layers.counts(outcome),
+        recorder.rows,
+        recorder.calls,
+        recorder.uncounted,
+        recorder.inputs,
+        recorder.outputs,
+        recorder.predictions,
+        recorder.untraced,
+        recorder.storages.peak,
+        amp,
+        *_of_detectors(model),
+        subject,
+    )
+
+
+def _of_detectors(model: nn.Module) -> Tuple[List[str], List[str]]:
+    """Name the modules that decode a detector's maps, and those that average over a distribution of distances.
+
+    The former know classes, levels and strides; the latter have a convolution, which is part of decoding.
+    """
+    heads, averages = [], []
+    for path, module in model.named_modules():
+        if "nl" in module.__dict__ and hasattr(module, "nc") and hasattr(module, "stride"):
+            heads.append(path)
+        elif type(module).__name__ == "DFL":
+            averages.append(path)
+    return heads, averages
+
+
+@collector_paused()
+def _record(
+    model: nn.Module,
+    inputs: Tuple[Any, ...],
+    custom_ops: Optional[CustomOps],
+    kwargs: Optional[Dict[str, Any]],
+    amp: bool,
+    on_shapes: bool = True,
+) -> Recording:
+    outcome = run(model, inputs, partial(Recorder, custom_ops=custom_ops), on_shapes, kwargs, amp)
+    return _recording(outcome, model, Subject(model, inputs, kwargs), amp)
