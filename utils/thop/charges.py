@@ -9,7 +9,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Sequence
 import torch
 from torch import Tensor
 
-from .run import Effects, storage_of, tensors_in
+from .run import Effects, key_of, tensors_in
 
 
 class Moved(NamedTuple):
@@ -49,7 +49,7 @@ def read_once(tensors: Sequence[Tensor]) -> int:
     """Bytes of several inputs, where the same elements passed twice are read once."""
     if len(tensors) == 1 or any(t.layout is not torch.strided for t in tensors):
         return sum(map(stored_bytes, tensors))
-    distinct = {(storage_of(t)._cdata, t.storage_offset(), t.shape, t.stride(), t.dtype): t for t in tensors}
+    distinct = {(key_of(t), t.storage_offset(), t.shape, t.stride(), t.dtype): t for t in tensors}
     return sum(map(stored_bytes, distinct.values()))
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Dict, List, Optional, Sequence, Set, Tuple, Type, Union
 
-import torch
 from torch import Tensor, nn
 
 from ..buffers import Cost, add_buffers, add_to_buffers, read_buffers
@@ -33,6 +32,7 @@ from ..run import (
     parameter_sizes,
     run,
     tensors_in,
+    whole_batch,
 )
 from .facts import facts_of, hear_of_new_formulas
 
@@ -326,12 +326,11 @@ def count_layers(
 
 def _samples(out: Any) -> int:
     """Count the samples that one call stands for under ``torch.vmap``, where a tensor shows one of them."""
-    functorch = getattr(torch._C, "_functorch", None)
     factor = 1
-    while isinstance(out, Tensor) and functorch is not None and functorch.is_batchedtensor(out):
-        whole = functorch.get_unwrapped(out)
+    whole = whole_batch(out) if isinstance(out, Tensor) else None
+    while whole is not None:
         factor *= whole.numel() // max(out.numel(), 1)
-        out = whole
+        out, whole = whole, whole_batch(whole)
     return factor
 
 

@@ -7,18 +7,16 @@ running: an operator belongs to the module whose forward has made the node of th
 from dataclasses import dataclass, field
 from typing import Any, Dict, Iterable, List, Tuple
 
-import torch
 from torch import Tensor
 
 from ..places import Layer
-from ..run import Observer, Replica, no_torch_function, storage_of, tensors_in
+from ..run import Observer, Replica, key_of, no_torch_function, node_running, storage_of, tensors_in
 from .facts import facts_of
 from .layers import Token
 from .record import BACKWARD, FORWARD, OPTIMIZER, OperatorCall, Recorder
 from .storages import in_blocks
 
 _TAG = "utils.thop.layer"
-_node_running = getattr(torch._C, "_current_autograd_node", lambda: None)  # torch before 2.1 does not say
 
 
 @dataclass
@@ -110,7 +108,7 @@ def phases_of(calls: Iterable[OperatorCall]) -> Dict[str, Phase]:
 
 
 def _place_of_node(otherwise: Layer) -> Layer:
-    node = _node_running()
+    node = node_running()
     return otherwise if node is None else node.metadata.get(_TAG, otherwise)  # type: ignore[no-any-return]
 
 
@@ -128,7 +126,7 @@ def _tag_nodes(out: Any, layer: Layer) -> None:
 def bytes_of(tensors: Iterable[Tensor], block: int = 1) -> int:
     """Bytes of the storages of tensors, each once, and each in whole blocks."""
     with no_torch_function():  # which would hear that somebody asks for memory
-        sizes = {storage_of(tensor)._cdata: storage_of(tensor).nbytes() for tensor in tensors}
+        sizes = {key_of(tensor): storage_of(tensor).nbytes() for tensor in tensors}
     return sum(in_blocks(size, block) for size in sizes.values())
 
 

@@ -4,8 +4,7 @@ A *value* is what a storage holds between two writes to it. Views share their st
 in place makes a new one. So a chain of calls is known as a chain whatever views lie between its links.
 """
 
-import weakref
-from typing import Any, Dict, List, Tuple
+from typing import Dict, List, Tuple
 
 import torch
 from torch import Tensor
@@ -21,26 +20,19 @@ def in_blocks(size: int, block: int) -> int:
     return -(-size // block) * block
 
 
-class _Reference(weakref.ref):  # type: ignore[type-arg]
-    """A reference to a storage, with its key."""
-
-    __slots__ = ("key",)
-    key: int
-
-
 class Held:
     """What is known of one storage; size: 0 unless its life is watched; born: where it came to be."""
 
     __slots__ = ("born", "reference", "size", "value")
 
-    def __init__(self, value: int, reference: Any) -> None:
+    def __init__(self, value: int, reference: WeakStorage) -> None:
         self.value, self.reference = value, reference
         self.size = 0
         self.born: PlaceOfPhase = ("", "")
 
     def is_gone(self) -> bool:
         """Say whether the storage is."""
-        return self.reference() is None if STORAGES_TELL else self.reference.expired()
+        return self.reference.expired()
 
 
 class Storages:
@@ -66,22 +58,12 @@ class Storages:
             self._forget(key)
             held = None
         if held is None:
-            held = self.held[key] = Held(self._next(), self._reference(storage, key))
+            held = self.held[key] = Held(self._next(), WeakStorage(storage, self._forget))
         return held
 
     def _next(self) -> int:
         self.values += 1
         return self.values
-
-    def _reference(self, storage: Any, key: int) -> Any:
-        if not STORAGES_TELL:
-            return WeakStorage(storage)
-        reference = _Reference(storage, self._died)
-        reference.key = key
-        return reference
-
-    def _died(self, reference: _Reference) -> None:
-        self._forget(reference.key)
 
     def _forget(self, key: int) -> None:
         held = self.held.pop(key, None)

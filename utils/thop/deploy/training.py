@@ -20,7 +20,17 @@ from torch import Tensor, nn
 from ..answer import Answer, Rows
 from ..count.phases import BACKWARD, FORWARD, OPTIMIZER, Phase, StepRecorder, bytes_of, phases_of
 from ..count.storages import in_blocks
-from ..run import NotCountable, Replica, as_inputs, as_model, collector_paused, map_tensors, run, tensors_in
+from ..run import (
+    KNOWS_NODES,
+    NotCountable,
+    Replica,
+    as_inputs,
+    as_model,
+    collector_paused,
+    map_tensors,
+    run,
+    tensors_in,
+)
 from .errors import DeviceError
 
 CUDA_BLOCK = 512
@@ -139,7 +149,7 @@ def training(
         NotCountable: the step depends on values, or torch is older than 2.1 (2.4 with ``amp``).
         Exception: whatever the model's own forward raises.
     """
-    if not hasattr(torch._C, "_current_autograd_node"):
+    if not KNOWS_NODES:
         raise NotCountable("a training step is counted with torch 2.1 or newer")
     if optimizer not in OPTIMIZERS:
         raise DeviceError(f"no optimizer is called {optimizer!r}, only {', '.join(OPTIMIZERS)}")

@@ -9,17 +9,26 @@ from .blank import BlankBuildFailed, blank
 from .copier import Replica
 from .inputs import as_inputs, as_model
 from .light_copy import is_unused, light_copy, own_way_aside
-from .modes import no_torch_function
 from .nested import instances_in, map_tensors, tensors_in
 from .observer import Observer
 from .parameters import is_unread, lacks_shapes, look_at, parameter_sizes
 from .runner import Drive, Run, in_few_words, run
 from .schema import Effects, effects_of
-from .shape_tensor import STORAGES_TELL, WeakStorage, storage_of
+from .torch_private import (
+    KNOWS_NODES,
+    STORAGES_TELL,
+    WeakStorage,
+    key_of,
+    no_torch_function,
+    node_running,
+    storage_of,
+    whole_batch,
+)
 from .unwrapping import NotCountable, network_of, unwrap
 from .weights import is_weight
 
 __all__ = [
+    "KNOWS_NODES",
     "STORAGES_TELL",
     "BlankBuildFailed",
     "Drive",
@@ -39,15 +48,19 @@ __all__ = [
     "is_unread",
     "is_unused",
     "is_weight",
+    "key_of",
     "lacks_shapes",
     "light_copy",
     "look_at",
     "map_tensors",
     "network_of",
-    "no_torch_function", "own_way_aside",
+    "no_torch_function",
+    "node_running",
+    "own_way_aside",
     "parameter_sizes",
     "run",
     "storage_of",
     "tensors_in",
     "unwrap",
+    "whole_batch",
 ]  # fmt: skip

@@ -14,47 +14,20 @@ import time
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, Iterator, List, Tuple
+from typing import Any, Callable, Iterator, List, Tuple
 
 import torch
-from torch import overrides
-from torch.nn.modules import module
-from torch.utils import _device, _python_dispatch
 
-_FLAGS = (
-    "_is_in_torch_dispatch_mode", "_is_in_non_infra_torch_dispatch_mode",
-    "_is_in_any_mode_without_ignore_compile_internals",
-)  # fmt: skip
-
-
-class _Stack:
-    """One of PyTorch's two stacks of modes in this thread, the innermost mode last."""
-
-    def __init__(self, owner: Any, length: Callable[[], int], at: Callable[[int], Any], kind: str) -> None:
-        self.push, self.pop, self.length, self.at = owner._push_mode, owner._pop_mode, length, at
-        self.set_leader = getattr(torch._C, f"_set_torch_{kind}_mode", None)  # torch 1.13: stands for the whole stack
-        self.leader = getattr(owner, f"_Torch{kind.capitalize()}StackMode", None)
-
-    def modes(self) -> List[Any]:
-        """Return the modes in force."""
-        return [self.at(i) for i in range(self.length())]
-
-    def replace(self, modes: List[Any]) -> None:
-        """Put these modes in force in place of those that are."""
-        now = self.modes()
-        common = 0
-        while common < min(len(now), len(modes)) and now[common] is modes[common]:
-            common += 1
-        for _ in range(len(now) - common):
-            self.pop()
-        for mode in modes[common:]:
-            self.push(mode)
-        if self.leader is not None and self.set_leader is not None:
-            self.set_leader(self.leader() if modes else None)
-
-
-_DISPATCH = _Stack(_python_dispatch, torch._C._len_torch_dispatch_stack, torch._C._get_dispatch_stack_at, "dispatch")
-_FUNCTION = _Stack(overrides, torch._C._len_torch_function_stack, torch._C._get_function_stack_at, "function")
+from .torch_private import (
+    DEFAULT_DEVICE,
+    DISPATCH_MODES,
+    FUNCTION_MODES,
+    GLOBAL_HOOKS,
+    autocast_is_on,
+    mode_flags,
+    restore_mode_flags,
+    set_grad_enabled,
+)
 
 
 def _autocast_state() -> List[Tuple[Callable[..., Any], Tuple[Any, ...]]]:
@@ -72,15 +45,6 @@ def _autocast_state() -> List[Tuple[Callable[..., Any], Tuple[Any, ...]]]:
     state.append((torch.set_autocast_cpu_dtype, (torch.get_autocast_cpu_dtype(),)))
     state.append((torch.set_autocast_gpu_dtype, (torch.get_autocast_gpu_dtype(),)))
     return state
-
-
-if hasattr(torch._C, "_is_any_autocast_enabled"):
-    autocast_is_on: Callable[[], bool] = torch._C._is_any_autocast_enabled
-else:
-
-    def autocast_is_on() -> bool:
-        """Say whether autocast changes what operators are called with."""
-        return torch.is_autocast_enabled() or torch.is_autocast_cpu_enabled()
 
 
 _IN_AND_OUT = torch.autocast_increment_nesting, torch.autocast_decrement_nesting
@@ -118,14 +82,9 @@ _SETTINGS: List[Setting] = [
      _set_deterministic),
     *(_attribute(torch.backends.cudnn, name) for name in ("enabled", "benchmark", "deterministic", "allow_tf32")),
     (sys.getrecursionlimit, sys.setrecursionlimit),
-    _attribute(getattr(torch, "_GLOBAL_DEVICE_CONTEXT", None), "device_context"),
-    _attribute(_device, "CURRENT_DEVICE"),
+    *(_attribute(owner, name) for owner, name in DEFAULT_DEVICE),
 ]  # fmt: skip
 """What of the process a forward may set, and how it is set back."""
-_HOOKS: List[Dict[Any, Any]] = [
-    held for name, held in vars(module).items() if name.startswith("_global_") and isinstance(held, dict)
-]
-"""The hooks of all modules."""
 
 
 class Settings:
@@ -133,7 +92,7 @@ class Settings:
 
     def __init__(self) -> None:
         self.values = [get() for get, _ in _SETTINGS]
-        self.hooks = [dict(held) for held in _HOOKS]
+        self.hooks = [dict(held) for held in GLOBAL_HOOKS.values()]
         self.filters = list(warnings.filters)
         numpy: Any = sys.modules.get("numpy")
         self.errors: Any = numpy.geterr() if numpy is not None else None
@@ -143,7 +102,7 @@ class Settings:
         for (get, put), value in zip(_SETTINGS, self.values):
             if get() != value:
                 put(value)
-        for held, before in zip(_HOOKS, self.hooks):
+        for held, before in zip(GLOBAL_HOOKS.values(), self.hooks):
             if held.keys() != before.keys():
                 held.clear()
                 held.update(before)
@@ -160,26 +119,26 @@ class Ambient:
 
     grad: bool = field(default_factory=torch.is_grad_enabled)
     collects: bool = field(default_factory=gc.isenabled)
-    dispatch: List[Any] = field(default_factory=_DISPATCH.modes)
-    function: List[Any] = field(default_factory=_FUNCTION.modes)
+    dispatch: List[Any] = field(default_factory=DISPATCH_MODES.modes)
+    function: List[Any] = field(default_factory=FUNCTION_MODES.modes)
     autocast: List[Tuple[Callable[..., Any], Tuple[Any, ...]]] = field(default_factory=_autocast_state)
     nesting: int = field(default_factory=_autocast_nesting)
-    flags: List[Any] = field(default_factory=lambda: [getattr(_python_dispatch, name, None) for name in _FLAGS])
+    flags: List[Any] = field(default_factory=mode_flags)
     settings: Settings = field(default_factory=Settings)
 
     def set_aside(self) -> None:
         """Leave no dispatch mode in force, and of function modes only PyTorch's own, that of the default device."""
-        _DISPATCH.replace([])
+        DISPATCH_MODES.replace([])
         kept = [mode for mode in self.function if type(mode).__module__ == "torch.utils._device"]
         if len(kept) != len(self.function):
-            _FUNCTION.replace(kept)
+            FUNCTION_MODES.replace(kept)
 
     def restore(self) -> None:
         """Put everything back that is not as it was."""
-        torch._C._set_grad_enabled(self.grad)
+        set_grad_enabled(self.grad)
         self.settings.restore()
-        _DISPATCH.replace(self.dispatch)
-        _FUNCTION.replace(self.function)
+        DISPATCH_MODES.replace(self.dispatch)
+        FUNCTION_MODES.replace(self.function)
         if self.autocast[1][1][-1] or autocast_is_on() or _autocast_nesting() != self.nesting:
             for setter, arguments in self.autocast:
                 setter(*arguments)
@@ -187,9 +146,7 @@ class Ambient:
         if self.nesting or autocast_is_on():
             torch.clear_autocast_cache()  # or what the copy's weights were cast to stays until the context ends
         if not self.dispatch:
-            for name, value in zip(_FLAGS, self.flags):
-                if value is not None and getattr(_python_dispatch, name) != value:
-                    setattr(_python_dispatch, name, value)
+            restore_mode_flags(self.flags)
         if self.collects:
             gc.enable()
 

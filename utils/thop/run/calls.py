@@ -6,18 +6,16 @@ made in the forward, or found in a global or a class) is copied when it is calle
 """
 
 import weakref
-from types import FunctionType
 from typing import Any, Callable, Dict, List, Optional, Set
 
 from torch import Tensor, nn
-from torch.nn.modules import module as torch_module
 
-from .ambient import autocast_is_on
 from .copier import Copier, Replica
 from .layer_rules import LAYER_RULES, LayerRule
-from .modes import OperatorMode, no_torch_function
+from .modes import OperatorMode
 from .observer import Observer
 from .shape_tensor import THREAD, ShapeTensor
+from .torch_private import CALL, autocast_is_on, call_with_hooks, no_torch_function
 
 Forward = Callable[..., Any]
 _NO_RULE: Any = None, {}
@@ -153,16 +151,6 @@ class Calls:
         self.forwards = {}
 
 
-_NO_HOOKS: Dict[str, Any] = {
-    name: {} for name in vars(torch_module) if name.startswith("_global_") and name.endswith("hooks")
-}
-_CALL = "_call_impl" if hasattr(nn.Module, "_wrapped_call_impl") else "__call__"
-"""What a call of a module comes to; to replace it costs less than to replace ``__call__``, where that is another."""
-_torch_call: Any = vars(nn.Module)[_CALL]
-_call_with_hooks = FunctionType(_torch_call.__code__, {**_torch_call.__globals__, **_NO_HOOKS}, _CALL)
-"""What PyTorch does where a module has hooks of its own, in a namespace without global ones."""
-
-
 class _Patch:
     """``nn.Module`` while any thread has a run: other threads are let through to what was there before."""
 
@@ -181,7 +169,7 @@ class _Patch:
                 watched = calls.forwards[id(module)]
             attributes = module.__dict__
             if attributes["_forward_hooks"] or attributes["_forward_pre_hooks"]:
-                return _call_with_hooks(module, *args, **kwargs)
+                return call_with_hooks(module, *args, **kwargs)
             forward = watched.forward  # what follows is what it does: a run nests no deeper than a real call
             if attributes.get("forward") is not watched:
                 forward = module.forward
@@ -211,17 +199,17 @@ class _Patch:
         There is no lock, which an interrupt could leave locked: each step can be done again, by any thread.
         """
         self.runs.add(id(run))
-        if vars(nn.Module)[_CALL] is not self.function:
-            self.original = vars(nn.Module)[_CALL]
-            setattr(nn.Module, _CALL, self.function)
+        if vars(nn.Module)[CALL] is not self.function:
+            self.original = vars(nn.Module)[CALL]
+            setattr(nn.Module, CALL, self.function)
 
     def take_off(self, run: Any) -> None:
         """The run is over; once none goes on any more, calls are as before."""
         self.runs.discard(id(run))
-        if not self.runs and vars(nn.Module)[_CALL] is self.function:
-            setattr(nn.Module, _CALL, self.original)
+        if not self.runs and vars(nn.Module)[CALL] is self.function:
+            setattr(nn.Module, CALL, self.original)
             if self.runs:  # another thread has begun one in between
-                setattr(nn.Module, _CALL, self.function)
+                setattr(nn.Module, CALL, self.function)
 
 
 CALLS_OF_MODULES = _Patch()

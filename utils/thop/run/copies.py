@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedTensorMixin
 
-from .modes import OperatorMode, no_torch_dispatch
+from .modes import OperatorMode
 from .shape_mode import SMALL
 from .shape_tensor import CPU, META, NeedsValues, ShapeTensor, shape_tensor, without_values
+from .torch_private import make_alias, no_torch_dispatch
 from .unwrapping import NotCountable
 from .weights import mark_weight
 
@@ -38,7 +39,7 @@ def shape_copies(mode: OperatorMode, whose: str = MODEL) -> CopyTensor:
         kind = type(tensor)
         if kind is nn.Parameter:
             if tensor.numel() <= largest_parameter and _is_ordinary(tensor):
-                duplicate = Tensor._make_subclass(nn.Parameter, _clone(tensor), tensor.requires_grad)
+                duplicate = make_alias(nn.Parameter, _clone(tensor), tensor.requires_grad)
             else:
                 duplicate = without_values(tensor)
                 duplicate._is_param = True

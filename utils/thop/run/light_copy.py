@@ -9,6 +9,7 @@ from torch import nn
 
 from .ambient import Ambient
 from .reach import has_own_construction
+from .torch_private import COMPILED_CALL
 
 
 def light_copy(model: nn.Module) -> Any:
@@ -47,7 +48,7 @@ def _fill(model: nn.Module, duplicate: Any) -> None:
             if has_own_construction(type(model)):
                 vars(duplicate).update(vars(copy.deepcopy(model)))
             else:  # what refers to the model refers to this copy of it
-                state = {**vars(model), "_compiled_call_impl": None}
+                state = {**vars(model), COMPILED_CALL: None}
                 vars(duplicate).update(copy.deepcopy(state, {id(model): duplicate}))
     finally:
         ambient.restore()

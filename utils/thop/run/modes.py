@@ -8,31 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .ambient import autocast_is_on
 from .blame import is_of_a_kernel
 from .nested import map_tensors, tensors_in
 from .schema import Effects, effects_of
-from .shape_tensor import NeedsValues, ShapeTensor, device_of, in_few_words, lacks_values, storage_of
+from .shape_tensor import NeedsValues, ShapeTensor, device_of, in_few_words, lacks_values
+from .torch_private import autocast_is_on, key_of, no_torch_dispatch, no_torch_function, storage_of, take_apart
 from .unwrapping import NotCountable
 from .weights import pass_on
 
-_COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd  # type: ignore[attr-defined]
 _DRAWN_LIKE = {"aten::rand_like": Tensor.uniform_, "aten::randn_like": Tensor.normal_}
-
-no_torch_function = torch._C.DisableTorchFunction
-
-if hasattr(torch._C._DisableTorchDispatch, "__enter__"):
-    no_torch_dispatch: Any = torch._C._DisableTorchDispatch
-else:
-
-    @contextmanager
-    def no_torch_dispatch() -> Iterator[None]:
-        """Let tensors without memory be handled as if they had one (torch before 2.0 has only the guard)."""
-        guard = torch._C._DisableTorchDispatch()
-        try:
-            yield
-        finally:
-            del guard
 
 
 class OperatorMode(TorchDispatchMode):
@@ -64,7 +48,7 @@ class OperatorMode(TorchDispatchMode):
         effects = effects_of(func)
         if effects.composite and self._is_taken_apart(effects, args, kwargs):
             with self:
-                return func._op_dk(_COMPOSITE, *args, **kwargs)
+                return take_apart(func, args, kwargs)
         with no_torch_function():
             if self.stand_ins:
                 args, kwargs = self._substituted(args), self._substituted(kwargs)
@@ -121,13 +105,13 @@ class OperatorMode(TorchDispatchMode):
             reference = weakref.ref(tensor)
             self.references.append(reference)
             if type(tensor) is not ShapeTensor and tensor.layout is torch.strided:
-                storage = storage_of(tensor)._cdata
+                storage = key_of(tensor)
                 if storage in self.storages or not is_view:
                     self.storages.setdefault(storage, []).append(reference)
 
     def is_own(self, tensor: Tensor) -> bool:
         """Say whether a tensor belongs to the run, so that it may be written to."""
-        return lacks_values(tensor) or storage_of(tensor)._cdata in self.storages
+        return lacks_values(tensor) or key_of(tensor) in self.storages
 
     def made(self, module: nn.Module) -> bool:
         """Say whether a module was made in the run, by its tensors."""
@@ -153,10 +137,9 @@ class OperatorMode(TorchDispatchMode):
         return self._substituted(args), self._substituted(kwargs)
 
     def _stand_in_for(self, tensor: Tensor) -> None:
-        storage = storage_of(tensor)
-        size = storage.nbytes() // tensor.element_size()
+        size = storage_of(tensor).nbytes() // tensor.element_size()
         whole = torch.as_strided(tensor.detach(), (size,), (1,), 0).clone()
-        self.stand_ins[storage._cdata] = tensor, whole
+        self.stand_ins[key_of(tensor)] = tensor, whole
         self.own(whole)
 
     def _substituted(self, value: Any) -> Any:
@@ -165,7 +148,7 @@ class OperatorMode(TorchDispatchMode):
     def _substitute(self, tensor: Tensor) -> Tensor:
         if lacks_values(tensor) or tensor.layout is not torch.strided:
             return tensor
-        _, whole = self.stand_ins.get(storage_of(tensor)._cdata, (None, None))
+        _, whole = self.stand_ins.get(key_of(tensor), (None, None))
         if whole is None or whole.dtype is not tensor.dtype:
             return tensor
         with no_torch_dispatch():

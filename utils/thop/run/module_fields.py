@@ -12,6 +12,7 @@ from torch import nn
 
 from .parameters import TableCopier, UncopiedTable
 from .reach import ATOMS, slots_of
+from .torch_private import COMPILED_CALL
 
 _REGISTRIES = ("_parameters", "_buffers", "_modules")
 _OF_EVERY_MODULE = frozenset(nn.Identity().__dict__)
@@ -101,8 +102,8 @@ class ModuleFields:
             del copies["forward"]
             if watched.unwatched_forward is not None:
                 copies["forward"] = copier.value(watched.unwatched_forward)
-        if copies.get("_compiled_call_impl") is not None:
-            copies["_compiled_call_impl"] = None
+        if copies.get(COMPILED_CALL) is not None:
+            copies[COMPILED_CALL] = None
         if copier.training is not None:
             copies["training"] = copier.training
 

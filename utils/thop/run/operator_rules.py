@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .modes import no_torch_dispatch
 from .shape_tensor import META, ShapeTensor, lacks_values, shape_tensor
+from .torch_private import no_torch_dispatch
 
 ShapeRule = Callable[..., Any]
 SHAPE_RULES: Dict[Any, ShapeRule] = {}

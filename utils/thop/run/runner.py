@@ -32,6 +32,7 @@ from .observer import Observer
 from .shape_mode import ShapeMode
 from .shape_tensor import THREAD, NeedsValues, in_few_words
 from .taken_down import TakenDown, evict
+from .torch_private import set_grad_enabled
 from .unwrapping import NotCountable, trains_as_a_module
 from .whole import WatchedFunctions
 
@@ -209,7 +210,7 @@ class _Attempt:
         decimal.setcontext(decimal.getcontext().copy())
         ambient.set_aside()
         THREAD.run = None
-        torch._C._set_grad_enabled(self.drive is not None)
+        set_grad_enabled(self.drive is not None)
         self.generators = Generators()
         replica = self.copier.replica(self.model)
         self.copier.copy_tensor = self._copies(INPUTS)

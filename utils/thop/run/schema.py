@@ -2,7 +2,7 @@
 
 from typing import Any, Dict, NamedTuple, Tuple
 
-import torch
+from .torch_private import has_kernel
 
 
 class Effects(NamedTuple):
@@ -56,7 +56,7 @@ def _read(func: Any) -> Effects:
     has_generator = any("Generator" in kind for kind in kinds)
     name = schema.name + _overload(func)
     is_view = any(aliased) and not written
-    composite = torch._C._dispatch_has_kernel_for_dispatch_key(name, _COMPOSITE)
+    composite = has_kernel(name, "CompositeImplicitAutograd")
     return Effects(
         is_view=is_view,
         written=tuple((i, a.name) for i, a in written),
@@ -67,14 +67,11 @@ def _read(func: Any) -> Effects:
         has_generator=has_generator,
         has_device=any(a.name == "device" for a in arguments),
         has_sizes=not any("Tensor" in kind for kind in kinds) or any("int[" in kind.lower() for kind in kinds),
-        on_cuda=torch._C._dispatch_has_kernel_for_dispatch_key(name, "CUDA"),
-        on_cpu=torch._C._dispatch_has_kernel_for_dispatch_key(name, "CPU"),
+        on_cuda=has_kernel(name, "CUDA"),
+        on_cpu=has_kernel(name, "CPU"),
         is_plain_view=(is_view and not composite) or schema.name in _VIEWS_ALL_THE_SAME,
         is_fresh=schema.name == "aten::lift_fresh",
     )
-
-
-_COMPOSITE = "CompositeImplicitAutograd"
 
 
 def _overload(func: Any) -> str:

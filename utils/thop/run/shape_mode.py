@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .blame import is_of_a_kernel
-from .modes import OperatorMode, is_foreign, need_memory, no_torch_dispatch, no_torch_function
+from .modes import OperatorMode, is_foreign, need_memory
 from .nested import map_tensors, tensors_in
 from .operator_rules import SHAPE_RULES, attention_rule
 from .schema import Effects, effects_of
@@ -28,9 +28,9 @@ from .shape_tensor import (
     lacks_values,
     on_meta,
     shape_tensor,
-    storage_of,
     without_values,
 )
+from .torch_private import key_of, no_torch_dispatch, no_torch_function
 from .weights import pass_on
 
 SMALL = 2**14
@@ -175,7 +175,7 @@ class ShapeMode(OperatorMode):
 
     def _forget_values(self, constant: Tensor) -> None:
         """Make a constant, and all that share its memory, tensors without values from here on."""
-        storage = storage_of(constant)._cdata
+        storage = key_of(constant)
         if not self.is_own(constant):
             self._stand_in_for(constant)
             owner, whole = self.stand_ins[storage]

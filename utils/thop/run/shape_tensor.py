@@ -6,12 +6,12 @@ raises NeedsValues. Aliases share a storage, as real ones do, only that nothing 
 """
 
 import threading
-import weakref
 from typing import Any, NoReturn, Optional, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.multiprocessing.reductions import StorageWeakRef
+
+from .torch_private import HAS_STORAGE, guard_pointer, make_alias, make_wrapper, not_led, storage_of
 
 CPU = torch.device("cpu")
 META = torch.device("meta")
@@ -33,9 +33,10 @@ THREAD = _Thread()
 class ShapeTensor(Tensor):
     """A tensor of which only the shape, strides, dtype and device are known."""
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = not_led
     _of_weights = False
     """Whether it is a weight, or made of nothing but weights."""
+    _memory: Any = None
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -69,17 +70,11 @@ def _refusal(name: str) -> Any:
     return refuse
 
 
-_untyped_storage: Any = getattr(Tensor, "untyped_storage", None)
 MEMORY = ("numpy", "tolist", "data_ptr", "untyped_storage", "storage", "_typed_storage", "_storage", "share_memory_",
           "is_shared", "apply_", "map_", "map2_", "__array__", "__dlpack__", "__reduce_ex__", "__reduce__")  # fmt: skip
 """What asks C++ for a tensor's memory, without passing the dispatcher."""
 for _name in MEMORY:
     setattr(ShapeTensor, _name, _refusal(_name))
-
-
-_make_wrapper = Tensor._make_wrapper_subclass
-_make_alias = Tensor._make_subclass
-_guard_pointer = getattr(torch._C, "_set_throw_on_mutable_data_ptr", lambda tensor: None)
 
 
 def shape_tensor(
@@ -91,77 +86,21 @@ def shape_tensor(
 ) -> Tensor:
     """Make a tensor of these properties; contiguous where no strides are given, which is the quickest."""
     if requires_grad:
-        made = _make_wrapper(ShapeTensor, shape, strides=strides, dtype=dtype, device=device, requires_grad=True)
+        made = make_wrapper(ShapeTensor, shape, strides=strides, dtype=dtype, device=device, requires_grad=True)
     elif strides is None:
-        made = _make_wrapper(ShapeTensor, shape, dtype=dtype, device=device)
+        made = make_wrapper(ShapeTensor, shape, dtype=dtype, device=device)
     else:
-        made = _make_wrapper(ShapeTensor, shape, strides=strides, dtype=dtype, device=device)
-    _guard_pointer(made)  # or an extension that is handed it outside of the dispatcher reads at address 0
+        made = make_wrapper(ShapeTensor, shape, strides=strides, dtype=dtype, device=device)
+    guard_pointer(made)  # or an extension that is handed it outside of the dispatcher reads at address 0
     return made
 
 
 def alias(view: Tensor, base: Tensor) -> Tensor:
     """Turn a view that PyTorch has made of a tensor without memory into one of the same class, on the same storage."""
-    made = _make_alias(ShapeTensor, view)
+    made = make_alias(ShapeTensor, view)
     if not HAS_STORAGE:
         made._memory = storage_of(base)
     return made
-
-
-# ---- storages ----
-
-HAS_STORAGE = hasattr(Tensor, "untyped_storage")
-"""Whether PyTorch shows the storage of a tensor without memory, which it does since 2.0."""
-
-
-class _Memory:
-    """What stands for the storage of a tensor without memory where PyTorch does not show it."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-
-    @property
-    def _cdata(self) -> int:
-        return id(self)
-
-    def nbytes(self) -> int:
-        """Bytes of the storage."""
-        return self.size
-
-
-class WeakStorage:
-    """A reference to a storage that does not keep it alive; ``key`` is that of the storage."""
-
-    def __init__(self, storage: Any) -> None:
-        self.key = storage._cdata
-        own = isinstance(storage, _Memory)
-        self.reference: Any = weakref.ref(storage) if own else StorageWeakRef(storage)
-
-    def expired(self) -> bool:
-        """Say whether the storage is gone."""
-        return self.reference() is None if isinstance(self.reference, weakref.ref) else self.reference.expired()
-
-
-def storage_of(tensor: Tensor) -> Any:
-    """Return the storage that a tensor shares with its views; its ``_cdata`` tells it from others."""
-    if HAS_STORAGE:
-        return _untyped_storage(tensor)
-    if type(tensor) is not ShapeTensor:
-        return tensor._storage()
-    memory = getattr(tensor, "_memory", None)
-    if memory is None:
-        extent = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride()))
-        memory = tensor._memory = _Memory(extent * tensor.element_size() if tensor.numel() else 0)
-    return memory
-
-
-def _storages_tell() -> bool:
-    tensor = shape_tensor((1,), None, torch.float32, CPU)
-    return HAS_STORAGE and storage_of(tensor) is storage_of(tensor)
-
-
-STORAGES_TELL = _storages_tell()
-"""Whether a weak reference to a storage lives as long as that does, which it does since torch 2.1."""
 
 
 def without_values(tensor: Tensor) -> Tensor:

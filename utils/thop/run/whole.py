@@ -2,7 +2,6 @@
 
 from contextlib import suppress
 from functools import partial
-from types import FunctionType
 from typing import Any, Dict, Optional, Tuple
 
 import torch
@@ -11,8 +10,9 @@ from torch.nn import functional
 from torch.nn.parameter import UninitializedTensorMixin
 from torch.overrides import TorchFunctionMode
 
-from .modes import OperatorMode, need_memory, no_torch_dispatch, no_torch_function
+from .modes import OperatorMode, need_memory
 from .shape_tensor import MEMORY, ShapeTensor
+from .torch_private import RECURRENT, attention_forward_with, no_torch_dispatch, no_torch_function
 
 
 def fuses_attention(
@@ -88,14 +88,12 @@ class WatchedFunctions(TorchFunctionMode):
 
     def _replace_wholes(self) -> None:
         attend = getattr(functional, "scaled_dot_product_attention", None)
-        for name in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
-            function = getattr(torch._C._VariableFunctions, name)
+        for name, function in RECURRENT.items():
             self.replaced[function] = partial(self.recur, name, function)
-        heads: Any = functional.multi_head_attention_forward
-        namespace = {**heads.__globals__, "has_torch_function": lambda tensors: False}  # or it comes back here for ever
         if attend is not None:
-            self.replaced[attend] = namespace["scaled_dot_product_attention"] = partial(self.attend, attend)
-        self.replaced[heads] = FunctionType(heads.__code__, namespace, heads.__name__, heads.__defaults__)
+            self.replaced[attend] = partial(self.attend, attend)
+        heads: Any = functional.multi_head_attention_forward
+        self.replaced[heads] = attention_forward_with(self.replaced.get(attend))
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return self.replaced.get(func, func)(*args, **(kwargs or {}))
