@@ -7,18 +7,16 @@ can be asked for, and means the same in whatever cache it lands. A constant that
 has none from then on.
 """
 
-import weakref
 from math import prod
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
 
-from .blame import is_of_a_kernel
 from .modes import OperatorMode, is_foreign, need_memory
 from .nested import map_tensors, tensors_in
-from .operator_rules import SHAPE_RULES, attention_rule
-from .schema import Effects, effects_of
+from .operator_rules import SHAPE_RULES
+from .schema import Effects
 from .shape_tensor import (
     META,
     NeedsValues,
@@ -30,8 +28,7 @@ from .shape_tensor import (
     shape_tensor,
     without_values,
 )
-from .torch_private import key_of, no_torch_dispatch, no_torch_function
-from .weights import pass_on
+from .torch_private import key_of, no_torch_dispatch
 
 SMALL = 2**14
 """Elements that a constant may have; a larger one is not worth its arithmetic."""
@@ -46,9 +43,10 @@ class ShapeMode(OperatorMode):
         super().__init__()
         self.with_gradients = with_gradients
         self.rules = {id(func): rule for func, rule in SHAPE_RULES.items()}
-        self.quick = {key: rule for key, rule in self.rules.items() if rule is not attention_rule}
 
     def compute(self, func: Any, effects: Effects, args: Any, kwargs: Dict[str, Any]) -> Any:
+        if effects.is_plain_view and not kwargs and (type(args[0]) is ShapeTensor or type(args[0]) is Tensor):
+            return self._view_of_one(func, effects, args)
         rule = self.rules.get(id(func))
         out = NotImplemented if rule is None else rule(*args, **kwargs)
         if out is NotImplemented:
@@ -68,40 +66,12 @@ class ShapeMode(OperatorMode):
         self.own(out)
         return out
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Answer what is asked most, by a rule or with a view, in as few steps as can be; leave the rest."""
-        first: Any = args[0] if args else None
-        kind = type(first)
-        if kind is Tensor and not self.stand_ins and not first.is_meta and effects_of(func).is_plain_view:
-            with no_torch_function():  # of a constant
-                out = func(*args, **(kwargs or {}))
-                self.own(out, is_view=not effects_of(func).is_fresh)
-                pass_on(args, out)
-                self.report(func, args, kwargs or {}, out)
-            return out
-        if kind is not ShapeTensor and kind is not list:
-            return super().__torch_dispatch__(func, types, args, kwargs)
-        rule = self.quick.get(id(func))
-        if self.stand_ins or (rule is None and not effects_of(func).is_plain_view):
-            return super().__torch_dispatch__(func, types, args, kwargs)
-        kwargs = kwargs or {}
-        with no_torch_function():
-            try:
-                out = self._view(func, args, kwargs) if rule is None else rule(*args, **kwargs)
-            except Exception as error:
-                if is_of_a_kernel(error):
-                    self.fail(error)
-                raise
-            if out is not NotImplemented:
-                if type(out) is ShapeTensor:
-                    self.references.append(weakref.ref(out))
-                elif rule is not None:
-                    self.own(out)
-                if type(first) is not ShapeTensor or first._of_weights:
-                    pass_on(args, out)
-                self.report(func, args, kwargs, out)
-                return out
-        return super().__torch_dispatch__(func, types, args, kwargs)
+    def _view_of_one(self, func: Any, effects: Effects, args: Any) -> Any:
+        """Make a view, which most operators of a detector's head are, in as few steps as can be."""
+        lacks = lacks_values(args[0])
+        out = self._view(func, args, {}) if lacks else func(*args)
+        self.own(out, is_view=lacks or not effects.is_fresh)
+        return out
 
     def leftovers(self) -> List[Tensor]:
         """Return those that nobody may hold after the run: constants mean the same in whatever cache they are."""
