@@ -488,8 +488,10 @@ def _rule_cases() -> List[Tuple[str, Tuple[Any, ...], Dict[str, Any]]]:
         cases.append(("clone", (image,), {"memory_format": torch.contiguous_format}))
         cases.append(("clone", (image,), {"memory_format": torch.channels_last}))
         for name in ("silu", "sigmoid", "relu", "tanh", "hardswish", "hardsigmoid", "leaky_relu", "hardtanh", "gelu",
-                     "mish", "elu", "softplus", "exp", "sqrt", "neg"):  # fmt: skip
+                     "mish", "elu", "softplus", "exp", "sqrt", "rsqrt", "neg", "abs"):  # fmt: skip
             cases.append((name, (image,), {}))
+        cases += [("clamp", (image, 0.1, 0.9), {}), ("clamp_min", (image, 0.1), {}), ("clamp_max", (image, 1), {})]
+        cases += _cases_of_reductions_and_norms(image)
         for name in ("silu_", "sigmoid_", "relu_", "tanh_", "hardswish_", "hardsigmoid_", "leaky_relu_", "hardtanh_",
                      "elu_"):  # fmt: skip
             cases.append((name, (image.clone(),), {}))
@@ -552,6 +554,48 @@ def _rule_cases() -> List[Tuple[str, Tuple[Any, ...], Dict[str, Any]]]:
               ("mul.Tensor", (flat.mean((2, 3), keepdim=True), flat), {})]  # fmt: skip
     integers = torch.arange(6).view(2, 3)
     cases += [("add.Tensor", (integers, 1.5), {}), ("sigmoid", (integers,), {}), ("add.Tensor", (integers, 1), {})]
+    return cases
+
+
+def _cases_of_reductions_and_norms(image: Tensor) -> List[Tuple[str, Tuple[Any, ...], Dict[str, Any]]]:
+    width, kind = image.shape[-1], image.dtype
+    scale = torch.rand(width).to(kind)
+    both = torch.rand(image.shape[-2:]).to(kind)
+    mask = torch.rand(image.shape[-2:]) > 0.5
+    cases: List[Tuple[str, Tuple[Any, ...], Dict[str, Any]]] = [
+        ("masked_fill.Scalar", (image, mask, -1e4), {}),
+        ("masked_fill.Scalar", (image, mask[:1, :1], 0), {}),
+    ]
+    if kind is not torch.half:  # whose statistics are of another type on the CPU than PyTorch's meta kernel says
+        cases += [
+            ("native_layer_norm", (image, [width], scale, scale, 1e-5), {}),
+            ("native_layer_norm", (image, [width], None, None, 1e-5), {}),
+            ("native_layer_norm", (image.transpose(2, 3), [*both.T.shape], both.T.contiguous(), None, 1e-5), {}),
+        ]
+    if image.is_contiguous():  # or PyTorch's meta kernel lays it out in another way than its CPU kernel
+        cases += [("roll", (image, shifts, axes), {}) for shifts, axes in (([1, -1], [2, 3]), ([2], [0]), ([2], []))]
+    for dim in (1, -1):
+        cases += [("_softmax", (image, dim, False), {}), ("_softmax", (image.transpose(1, 2), dim, False), {})]
+        if hasattr(torch.ops.aten, "_safe_softmax"):
+            cases.append(("_safe_softmax", (image, dim), {}))
+    for axes in ([2, 3], [-1], [1], [0, 3]):
+        for keep in (False, True):
+            cases += [(name, (image, axes, keep), {}) for name in ("mean.dim", "sum.dim_IntList", "amax")]
+            cases.append(("linalg_vector_norm", (image, 2.0, axes, keep), {}))
+    cases += [
+        ("mean.dim", (image, None), {}),
+        ("mean.dim", (image, [2]), {"dtype": torch.float64}),
+        ("amax", (image,), {}),
+    ]
+    rows = image.flatten(0, 2)
+    cases += [
+        ("mm", (rows, rows.t()), {}),
+        ("mm", (rows.t(), rows), {}),
+        ("bmm", (image[0], image[0].transpose(1, 2)), {}),
+        ("bmm", (image[0].transpose(1, 2), image[0]), {}),
+        ("addmm", (scale, rows, torch.rand(width, width).to(kind).t()), {}),
+        ("addmm", (rows[:, :1], rows, torch.rand(width, 5).to(kind)), {"beta": 2}),
+    ]
     return cases
 
 
@@ -623,7 +667,10 @@ LAYERS = [
     nn.SiLU(inplace=True),
     nn.ReLU(),
     nn.ReLU(inplace=True),
+    nn.GELU(),
+    nn.GELU("tanh"),
 ]
+NORMS = [nn.LayerNorm(11), nn.LayerNorm((9, 11), bias=False), nn.LayerNorm(11, elementwise_affine=False)]
 LEFT_TO_FORWARD = [
     nn.Conv2d(4, 6, 3, padding="same"),
     nn.Conv2d(4, 6, 3, padding="valid"),
@@ -643,6 +690,13 @@ def test_a_layer_rule_is_what_the_forward_comes_to(layer: nn.Module, dtype: Any,
     assert operators_seen(layer, image[:1, :, 3:, ::2], True) == operators_seen(layer, image[:1, :, 3:, ::2], False)
 
 
+@pytest.mark.parametrize("layer", NORMS, ids=str)
+def test_a_layer_rule_of_a_norm_over_the_last_axes(layer: nn.Module) -> None:
+    layer = nn.Sequential(nn.Identity(), layer)
+    for image in (IMAGE, IMAGE.contiguous(memory_format=torch.channels_last), IMAGE[0]):
+        assert operators_seen(layer, image, True) == operators_seen(layer, image, False)
+
+
 @pytest.mark.parametrize("layer", LEFT_TO_FORWARD, ids=str)
 def test_a_case_without_a_layer_rule_is_left_to_the_forward(layer: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = operators_seen(layer, IMAGE, True)
@@ -651,7 +705,7 @@ def test_a_case_without_a_layer_rule_is_left_to_the_forward(layer: nn.Module, mo
 
 
 def test_every_layer_rule_has_a_case() -> None:
-    assert set(LAYER_RULES.rules) <= {type(layer) for layer in LAYERS}
+    assert set(LAYER_RULES.rules) <= {type(layer) for layer in (*LAYERS, *NORMS)}
 
 
 def test_a_layer_that_is_misused_says_what_pytorch_says() -> None:

@@ -67,6 +67,14 @@ def _batch_norm2d(m: Any, x: Tensor) -> Any:
     return _ATEN.native_batch_norm.default, (x, weight, bias, mean, var, False, m.momentum or 0.0, m.eps)
 
 
+@_layer_rule(nn.LayerNorm, "forward")
+def _layer_norm(m: Any, x: Tensor) -> Any:
+    held, axes = table_to_look_at(m), m.normalized_shape
+    if tuple(x.shape[x.dim() - len(axes) :]) != tuple(axes) or not held.keys() <= _AFFINE:
+        return None
+    return _ATEN.native_layer_norm.default, (x, list(axes), held.get("weight"), held.get("bias"), m.eps)
+
+
 @_layer_rule(nn.SiLU, "forward")
 def _silu(m: Any, x: Tensor) -> Any:
     return _ATEN.silu_.default if m.inplace else _ATEN.silu.default, (x,)
@@ -75,3 +83,8 @@ def _silu(m: Any, x: Tensor) -> Any:
 @_layer_rule(nn.ReLU, "forward")
 def _relu(m: Any, x: Tensor) -> Any:
     return _ATEN.relu_.default if m.inplace else _ATEN.relu.default, (x,)
+
+
+@_layer_rule(nn.GELU, "forward")
+def _gelu(m: Any, x: Tensor) -> Any:
+    return (_ATEN.gelu.default, (x,)) if m.approximate == "none" else None

@@ -233,7 +233,7 @@ def _faster_axis(a: int, b: int, strides: Sequence[Sequence[int]], shape: Sequen
 
 @_shape_rule(
     "silu", "sigmoid", "relu", "tanh", "hardswish", "hardsigmoid", "leaky_relu", "hardtanh", "gelu", "mish", "elu",
-    "softplus", "exp", "sqrt", "neg", "pow.Tensor_Scalar",
+    "softplus", "exp", "sqrt", "rsqrt", "neg", "abs", "pow.Tensor_Scalar", "clamp", "clamp_min", "clamp_max",
 )  # fmt: skip
 def _elementwise(x: Tensor, *rest: Any, **options: Any) -> Any:
     return _elementwise_result(x.shape, (x,), x) if lacks_values(x) and x.is_floating_point() else NotImplemented
@@ -337,6 +337,72 @@ def _max_pool2d(x: Tensor, kernel: Any, stride: Any = (), padding: Any = 0, dila
         return NotImplemented
     shape = (*x.shape[:2], *out)
     return empty(shape, x), empty(shape, x, torch.int64)
+
+
+@_shape_rule("native_layer_norm")
+def _native_layer_norm(x: Tensor, axes: Sequence[int], weight: Any, bias: Any, eps: float) -> Any:
+    """The result is dense whatever the input was; mean and deviation keep the axes that were not normalised."""
+    given = [t for t in (weight, bias) if t is not None]
+    fits = tuple(x.shape[x.dim() - len(axes) :]) == tuple(axes) and all(t.dtype is x.dtype for t in given)
+    if not lacks_values(x) or not fits or not axes or x.dtype not in (torch.float32, torch.float64):
+        return NotImplemented
+    statistics = (*x.shape[: x.dim() - len(axes)], *[1] * len(axes))
+    return empty(x.shape, x), empty(statistics, x), empty(statistics, x)
+
+
+@_shape_rule("mm", "bmm")
+def _matrix_product(a: Tensor, b: Tensor) -> Any:
+    """(..., N, M) by (..., M, P), the same axes before in both."""
+    like = next((t for t in (a, b) if lacks_values(t)), None)
+    alike = a.dim() == b.dim() and a.shape[:-2] == b.shape[:-2] and a.shape[-1] == b.shape[-2] and a.dtype is b.dtype
+    return empty((*a.shape[:-1], b.shape[-1]), like) if alike and like is not None else NotImplemented
+
+
+@_shape_rule("addmm")
+def _sum_and_matrix_product(c: Tensor, a: Tensor, b: Tensor, **factors: Any) -> Any:
+    """c + a @ b, where c is broadcast: (N, M) by (M, P)."""
+    if not a.dim() == b.dim() == 2 or c.dtype is not a.dtype or c.dim() > 2:
+        return NotImplemented
+    shape = (a.shape[0], b.shape[1])
+    return _matrix_product(a, b) if _broadcast(shape, c.shape) == shape else NotImplemented
+
+
+@_shape_rule("_softmax", "_safe_softmax")
+def _softmax(x: Tensor, dim: int, *rest: Any) -> Any:
+    """Laid out as a dense tensor; ``rest`` may ask for another dtype."""
+    if any(rest) or not _plain(x) or not x.is_floating_point() or not -x.dim() <= dim < x.dim():
+        return NotImplemented
+    return empty(x.shape, x)
+
+
+@_shape_rule("mean.dim", "sum.dim_IntList", "amax")
+def _reduced(x: Tensor, axes: Any = None, keep: bool = False, **options: Any) -> Any:
+    """One number for all elements along some axes, which stay as one element or go."""
+    if not _plain(x) or not x.is_floating_point() or not axes or any(option is not None for option in options.values()):
+        return NotImplemented
+    gone = {axis % x.dim() for axis in axes} if x.dim() else {0}
+    if len(gone) < len(axes) or not all(-x.dim() <= axis < x.dim() for axis in axes) or 0 in x.shape:
+        return NotImplemented
+    return empty([1 if i in gone else n for i, n in enumerate(x.shape) if keep or i not in gone], x)
+
+
+@_shape_rule("linalg_vector_norm")
+def _vector_norm(x: Tensor, order: Any = 2, axes: Any = None, keep: bool = False, **options: Any) -> Any:
+    """A reduction too, over one axis or several."""
+    return _reduced(x, [axes] if isinstance(axes, int) else axes, keep, **options)
+
+
+@_shape_rule("roll")
+def _rolled(x: Tensor, shifts: Any, axes: Any = ()) -> Any:
+    """Elements change places."""
+    return empty(x.shape, x) if _plain(x) and len(shifts) == len(axes) and x.numel() else NotImplemented
+
+
+@_shape_rule("masked_fill.Scalar")
+def _masked_fill(x: Tensor, mask: Tensor, value: Any) -> Any:
+    """Laid out as the tensor, if the mask is broadcast to it."""
+    fits = mask.dtype is torch.bool and _broadcast(x.shape, mask.shape) == x.shape
+    return empty(x.shape, x) if _plain(x) and fits and not isinstance(value, complex) else NotImplemented
 
 
 @lru_cache(maxsize=None)
