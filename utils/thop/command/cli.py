@@ -80,7 +80,8 @@ def _summary(arguments: argparse.Namespace) -> int:
 
 def _draw_network(name: str, traffic: Traffic, arguments: argparse.Namespace, said: Sequence[str]) -> None:
     """Draw a network's roofline, with what was said of its time on the device above it."""
-    from ..show.plots import network_figure, save_figure
+    from ..show.network_plot import network_figure
+    from ..show.plots import save_figure
 
     if not arguments.device:
         print("measuring this machine for the roofline, for want of a --device", file=sys.stderr)
@@ -246,8 +247,7 @@ def _device(arguments: argparse.Namespace, traffics: Iterable[Traffic]) -> Devic
 
 def _draw_prediction(source: Source, name: str, arguments: argparse.Namespace) -> None:
     """Draw where the time of the first model goes."""
-    from ..show.clock_plot import time_figure
-    from ..show.plots import save_figure
+    from ..show.plots import save_figure, time_figure
 
     place = place_of(arguments)
     assert place is not None

@@ -250,7 +250,8 @@ class ModelInfo(Answer):
 
     def plot(self, path: Optional[PathLike] = None) -> "Figure":
         """Draw the accesses along the network; saved as png, svg or pdf too if a file is named."""
-        from .plots import accesses_figure, saved
+        from .network_plot import accesses_figure
+        from .plots import saved
 
         return saved(accesses_figure(self._headline(), self.traffic), path)
 

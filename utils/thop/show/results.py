@@ -166,7 +166,7 @@ def _traffic(found: Traffic) -> Sheet:
 
 
 def _accesses(caption: str, found: Traffic) -> "Figure":
-    from .plots import accesses_figure
+    from .network_plot import accesses_figure
 
     return accesses_figure(caption, found)
 
@@ -223,7 +223,7 @@ def _layer_time(layer: Any) -> Dict[str, Any]:
 
 
 def _time(found: Prediction) -> "Figure":
-    from .clock_plot import time_figure
+    from .plots import time_figure
 
     return time_figure("The network", found)
 
