@@ -19,8 +19,8 @@ from utils.thop import deployed, predict
 from utils.thop.command.cli import main
 from utils.thop.deploy.calibration import calibrate
 from utils.thop.deploy.clock import Constants, seconds_of, work_of
-from utils.thop.show.advice import advice
 from utils.thop.show.plots import Predicted, clock_figure, save_figure, time_figure
+from utils.thop.show.predictions import advice
 from utils.thop.show.report import ModelInfo
 
 MODELS = release(LATEST) / "yolov5" / "models"

@@ -8,9 +8,9 @@ from typing import Any, List, NoReturn, Sequence
 from ..deploy.runtimes import RUNTIMES
 from ..deploy.training import OPTIMIZERS, parse_memory
 from ..run.inputs import Size, as_size
+from ..show.comparison import NAMES
 from ..show.comparison import SORTS as ORDERS
-from ..show.comparison_table import NAMES
-from ..show.tree import SORTS
+from ..show.modules import SORTS
 from .models import Input
 
 PROGRAM = f"python -m {__package__.rpartition('.')[0]}"

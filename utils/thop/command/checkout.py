@@ -11,13 +11,16 @@ import inspect
 import io
 import logging
 import os
+import pickle
 import re
+import subprocess
 import sys
+import tempfile
 import warnings
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Dict, Iterator, Optional
+from typing import Any, Callable, Dict, Iterator, Optional, TypeVar
 
 import torch
 from torch import nn
@@ -137,7 +140,7 @@ def _importable(root: Path) -> Checkout:
             del sys.modules[name]
     checkout = Checkout(root, "", _builder(root))
     with alone():
-        checkout.module("utils").thop = sys.modules[__name__[: -len(".command.checkout")]]
+        checkout.module("utils").thop = sys.modules[_THOP]
     return checkout
 
 
@@ -343,7 +346,64 @@ def _refuse(event: str, arguments: Any) -> None:
             raise PermissionError(f"refused to run '{text}': this command installs and fetches nothing")
 
 
+# ---- a model of another checkout: classes of two have the same names, and a process loads one ----
+
+T = TypeVar("T")
+_THOP = __name__[: -len(".command.checkout")]
+_FOLDER = Path(__file__).resolve().parents[1]
+_THERE = "utils.thop"  # this package's name in the other process, where no other has it
+_CODE = f"""
+import importlib, sys, types
+sys.modules["utils"] = types.ModuleType("utils")
+sys.modules["utils"].__path__ = [sys.argv[1]]
+importlib.import_module("{_THERE}.command.checkout").answer(*sys.argv[2:])
+"""
+
+
+class _Unpickler(pickle.Unpickler):
+    """Finds this package's classes by the name that it has in this process."""
+
+    def __init__(self, data: bytes, package: str) -> None:
+        super().__init__(io.BytesIO(data))
+        self.package = package
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module == self.package or module.startswith(f"{self.package}."):
+            module = _THOP + module[len(self.package) :]
+        return super().find_class(module, name)
+
+
+def in_checkout(root: Path, function: Callable[..., T], *arguments: Any) -> T:
+    """Call one of this package's functions in a new process that uses the checkout in ``root``; return its result.
+
+    Raises ModelError where the checkout can't be used, or the process ends.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder) / "result"
+        command = [sys.executable, "-c", _CODE, str(_FOLDER.parent), str(root), _THOP, str(result)]
+        done = subprocess.run(command, input=pickle.dumps((function, arguments)), capture_output=True)
+        if result.is_file():
+            value, error = _Unpickler(result.read_bytes(), _THERE).load()
+            if error:
+                raise ModelError(error)
+            return value  # type: ignore[no-any-return]
+    said = done.stderr.decode(errors="replace").strip().splitlines()
+    raise ModelError(f"the process that uses {root} has ended ({said[-1] if said else f'status {done.returncode}'})")
+
+
+def answer(root: str, package: str, result: str) -> None:
+    """Do, in the new process, what comes in by stdin; leave what comes of it in a file."""
+    function, arguments = _Unpickler(sys.stdin.buffer.read(), package).load()
+    value, error = None, ""
+    try:
+        use(Path(root))
+        value = function(*arguments)
+    except ModelError as reason:
+        error = str(reason)
+    Path(result).write_bytes(pickle.dumps((value, error)))
+
+
 __all__ = [
-    "DARKNET", "NO_CFG", "ROOT", "Checkout", "ModelError", "OtherCheckout", "alone", "build_cfg", "checkout_for",
-    "fuse", "load_weights", "read_cfg", "use",
+    "DARKNET", "NO_CFG", "ROOT", "Checkout", "ModelError", "OtherCheckout", "alone", "answer", "build_cfg",
+    "checkout_for", "fuse", "in_checkout", "load_weights", "read_cfg", "use",
 ]  # fmt: skip

@@ -8,25 +8,25 @@ from dataclasses import replace
 from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, TextIO, Tuple
 
 from ..answer import Rows, csv_of
-from ..deploy.bound import LayerBound, TimeBound, time_bound
+from ..deploy.bound import TimeBound, time_bound
 from ..deploy.devices import THIS, Device, find_device, load_devices
 from ..deploy.errors import DeviceError
 from ..flow import Flow
 from ..run import in_few_words
-from ..show.advice import advice
-from ..show.comparison import OF_A_DEVICE, Comparison, Row, bound_all, dtypes_used, to_csv, to_json
-from ..show.comparison_table import (
+from ..show.comparison import (
     NAMES,
+    OF_A_DEVICE,
     PREDICTED,
     USUAL,
-    Column,
-    latex_comparison,
-    markdown_comparison,
-    text_comparison,
+    Comparison,
+    Quantity,
+    bound_all,
+    comparison_text,
+    dtypes_used,
 )
-from ..show.grid import fitted
+from ..show.grid import Column, Grid, Line, fitted, to_text
+from ..show.predictions import ITSELF, advice, headline, milliseconds, time_table
 from ..show.report import ALL_LEVELS, ModelInfo
-from ..show.time_table import headline, milliseconds, time_table
 from ..traffic import Traffic
 from ..units import listed, readable_bytes, scaled
 from .arguments import PROGRAM, BadInput, examples, parse
@@ -36,9 +36,6 @@ from .compare import arranged, count_all
 from .models import Built, Setup, Source, counted, find, names
 from .timing import check_place, place_of
 from .train import describe_training, memory_of
-
-_TABLES = {"text": text_comparison, "markdown": markdown_comparison, "latex": latex_comparison}
-_RECORDS = {"csv": to_csv, "json": to_json}
 
 # ---- what it does ----
 
@@ -102,7 +99,7 @@ def _times(arguments: argparse.Namespace, flow: Flow) -> Tuple[List[str], List[s
         if not place.device.bandwidth:
             raise
         bound = time_bound(flow.traffic, place.device)
-        return [f"no expected time: {error}", _bound_line(bound)], _heaviest(bound)
+        return [f"no expected time: {error}", _bound_line(bound)], [_heaviest(bound)]
     least = place.least(prediction)
     above = [headline(prediction), *([_bound_line(least)] if least else [])]
     return above, [time_table(prediction), *advice(prediction)]
@@ -130,10 +127,10 @@ def _several(arguments: argparse.Namespace, with_bound: bool) -> int:
     good = [row for row in rows if row.traffic]
     if arguments.device and good and with_bound:
         bound_all(good, _device(arguments, [row.traffic for row in good if row.traffic]))
-    columns: Sequence[Column] = USUAL if with_bound else PREDICTED
+    quantities: Sequence[Quantity] = USUAL if with_bound else PREDICTED
     if with_bound and arguments.columns:
-        columns = [replace(NAMES[name], spare=0) for name in arguments.columns]
-    _write_table(ordered, arguments, columns)
+        quantities = [replace(NAMES[name], spare=0) for name in arguments.columns]
+    _put(comparison_text(ordered, _format(arguments), quantities), arguments)
     if arguments.plot and good and with_bound:
         Comparison(Rows(good)).plot(arguments.plot)
     elif arguments.plot and good:
@@ -143,13 +140,6 @@ def _several(arguments: argparse.Namespace, with_bound: bool) -> int:
     if failed:
         _complain(f"{len(failed)} of {len(rows)} models failed: {', '.join(row.name for row in failed)}")
     return 1 if failed else 0
-
-
-def _write_table(rows: Sequence[Row], arguments: argparse.Namespace, columns: Sequence[Column]) -> None:
-    """Print the table, or write it to the file that was asked for, in the format that was."""
-    form = _format(arguments)
-    table = _RECORDS[form](rows) if form in _RECORDS else _TABLES[form](rows, columns)
-    _put(table, arguments)
 
 
 def _put(text: str, arguments: argparse.Namespace) -> None:
@@ -281,19 +271,15 @@ def _bound_line(bound: TimeBound) -> str:
     return f"{bound.device.title}: at least {milliseconds(bound.seconds)}; {held}"
 
 
-def _heaviest(bound: TimeBound) -> List[str]:
+def _heaviest(bound: TimeBound) -> str:
     """The layers that take most of the bounded time, in a short table."""
-    rows = [_heaviest_row(layer, bound.seconds) for layer in bound.heaviest()]
-    rows = [["least time", "share", "binds", "module", "type"], *rows]
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    aligned = [[text.rjust(w) if i < 2 else text.ljust(w) for i, (text, w) in enumerate(zip(r, widths))] for r in rows]
-    return ["  ".join(row).rstrip() for row in aligned]
-
-
-def _heaviest_row(layer: LayerBound, total: float) -> List[str]:
-    share = layer.seconds / total if total else 0.0
-    row = layer.layer
-    return [milliseconds(layer.seconds), f"{share:.1%}", layer.binds, row.path or "(the model itself)", row.type]
+    texts = [Column(text, is_text=True) for text in ("binds", "module", "type")]
+    lines = []
+    for one in bound.heaviest():
+        share = one.seconds / bound.seconds if bound.seconds else 0.0
+        named = [one.binds, one.layer.path or ITSELF, one.layer.type]
+        lines.append(Line([milliseconds(one.seconds), f"{share:.1%}", *named]))
+    return to_text(Grid([Column("least time"), Column("share"), *texts], lines, bare=True))
 
 
 def _device_lines(device: Device) -> List[str]:

@@ -11,8 +11,7 @@ from ..run import as_inputs, as_model, collector_paused, in_few_words
 from ..run.inputs import as_size
 from ..show.comparison import OF_A_DEVICE, SORTS, Comparison, Row, bound_all, dtypes_used, sort_rows
 from ..units import listed
-from .checkout import OtherCheckout
-from .elsewhere import in_checkout
+from .checkout import OtherCheckout, in_checkout
 from .models import Built, ModelError, Setup, Source, counted, find, names, with_images
 from .timing import Place, place_at
 

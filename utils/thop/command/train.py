@@ -11,7 +11,8 @@ from ..deploy.errors import DeviceError
 from ..deploy.step_time import step_seconds
 from ..deploy.training import Training, largest_batch, needed, training
 from ..run.inputs import Size, fitting_size, images_for, usual_size
-from ..show.training_table import kept_table, memory_table, training_headline, work_table
+from ..show.grid import to_text
+from ..show.predictions import kept_table, memory_grid, training_headline, work_table
 from .models import Built, Setup, Source, counted
 
 _SMALLER = 0.8  # of the sides: the size that is suggested where a batch does not fit
@@ -40,7 +41,7 @@ def describe_training(source: Source, setup: Setup, arguments: argparse.Namespac
         shape = (setup.batch, *images_for(built.model, size)[0].shape[1:])
         what = f"{source.name} at {'x'.join(map(str, shape))}"
         lines = [training_headline(what, found), ""]
-        lines += [memory_table(found), "", kept_table(found), "", work_table(found)]
+        lines += [to_text(memory_grid(found)), "", kept_table(found), "", work_table(found)]
         if memory:
             lines += ["", *_fits(found, memory, place, at, size, setup.batch)]
         if device is not None and device.kind == "gpu":

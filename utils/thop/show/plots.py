@@ -29,7 +29,7 @@ from .drawing import (
     write_head,
 )
 from .grid import heaviest
-from .time_table import timing_headline
+from .predictions import timing_headline
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

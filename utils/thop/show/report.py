@@ -2,7 +2,6 @@
 
 import json
 import math
-import textwrap
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,13 +15,24 @@ from ..profile import Profile
 from ..run import in_few_words
 from ..traffic import Traffic
 from ..units import readable, readable_bytes
-from .html_table import html_message, html_table
-from .remarks import findings, idle_parts, reservations
-from .table import WIDTH, View, grid_of, markdown_table, text_table
-from .tree import Node, Row, addends, check_choice, choose, deepest, fitting_depth, module_tree
+from .grid import Grid, to_markdown, to_text
+from .modules import (
+    ModuleRow,
+    Node,
+    View,
+    addends,
+    check_choice,
+    choose,
+    deepest,
+    findings,
+    fitting_depth,
+    grid_of_modules,
+    idle_parts,
+    module_tree,
+    reservations,
+)
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from pandas import DataFrame
 
     from ..deploy.prediction import Prediction
@@ -49,7 +59,8 @@ def sizes_of(model: nn.Module) -> Sizes:
 
 
 ALL_LEVELS = 1000  # of modules: more than any network has
-_FITS, _FEW = 25, 10  # rows of a table that nobody has asked the depth of, and of a representation
+_FITS = 25  # rows of a table that nobody has asked the depth of
+_LONGEST_TYPE = 15  # of a text
 
 
 @dataclass(eq=False, repr=False)
@@ -210,13 +221,13 @@ class ModelInfo(Answer):
             ValueError: there is no such depth or sort.
             RuntimeError: the model could not be counted; it says why.
         """
-        return text_table(*self._view(depth, sort))
+        return to_text(grid_of_modules(*self._view(depth, sort), _LONGEST_TYPE))
 
     def to_markdown(  # type: ignore[override]
         self, depth: Optional[int] = None, sort: Optional[str] = None, path: Optional[PathLike] = None
     ) -> str:
         """The same table as GitHub reads it; written to a file too if one is named."""
-        return written(markdown_table(*self._view(depth, sort)), path)
+        return written(to_markdown(grid_of_modules(*self._view(depth, sort))), path)
 
     def caption(self) -> str:
         """The totals in one line, traffic among them; raises RuntimeError where the model could not be counted."""
@@ -230,30 +241,20 @@ class ModelInfo(Answer):
             parts.append(f"{both} of traffic ({read} read + {written} written)")
         return ", ".join(parts)
 
-    def _headline(self) -> str:
+    def headline(self) -> str:
+        """The totals in one line with the size, or why there are none."""
         if self.profile is None:
             return f"Memory accesses not counted ({self.error})"
         return self.caption() + (" at {}x{}".format(*self.imgsz) if self.imgsz else "")
 
-    def __repr__(self) -> str:
+    def grids(self, few: int) -> Tuple[Optional[Grid], Optional[Grid]]:
+        """The few heaviest rows of the table, as a text has them, and all that are shown; None where there are none."""
         if self.profile is None:
-            return self._headline()
-        view, _ = self._view(None, None)
-        shown = replace(view, rows=view.heaviest(_FEW))
-        notes = [f"The {_FEW} heaviest of {len(view.rows)} rows; table() has more."] if len(view.rows) > _FEW else []
-        return f"{textwrap.fill(self._headline(), WIDTH)}\n{text_table(shown, notes)}"
-
-    def _repr_html_(self) -> str:
-        if self.profile is None:
-            return html_message(self._headline())
-        return html_table(grid_of(*self._view(None, None)), self._headline())
-
-    def plot(self, path: Optional[PathLike] = None) -> "Figure":
-        """Draw the accesses along the network; saved as png, svg or pdf too if a file is named."""
-        from .network_plot import accesses_figure
-        from .plots import saved
-
-        return saved(accesses_figure(self._headline(), self.traffic), path)
+            return None, None
+        view, remarks = self._view(None, None)
+        shown = replace(view, rows=view.heaviest(few))
+        notes = [f"The {few} heaviest of {len(view.rows)} rows; table() has more."] if len(view.rows) > few else []
+        return grid_of_modules(shown, notes, _LONGEST_TYPE), grid_of_modules(view, remarks)
 
     # ---- to reckon with ----
 
@@ -275,7 +276,7 @@ class ModelInfo(Answer):
         self, device: Any, runtime: Optional[str] = None, precision: Optional[str] = None, decode: bool = True
     ) -> List[str]:
         """Say in sentences what would make the same forward pass faster on a device; raises what ``predict`` raises."""
-        from .advice import advice
+        from .predictions import advice
 
         return advice(self.predict(device, runtime, precision, decode))
 
@@ -347,7 +348,7 @@ _RECORD = (
 )  # fmt: skip
 
 
-def _record(row: Row) -> Dict[str, Any]:
+def _record(row: ModuleRow) -> Dict[str, Any]:
     """What a row says, in base units."""
     node, numbers = row.node, row.numbers
     values: Dict[str, Any] = {name: _whole(getattr(numbers, name)) for name in numbers._fields}
