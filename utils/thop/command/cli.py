@@ -5,7 +5,8 @@ import json
 import os
 import sys
 from dataclasses import replace
-from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, TextIO, Tuple
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, TextIO, Tuple, TypeVar
 
 from ..answer import Rows, csv_of
 from ..deploy.bound import TimeBound, time_bound
@@ -34,71 +35,85 @@ from .calibrate import add_to_file, calibrate_board, describe, entry_of, file_te
 from .checkout import ModelError
 from .compare import arranged, count_all
 from .models import Built, Setup, Source, counted, find, names
-from .timing import check_place, place_of
+from .resolve import Place, resolve_arguments
 from .train import describe_training, memory_of
+
+T = TypeVar("T")
 
 # ---- what it does ----
 
 
 def _summary(arguments: argparse.Namespace) -> int:
-    check_place(arguments)
-    sources = find([arguments.model])
-    if len(sources) > 1:
-        raise BadInput(f"{arguments.model} stands for {len(sources)} files; 'compare' takes several, 'summary' one")
-    source = sources[0]
+    place = resolve_arguments(arguments)
 
     def count(built: Built) -> Tuple[Built, ModelInfo, str, Optional[Flow]]:
         info = built.info()
         _ = info.traffic  # while the model is there
         table = info.table(arguments.depth or ALL_LEVELS, arguments.sort)
-        return built, info, table, built.flow() if arguments.device else None
+        return built, info, table, built.flow() if place else None
 
-    try:
-        built, info, table, flow = counted(source, _setup(arguments), count)
-        traffic = info.traffic
-    except ModelError as error:
-        raise BadInput(f"{source.text}: {error}") from error
-    except Exception as error:
-        _complain(f"{source.text}: could not be counted: {in_few_words(error)}")
+    source = _only(arguments, "'compare' takes several, 'summary' one")
+    found = _tried(source, lambda: counted(source, _setup(arguments), count))
+    if found is None:
         return 1
-    lines = [_summary_line(source.name, built, info), table]
+    built, info, table, flow = found
     above: List[str] = []
-    if flow is not None:
-        above, below = _times(arguments, flow)
-        lines = [lines[0], *above, table, "", *below]
-    lines[: 1 + len(above)] = map(fitted, lines[: 1 + len(above)])
+    below: List[str] = []
+    if place is not None and flow is not None:
+        above, below = _times(place, flow)
+    lines = [*map(fitted, [_summary_line(source.name, built, info), *above]), table, *([""] if below else []), *below]
     form = _format(arguments)
     exports: Dict[str, Callable[..., str]] = {"json": info.to_json, "csv": info.to_csv, "markdown": info.to_markdown}
     _put(exports[form](depth=arguments.depth, sort=arguments.sort) if form in exports else "\n".join(lines), arguments)
     if arguments.plot:
-        _draw_network(source.name, traffic, arguments, above)
+        _draw_network(source.name, info.traffic, arguments.plot, place, above)
     return 0
 
 
-def _draw_network(name: str, traffic: Traffic, arguments: argparse.Namespace, said: Sequence[str]) -> None:
+def _only(arguments: argparse.Namespace, takes: str) -> Source:
+    """Find the one model of a command."""
+    sources = find([arguments.model])
+    if len(sources) > 1:
+        raise BadInput(f"{arguments.model} stands for {len(sources)} files; {takes}")
+    return sources[0]
+
+
+def _tried(source: Source, count: Callable[[], T]) -> Optional[T]:
+    """Count a model; None where that can't be done, and it was said why. Raises BadInput where there is no model."""
+    try:
+        return count()
+    except ModelError as error:
+        raise BadInput(f"{source.text}: {error}") from error
+    except DeviceError:
+        raise
+    except Exception as error:
+        _complain(f"{source.text}: could not be counted: {in_few_words(error)}")
+    return None
+
+
+def _draw_network(name: str, traffic: Traffic, path: Path, place: Optional[Place], said: Sequence[str]) -> None:
     """Draw a network's roofline, with what was said of its time on the device above it."""
     from ..show.network_plot import network_figure
     from ..show.plots import save_figure
 
-    if not arguments.device:
+    dtypes = dtypes_used([traffic])
+    if place is None:
         print("measuring this machine for the roofline, for want of a --device", file=sys.stderr)
-    bound = time_bound(traffic, _device(arguments, [traffic]))
-    save_figure(network_figure(name, traffic, bound, said), arguments.plot)
+    bound = time_bound(traffic, place.device_for(dtypes) if place else find_device(THIS, None, dtypes))
+    save_figure(network_figure(name, traffic, bound, said), path)
 
 
-def _times(arguments: argparse.Namespace, flow: Flow) -> Tuple[List[str], List[str]]:
+def _times(place: Place, flow: Flow) -> Tuple[List[str], List[str]]:
     """The expected and the least time on a device: what stands above the table, and what below it.
 
     Raises DeviceError where neither is known.
     """
-    place = place_of(arguments, dtypes_used([flow.traffic]))
-    assert place is not None
     try:
         prediction = place.predict(flow.under(place.amp))
     except DeviceError as error:
         if not place.device.bandwidth:
             raise
-        bound = time_bound(flow.traffic, place.device)
+        bound = time_bound(flow.traffic, place.device_for(dtypes_used([flow.traffic])))
         return [f"no expected time: {error}", _bound_line(bound)], [_heaviest(bound)]
     least = place.least(prediction)
     above = [headline(prediction), *([_bound_line(least)] if least else [])]
@@ -115,27 +130,27 @@ def _predict(arguments: argparse.Namespace) -> int:
 
 def _several(arguments: argparse.Namespace, with_bound: bool) -> int:
     """Count several models, and print them side by side, for ``compare`` with the least times."""
-    check_place(arguments, must_predict=not with_bound)
+    place = resolve_arguments(arguments, must_predict=not with_bound)
     if arguments.sort in OF_A_DEVICE and not arguments.device:
         raise BadInput(f"--sort {arguments.sort} takes a --device")
     sources = find(arguments.model)
     known = [text for pair in zip(names(sources), sources) for text in (pair[0], pair[1].text)]
     if arguments.baseline and arguments.baseline not in known:
         raise BadInput(f"no model is called {arguments.baseline!r}, only {listed(names(sources))}")
-    rows = count_all(list(zip(names(sources), sources)), _setup(arguments), _progress, place_of(arguments))
+    rows = count_all(list(zip(names(sources), sources)), _setup(arguments), _progress, place)
     ordered = arranged(sources, rows, arguments.sort, arguments.baseline)
     good = [row for row in rows if row.traffic]
-    if arguments.device and good and with_bound:
-        bound_all(good, _device(arguments, [row.traffic for row in good if row.traffic]))
+    if place and good and with_bound:
+        bound_all(good, place.device_for(dtypes_used([row.traffic for row in good if row.traffic])))
     quantities: Sequence[Quantity] = USUAL if with_bound else PREDICTED
     if with_bound and arguments.columns:
         quantities = [replace(NAMES[name], spare=0) for name in arguments.columns]
     _put(comparison_text(ordered, _format(arguments), quantities), arguments)
     if arguments.plot and good and with_bound:
         Comparison(Rows(good)).plot(arguments.plot)
-    elif arguments.plot and good:
+    elif arguments.plot and good and place:
         first = next(source for name, source in zip(names(sources), sources) if name == good[0].name)
-        _draw_prediction(first, good[0].name, arguments)
+        _draw_prediction(first, good[0].name, arguments, place)
     failed = [row for row in rows if row.error]
     if failed:
         _complain(f"{len(failed)} of {len(rows)} models failed: {', '.join(row.name for row in failed)}")
@@ -165,19 +180,12 @@ def _calibrate(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    memory_of(arguments)  # before any work
-    sources = find([arguments.model])
-    if len(sources) > 1:
-        raise BadInput(f"{arguments.model} stands for {len(sources)} files; 'train' takes one")
-    try:
-        found, lines = describe_training(sources[0], Setup(arguments.imgsz, arguments.batch), arguments)
-    except ModelError as error:
-        raise BadInput(f"{sources[0].text}: {error}") from error
-    except DeviceError:
-        raise
-    except Exception as error:
-        _complain(f"{sources[0].text}: could not be counted: {in_few_words(error)}")
+    memory, setup = memory_of(arguments), Setup(arguments.imgsz, arguments.batch)
+    source = _only(arguments, "'train' takes one")
+    told = _tried(source, lambda: describe_training(source, setup, arguments, *memory))
+    if told is None:
         return 1
+    found, lines = told
     form = _format(arguments)
     exports: Dict[str, Callable[[], str]] = {
         "json": found.to_json,
@@ -231,16 +239,10 @@ def _format(arguments: argparse.Namespace) -> str:
     return by_suffix.get(arguments.output.suffix.lower(), "text")
 
 
-def _device(arguments: argparse.Namespace, traffics: Iterable[Traffic]) -> Device:
-    return find_device(arguments.device or THIS, arguments.devices, dtypes_used(traffics))
-
-
-def _draw_prediction(source: Source, name: str, arguments: argparse.Namespace) -> None:
+def _draw_prediction(source: Source, name: str, arguments: argparse.Namespace, place: Place) -> None:
     """Draw where the time of the first model goes."""
     from ..show.plots import save_figure, time_figure
 
-    place = place_of(arguments)
-    assert place is not None
     figure = counted(source, _setup(arguments), lambda built: time_figure(name, place.predict(built.flow(place.amp))))
     save_figure(figure, arguments.plot)
 

@@ -3,7 +3,6 @@
 from functools import partial
 from typing import Any, Callable, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
 
-import torch
 from torch import nn
 
 from ..answer import PathLike, Rows
@@ -13,7 +12,7 @@ from ..show.comparison import OF_A_DEVICE, SORTS, Comparison, Row, bound_all, dt
 from ..units import listed
 from .checkout import OtherCheckout, in_checkout
 from .models import Built, ModelError, Setup, Source, counted, find, names, with_images
-from .timing import Place, place_at
+from .resolve import Place, resolve
 
 Counted = Union[nn.Module, Source]
 
@@ -137,7 +136,7 @@ def compare(
         raise ValueError(f"sort={sort!r} takes a device")
     if baseline is not None and baseline not in called:
         raise ValueError(f"no model is called {baseline!r}, only {listed(called)}")
-    place = None if device is None else place_at(device, runtime, precision, decode, devices, [torch.float32])
+    place = None if device is None else resolve(device, runtime, precision, decode, devices)
     rows = count_all(given, Setup(None if imgsz is None else as_size(imgsz), batch), place=place, inputs=inputs)
     if place is not None:
         good = [row for row in rows if row.traffic]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..flow import Flow, flow
 from ..profile import not_run_in_training, profile
-from ..run import blank, in_few_words
+from ..run import NotCountable, blank, in_few_words
 from ..run.inputs import Size, as_model, fitting_size, image_size, images_for, usual_size
 from ..show.report import ModelInfo, sizes_of
 from ..traffic import Traffic, traffic
@@ -83,7 +83,7 @@ class Built:
     @property
     def parameters(self) -> int:
         """Elements of all parameters, each counted once."""
-        return sum(p.numel() for p in self.model.parameters())
+        return sizes_of(self.model).parameters
 
     @property
     def input(self) -> str:
@@ -229,16 +229,28 @@ def counted(source: Source, setup: Setup, count: Callable[[Built], T]) -> T:
     """
     try:
         if source.kind == "cfg" or source.kind in PACKAGES:
-            with contextlib.suppress(Exception):  # a build with values shows whether it is the model's own fault
+            try:
                 built = build(source, setup, without_values=True)
                 with alone():
                     return count(built)
+            except Exception as error:
+                if not _may_need_values(error):
+                    raise
         _seed()
         built = build(source, setup)
         with alone():
             return count(built)
     except SystemExit as error:
         raise ModelError(f"its forward ends the program (SystemExit: {error})") from error
+
+
+def _may_need_values(error: Exception) -> bool:
+    """Say whether a model that was built without values may have failed for that; a build with values shows it.
+
+    A constructor stumbles in PyTorch, which tells so by these two; whoever counts is told by name.
+    """
+    reason = error.__cause__ or error
+    return isinstance(reason, (RuntimeError, TypeError) if isinstance(error, ModelError) else NotCountable)
 
 
 def _seed() -> None:

@@ -10,7 +10,6 @@ import re
 import sys
 import weakref
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
@@ -146,22 +145,17 @@ def find_figure(line: str) -> Optional[Figure]:
     return None
 
 
-@dataclass
-class Place:
-    """Where the summary is among the texts: in which one, and in which of its lines."""
+def find_line(texts: List[str]) -> Optional[Tuple[int, int]]:
+    """Find the summary line: the last one with FLOPs, or else with layers, parameters or gradients, and a number.
 
-    text: int
-    line: int
-
-
-def find_line(texts: List[str]) -> Optional[Place]:
-    """Find the summary line: the last one with FLOPs, or else with layers, parameters or gradients, and a number."""
+    Returns which text it is in, and which of its lines it is.
+    """
     for is_one in (find_figure, _FACT.search):
         for i in reversed(range(len(texts))):
             lines = texts[i].split("\n")
             for j in reversed(range(len(lines))):
                 if is_one(lines[j]):
-                    return Place(i, j)
+                    return i, j
     return None
 
 
@@ -328,13 +322,14 @@ def show_summary(checkout: Any, emit: Callable[[str], None], model: nn.Module, a
         if summary.without_thop:
             _lend_thop(type(unwrap(model)))
         texts = [part.text for part in heard.texts]
-        place = find_line(texts)
-        if place is not None:
-            lines = texts[place.text].split("\n")
-            lines[place.line] = summary.words(lines[place.line])
-            heard.texts[place.text].new = "\n".join(lines)
+        found = find_line(texts)
+        if found is not None:
+            i, j = found
+            lines = texts[i].split("\n")
+            lines[j] = summary.words(lines[j])
+            heard.texts[i].new = "\n".join(lines)
         heard.emit()
-        if place is None and (texts or failed):
+        if found is None and (texts or failed):
             emit(summary.own_line())
     else:
         emit(summary.own_line())
