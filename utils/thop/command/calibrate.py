@@ -15,10 +15,9 @@ from ..deploy.estimates import joined, read_runtimes
 from ..deploy.launches import Deployed, as_deployed
 from ..deploy.runtimes import Runtime, find_runtime
 from ..run import in_few_words
-from ..run.inputs import as_size
 from ..show.grid import Column, Grid, Line, to_text
 from .checkout import ModelError
-from .models import Built, Setup, Source, counted, find
+from .models import Built, Setup, Source, counted, find, size_in
 
 _NEEDED = ("model", "ms")
 
@@ -61,8 +60,7 @@ def _line(path: Path, number: int, row: Dict[str, Any], fuse: bool) -> Measured:
         raise DeviceError(f"{where}: ms must be a number above 0, not {row['ms']!r}")
     size, batch = row.get("imgsz", "").strip(), row.get("batch", "").strip()
     try:
-        sides = [int(side) for side in size.replace("x", " ").split()]
-        setup = Setup(as_size(sides * (2 if len(sides) == 1 else 1)) if sides else None, int(batch or 1), False, fuse)
+        setup = Setup(size_in(size.replace("x", " ")) if size else None, int(batch or 1), False, fuse)
     except ValueError:
         raise DeviceError(f"{where}: imgsz {size!r} and batch {batch!r} must be whole numbers from 1 up") from None
     if setup.batch < 1:

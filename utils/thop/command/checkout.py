@@ -26,6 +26,7 @@ import torch
 from torch import nn
 
 from ..run import in_few_words
+from ..show.beside import Changes, changed
 from ..show.summary import unannounced
 
 DARKNET = ".cfg"
@@ -159,8 +160,15 @@ def build_cfg(path: Path) -> nn.Module:
         family = next((getattr(yolo, name) for name in names if hasattr(yolo, name)), None)
         if family is None:
             raise ModelError(f"{yolo.__name__} has no {' or '.join(names)} to build it with")
-        with _unannounced(family), _activation_kept(sys.modules.get(f"{checkout.package}models.common")):
-            return family(str(path))
+        conv: Any = getattr(sys.modules.get(f"{checkout.package}models.common"), "Conv", None)
+        before = getattr(conv, "default_act", None)
+        with changed() as changes:
+            _unannounced(family, changes)
+            try:
+                return family(str(path))
+            finally:  # a cfg with an activation of its own sets it for all that follow
+                if before is not None:
+                    conv.default_act = before
 
 
 def read_cfg(path: Path) -> Dict[str, Any]:
@@ -196,23 +204,31 @@ def load_weights(path: Path) -> nn.Module:
     The model comes unfused, in float32, on the CPU.
     """
     checkout = checkout_for(path)
-    with alone(), _searched_first(checkout.root), _pickles_allowed():
-        yolo, experimental = checkout.module(checkout.builder), checkout.module("models.experimental")
-        load = experimental.attempt_load
-        names = inspect.signature(load).parameters
-        options: Dict[str, Any] = {"device" if "device" in names else "map_location": torch.device("cpu")}
-        if "fuse" in names:
-            options["fuse"] = False
-        # Before v6.0 the loader fused in any case. What is there need not be looked for on the network.
-        with _replaced(yolo.Model, "fuse", _itself), _replaced(experimental, "attempt_download", _itself):
+    # A checkpoint is a pickled model, which torch opens by default no more, and old checkouts don't ask it to.
+    with alone(), _environment(TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD="1"), changed() as changes:
+        sys.path.insert(0, str(checkout.root))  # the loader imports models.yolo by that name, in the pip package too
+        try:
+            yolo, experimental = checkout.module(checkout.builder), checkout.module("models.experimental")
+            load = experimental.attempt_load
+            names = inspect.signature(load).parameters
+            options: Dict[str, Any] = {"device" if "device" in names else "map_location": torch.device("cpu")}
+            if "fuse" in names:
+                options["fuse"] = False
+            # Before v6.0 the loader fused in any case. What is there need not be looked for on the network.
+            for owner, name in ((yolo.Model, "fuse"), (experimental, "attempt_download")):
+                if hasattr(owner, name):
+                    changes.attribute(owner, name, _itself)
             return load(str(path), **options)
+        finally:
+            sys.path.remove(str(checkout.root))
 
 
 def fuse(model: nn.Module) -> nn.Module:
     """Fuse a model by its own ``fuse()``; raises ModelError where it has none."""
     if not callable(getattr(model, "fuse", None)):
         raise ModelError(f"{type(model).__name__} has no fuse()")
-    with alone(), _unannounced(type(model)):
+    with alone(), changed() as changes:
+        _unannounced(type(model), changes)
         fused = model.fuse()
     return fused if isinstance(fused, nn.Module) else model
 
@@ -225,52 +241,14 @@ def _nothing(*arguments: Any, **options: Any) -> None:
     """Stand for a method whose value nobody uses."""
 
 
-@contextlib.contextmanager
-def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Give a module or class another attribute for a while, if it has one of that name."""
-    if not hasattr(owner, name):
-        yield
-        return
-    own, before = name in vars(owner), vars(owner).get(name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        if own:
-            setattr(owner, name, before)
-        else:
-            delattr(owner, name)
-
-
-def _unannounced(family: type) -> Any:
+def _unannounced(family: type, changes: Changes) -> None:
     """Keep a constructor from counting what it has built, for a summary that nobody reads; what it returns is kept."""
     module = sys.modules.get(family.__module__)
     own = getattr(module, "model_info", None)
     if callable(own):
-        return _replaced(module, "model_info", partial(unannounced, own))
-    return _replaced(family, "info", _nothing)
-
-
-@contextlib.contextmanager
-def _activation_kept(common: Any) -> Iterator[None]:
-    """A cfg with an activation of its own sets it for all that follow; put it back."""
-    conv: Any = getattr(common, "Conv", None)
-    before = getattr(conv, "default_act", None)
-    try:
-        yield
-    finally:
-        if before is not None:
-            conv.default_act = before
-
-
-@contextlib.contextmanager
-def _searched_first(folder: Path) -> Iterator[None]:
-    """The loader imports ``models.yolo`` by that name, in the pip package too."""
-    sys.path.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(folder))
+        changes.attribute(module, "model_info", partial(unannounced, own))
+    elif hasattr(family, "info"):
+        changes.attribute(family, "info", _nothing)
 
 
 @contextlib.contextmanager
@@ -286,11 +264,6 @@ def _environment(**values: str) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-
-
-def _pickles_allowed() -> Any:
-    """A checkpoint is a pickled model, which torch opens by default no more, and old checkouts don't ask it to."""
-    return _environment(TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD="1")
 
 
 # ---- without a word, without a network ----

@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, TextIO, Tuple, TypeVar
 
@@ -120,14 +121,6 @@ def _times(place: Place, flow: Flow) -> Tuple[List[str], List[str]]:
     return above, [time_table(prediction), *advice(prediction)]
 
 
-def _compare(arguments: argparse.Namespace) -> int:
-    return _several(arguments, with_bound=True)
-
-
-def _predict(arguments: argparse.Namespace) -> int:
-    return _several(arguments, with_bound=False)
-
-
 def _several(arguments: argparse.Namespace, with_bound: bool) -> int:
     """Count several models, and print them side by side, for ``compare`` with the least times."""
     place = resolve_arguments(arguments, must_predict=not with_bound)
@@ -216,10 +209,12 @@ def _csv(rows: Sequence[Dict[str, Any]]) -> str:
 def _device_records(device: Device) -> List[Dict[str, Any]]:
     """A record for each figure of a device, in base units."""
     head = {"device": device.name, "title": device.title, "kind": device.kind}
-    figures = [("bandwidth", device.bandwidth)] if device.bandwidth else []
-    figures += [("memory", device.memory)] if device.memory else []
-    rows = [{**head, "figure": name, "value": value, "source": device.sources.get(name, "")}
-            for name, value in (*figures, *device.peaks.items())]  # fmt: skip
+    figures = {"bandwidth": device.bandwidth, "memory": device.memory, **device.peaks}
+    rows = [
+        {**head, "figure": name, "value": value, "source": device.sources.get(name, "")}
+        for name, value in figures.items()
+        if value
+    ]
     for runtime, known in device.runtimes.items():
         for precision in known.precisions:
             what = {"figure": f"{runtime} {precision}", "value": known.constants(precision).peak}
@@ -286,10 +281,11 @@ def _heaviest(bound: TimeBound) -> str:
 
 def _device_lines(device: Device) -> List[str]:
     """A device's name, and a line for each figure with its source."""
-    figures = [("bandwidth", device.bandwidth, "B/s")] if device.bandwidth else []
-    figures += [(name, peak, "OP/s" if name.startswith("int") else "FLOP/s") for name, peak in device.peaks.items()]
     lines = [f"{device.name}: {device.title}"]
-    for name, value, unit in figures:
+    for name, value in (("bandwidth", device.bandwidth), *device.peaks.items()):
+        if not value:
+            continue
+        unit = "B/s" if name == "bandwidth" else "OP/s" if name.startswith("int") else "FLOP/s"
         number = scaled(value, "%.4g", " ")
         lines.append(f"  {name:<9}  {f'{number[:-1]} {number[-1]}{unit}':>12}  {device.sources.get(name, '')}")
     for runtime, known in device.runtimes.items():
@@ -335,10 +331,10 @@ def _run(argv: Sequence[str]) -> int:
     return _COMMANDS[arguments.command](arguments)
 
 
-_COMMANDS = {
+_COMMANDS: Dict[str, Callable[[argparse.Namespace], int]] = {
     "summary": _summary,
-    "compare": _compare,
-    "predict": _predict,
+    "compare": partial(_several, with_bound=True),
+    "predict": partial(_several, with_bound=False),
     "calibrate": _calibrate,
     "train": _train,
     "devices": _devices,

@@ -11,7 +11,7 @@ from ..run.inputs import as_size
 from ..show.comparison import OF_A_DEVICE, SORTS, Comparison, Row, bound_all, dtypes_used, sort_rows
 from ..units import listed
 from .checkout import OtherCheckout, in_checkout
-from .models import Built, ModelError, Setup, Source, counted, find, names, with_images
+from .models import Built, ModelError, Setup, Source, counted, find, names, numbered, with_images
 from .resolve import Place, resolve
 
 Counted = Union[nn.Module, Source]
@@ -155,11 +155,7 @@ def _named(models: Any) -> List[Tuple[str, Counted]]:
         found += find([one]) if isinstance(one, str) else [as_model(one, "compare")]
     sources = [source for source in found if isinstance(source, Source)]
     of_sources = dict(zip(map(id, sources), names(sources)))
-    called = [of_sources.get(id(one)) or type(one).__name__ for one in found]
-    return [
-        (name if called.count(name) == 1 else f"{name} ({called[: i + 1].count(name)})", one)
-        for i, (name, one) in enumerate(zip(called, found))
-    ]
+    return list(zip(numbered([of_sources.get(id(one)) or type(one).__name__ for one in found]), found))
 
 
 def _only(one: Any) -> Counted:

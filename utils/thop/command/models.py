@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..flow import Flow, flow
 from ..profile import not_run_in_training, profile
 from ..run import NotCountable, blank, in_few_words
-from ..run.inputs import Size, as_model, fitting_size, image_size, images_for, usual_size
+from ..run.inputs import Size, as_model, as_size, fitting_size, image_size, images_for, usual_size
 from ..show.report import ModelInfo, sizes_of
 from ..traffic import Traffic, traffic
 from ..units import dtype_name, listed
@@ -51,6 +51,12 @@ class Setup(NamedTuple):
     half: bool = False
     fuse: bool = False
     inputs: Sequence[Input] = ()
+
+
+def size_in(words: str) -> Size:
+    """Read "640" or "480 640"; raises ValueError for what is no size."""
+    sides = [int(side) for side in words.split()]
+    return as_size(sides * (2 if len(sides) == 1 else 1))
 
 
 @dataclass(frozen=True)
@@ -201,8 +207,13 @@ def names(sources: Sequence[Source]) -> List[str]:
     """Name each source so that no two are called the same: with as much of the path as it takes, or with a number."""
     short = [source.name for source in sources]
     longer = [name if short.count(name) == 1 else _told_apart(source, sources) for name, source in zip(short, sources)]
+    return numbered(longer)
+
+
+def numbered(called: Sequence[str]) -> List[str]:
+    """Put a number behind each name that several have."""
     return [
-        name if longer.count(name) == 1 else f"{name} ({longer[: i + 1].count(name)})" for i, name in enumerate(longer)
+        name if called.count(name) == 1 else f"{name} ({called[: i + 1].count(name)})" for i, name in enumerate(called)
     ]
 
 
@@ -416,15 +427,6 @@ _BUILDERS = {
 
 
 __all__ = [
-    "Built",
-    "Input",
-    "ModelError",
-    "Setup",
-    "Source",
-    "build",
-    "counted",
-    "find",
-    "names",
-    "task_of",
-    "with_images",
-]
+    "Built", "Input", "ModelError", "Setup", "Source", "build", "counted", "find", "names", "numbered", "size_in",
+    "task_of", "with_images",
+]  # fmt: skip

@@ -194,12 +194,13 @@ class Summary:
             if listener.is_just_the_model(model):
                 model = self.model
             if custom_ops or not self._is_the_model(model, listener):
-                counted = profile(model, inputs, custom_ops, verbose=False)
-                return counted.total_ops, counted.total_params
+                another = profile(model, inputs, custom_ops, verbose=False)
+                return another.total_ops, another.total_params
             self._take_over(model, inputs)
+            counted = self.count.at(self.size)
             total_ops = self.count.answer(self.size, self.shown or self.size)
             self.answered = True
-            return total_ops, self.count.at(self.size).total_params
+            return total_ops, counted.total_params
         except Exception as error:
             self.error = self.error or in_few_words(error)
             if real is None:
