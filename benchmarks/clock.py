@@ -532,7 +532,9 @@ TITLES = {"npu": "NPUs", "gpu": "TensorRT", "gpu-eager": "PyTorch, GPUs", "cpu-e
 
 def draw(judged: Sequence[Judged], folder: Path) -> None:
     """Draw predictions of networks left out, and how ranges narrow with what is known."""
-    from utils.thop.show.plots import Predicted, clock_figure, save_figure
+    from clock_picture import Predicted, clock_figure
+
+    from utils.thop.show.plots import save_figure
 
     points: dict[str, list[Predicted]] = {}
     reach: dict[str, dict[str, float]] = {}

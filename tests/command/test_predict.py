@@ -15,11 +15,12 @@ import yaml
 from releases import LATEST, release
 from releases import yolo as build_yolo
 
+from benchmarks.clock_picture import Predicted, clock_figure
 from utils.thop import deployed, predict
 from utils.thop.command.cli import main
 from utils.thop.deploy.calibration import calibrate
 from utils.thop.deploy.clock import Constants, seconds_of, work_of
-from utils.thop.show.plots import Predicted, clock_figure, save_figure, time_figure
+from utils.thop.show.plots import save_figure, time_figure
 from utils.thop.show.predictions import advice
 from utils.thop.show.report import ModelInfo
 
