@@ -11,6 +11,7 @@ from ..run.inputs import Size
 from ..show.comparison import NAMES
 from ..show.comparison import SORTS as ORDERS
 from ..show.modules import SORTS
+from ..show.plots import SUFFIXES
 from .models import Input, size_in
 
 PROGRAM = f"python -m {__package__.rpartition('.')[0]}"
@@ -271,8 +272,6 @@ def _whole_number(words: str) -> int:
 
 
 def _picture(words: str) -> Path:
-    from ..show.plots import SUFFIXES
-
     if Path(words).suffix.lower() not in SUFFIXES:
         raise argparse.ArgumentTypeError(f"'{words}' must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
     return _writable(words)

@@ -27,6 +27,8 @@ from ..show.comparison import (
     dtypes_used,
 )
 from ..show.grid import Column, Grid, Line, fitted, to_text
+from ..show.network_plot import network_figure
+from ..show.plots import save_figure, time_figure
 from ..show.predictions import ITSELF, advice, headline, milliseconds, time_table
 from ..show.report import ALL_LEVELS, ModelInfo
 from ..traffic import Traffic
@@ -94,9 +96,6 @@ def _tried(source: Source, count: Callable[[], T]) -> Optional[T]:
 
 def _draw_network(name: str, traffic: Traffic, path: Path, place: Optional[Place], said: Sequence[str]) -> None:
     """Draw a network's roofline, with what was said of its time on the device above it."""
-    from ..show.network_plot import network_figure
-    from ..show.plots import save_figure
-
     dtypes = dtypes_used([traffic])
     if place is None:
         print("measuring this machine for the roofline, for want of a --device", file=sys.stderr)
@@ -236,8 +235,6 @@ def _format(arguments: argparse.Namespace) -> str:
 
 def _draw_prediction(source: Source, name: str, arguments: argparse.Namespace, place: Place) -> None:
     """Draw where the time of the first model goes."""
-    from ..show.plots import save_figure, time_figure
-
     figure = counted(source, _setup(arguments), lambda built: time_figure(name, place.predict(built.flow(place.amp))))
     save_figure(figure, arguments.plot)
 

@@ -43,6 +43,12 @@ def accesses(kernel: float, output: float) -> str:
     return f"{readable(kernel + output)} memory accesses ({readable(kernel)} kernel + {readable(output)} output)"
 
 
+def moved(traffic: Traffic) -> str:
+    """The same for bytes."""
+    read, written = readable_bytes(traffic.read_bytes), readable_bytes(traffic.written_bytes)
+    return f"{readable_bytes(traffic.read_bytes + traffic.written_bytes)} of traffic ({read} read + {written} written)"
+
+
 class Sizes(NamedTuple):
     """What the summary line says of a model before it is counted; gradients: elements of parameters that have them."""
 
@@ -235,11 +241,7 @@ class ModelInfo(Answer):
         parts = [f"{self.layers:,} layers", f"{self.parameters:,} parameters", f"{self.gflops:.1f} GFLOPs"]
         parts.append(accesses(self.total_kernel_macs, self.total_output_macs))
         traffic = self._ledgers[1]
-        if traffic is not None:
-            read, written = readable_bytes(traffic.read_bytes), readable_bytes(traffic.written_bytes)
-            both = readable_bytes(traffic.read_bytes + traffic.written_bytes)
-            parts.append(f"{both} of traffic ({read} read + {written} written)")
-        return ", ".join(parts)
+        return ", ".join([*parts, *([moved(traffic)] if traffic else [])])
 
     def headline(self) -> str:
         """The totals in one line with the size, or why there are none."""
@@ -362,4 +364,4 @@ def _whole(number: float) -> float:
     return int(number) if number == number and number == int(number) else number
 
 
-__all__ = ["ALL_LEVELS", "ModelInfo", "Sizes", "accesses", "check_choice", "sizes_of"]
+__all__ = ["ALL_LEVELS", "ModelInfo", "Sizes", "accesses", "check_choice", "moved", "sizes_of"]
