@@ -29,7 +29,7 @@ from ..show.comparison import (
 from ..show.grid import Column, Grid, Line, fitted, to_text
 from ..show.network_plot import network_figure
 from ..show.plots import save_figure, time_figure
-from ..show.predictions import ITSELF, advice, headline, milliseconds, time_table
+from ..show.predictions import THE_MODEL, advice, headline, milliseconds, time_table
 from ..show.report import ALL_LEVELS, ModelInfo
 from ..traffic import Traffic
 from ..units import listed, readable_bytes, scaled
@@ -126,10 +126,10 @@ def _several(arguments: argparse.Namespace, with_bound: bool) -> int:
     if arguments.sort in OF_A_DEVICE and not arguments.device:
         raise BadInput(f"--sort {arguments.sort} takes a --device")
     sources = find(arguments.model)
-    known = [text for pair in zip(names(sources), sources) for text in (pair[0], pair[1].text)]
-    if arguments.baseline and arguments.baseline not in known:
-        raise BadInput(f"no model is called {arguments.baseline!r}, only {listed(names(sources))}")
-    rows = count_all(list(zip(names(sources), sources)), _setup(arguments), _progress, place)
+    called = names(sources)
+    if arguments.baseline and arguments.baseline not in [*called, *(source.text for source in sources)]:
+        raise BadInput(f"no model is called {arguments.baseline!r}, only {listed(called)}")
+    rows = count_all(list(zip(called, sources)), _setup(arguments), _progress, place)
     ordered = arranged(sources, rows, arguments.sort, arguments.baseline)
     good = [row for row in rows if row.traffic]
     if place and good and with_bound:
@@ -141,8 +141,7 @@ def _several(arguments: argparse.Namespace, with_bound: bool) -> int:
     if arguments.plot and good and with_bound:
         Comparison(Rows(good)).plot(arguments.plot)
     elif arguments.plot and good and place:
-        first = next(source for name, source in zip(names(sources), sources) if name == good[0].name)
-        _draw_prediction(first, good[0].name, arguments, place)
+        _draw_prediction(sources[called.index(good[0].name)], good[0].name, arguments, place)
     failed = [row for row in rows if row.error]
     if failed:
         _complain(f"{len(failed)} of {len(rows)} models failed: {', '.join(row.name for row in failed)}")
@@ -271,7 +270,7 @@ def _heaviest(bound: TimeBound) -> str:
     lines = []
     for one in bound.heaviest():
         share = one.seconds / bound.seconds if bound.seconds else 0.0
-        named = [one.binds, one.layer.path or ITSELF, one.layer.type]
+        named = [one.binds, one.layer.path or THE_MODEL, one.layer.type]
         lines.append(Line([milliseconds(one.seconds), f"{share:.1%}", *named]))
     return to_text(Grid([Column("least time"), Column("share"), *texts], lines, bare=True))
 

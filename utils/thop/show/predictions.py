@@ -12,7 +12,7 @@ from .grid import Column, Grid, Line, to_text
 
 _MODULES = 40  # rows of the time
 _KEEPERS = 8  # rows of what is kept
-ITSELF = "(the model itself)"
+THE_MODEL = "(the model itself)"
 
 
 def milliseconds(seconds: float) -> str:
@@ -58,7 +58,7 @@ def time_grid(prediction: Prediction, layers: Sequence[LayerTime], notes: List[s
     """Put the times of modules into a grid, with the whole time below."""
     columns = [Column("module", is_text=True), Column("time", "ms"), Column("share"), Column("binds", is_text=True)]
     lines = [
-        Line([layer.path or ITSELF, f"{layer.seconds * 1e3:.3f}", f"{layer.share:.1%}", layer.binds])
+        Line([layer.path or THE_MODEL, f"{layer.seconds * 1e3:.3f}", f"{layer.share:.1%}", layer.binds])
         for layer in layers
     ]
     return Grid(columns, lines, ["total", f"{prediction.seconds * 1e3:.3f}", "", prediction.binds], notes)
@@ -197,6 +197,6 @@ def work_table(found: Training) -> str:
 
 
 __all__ = [
-    "ITSELF", "advice", "headline", "kept_table", "memory_grid", "milliseconds", "place_of", "time_grid", "time_table",
-    "timing_headline", "training_headline", "work_table",
+    "THE_MODEL", "advice", "headline", "kept_table", "memory_grid", "milliseconds", "place_of", "time_grid",
+    "time_table", "timing_headline", "training_headline", "work_table",
 ]  # fmt: skip

@@ -19,7 +19,7 @@ from .comparison import Comparison, grid_of_comparison, records, to_dataframe
 from .grid import WIDTH, Column, Grid, Line, cut, heaviest, html_message, to_html, to_markdown, to_text
 from .network_plot import accesses_figure
 from .plots import Point, bars_figure, comparison_figure, saved, time_figure
-from .predictions import ITSELF, headline, memory_grid, time_grid, timing_headline, training_headline
+from .predictions import THE_MODEL, headline, memory_grid, time_grid, timing_headline, training_headline
 from .report import ModelInfo, accesses, moved
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def sheet_of(answer: Any) -> Sheet:
 
 
 def _name(path: str) -> str:
-    return path or ITSELF
+    return path or THE_MODEL
 
 
 def _shape(shape: Sequence[int]) -> str:
