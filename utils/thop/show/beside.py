@@ -85,10 +85,7 @@ def changed() -> Iterator[Changes]:
     """Hand out changes that are taken back at the end."""
     changes = Changes()
     try:
-        try:
-            yield changes
-        finally:
-            changes.take_back()
+        yield changes
     finally:
         changes.take_back()
 
@@ -178,18 +175,24 @@ def beside(function: Callable[..., Any], model: nn.Module, answer: Answer, aloud
 
     aloud: what it tells a logger that nobody has set up is printed.
     """
-    listener, namespaces = Listener(model, answer), _namespaces(function)
-    with _ONE_AT_A_TIME, changed() as changes:
-        changes.item(vars(_THREAD), "listener", listener)
-        _lead_thop_here(listener, namespaces, changes)
-        mute = [logger for logger in _loggers_in(namespaces) if is_mute(logger)] if aloud else []
-        _lead_loggers_here(namespaces, function, changes, mute)
-        for name in ("stdout", "stderr"):
-            if getattr(sys, name) is not None:  # as in a program without a console
-                changes.attribute(sys, name, _Stream(getattr(sys, name)))
-        if isinstance(model, nn.Module) and not hasattr(model, "__deepcopy__"):
-            changes.attribute(model, "__deepcopy__", listener.copy_of_model)
-        yield listener
+    listener, namespaces, changes = Listener(model, answer), _namespaces(function), Changes()
+    with _ONE_AT_A_TIME:
+        try:
+            try:
+                changes.item(vars(_THREAD), "listener", listener)
+                _lead_thop_here(listener, namespaces, changes)
+                mute = [logger for logger in _loggers_in(namespaces) if is_mute(logger)] if aloud else []
+                _lead_loggers_here(namespaces, function, changes, mute)
+                for name in ("stdout", "stderr"):
+                    if getattr(sys, name) is not None:  # as in a program without a console
+                        changes.attribute(sys, name, _Stream(getattr(sys, name)))
+                if isinstance(model, nn.Module) and not hasattr(model, "__deepcopy__"):
+                    changes.attribute(model, "__deepcopy__", listener.copy_of_model)
+                yield listener
+            finally:
+                changes.take_back()
+        finally:  # an interrupt may have cut the first one short
+            changes.take_back()
 
 
 _NAMES = frozenset(("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_FAST", "LOAD_ATTR", "LOAD_METHOD"))
