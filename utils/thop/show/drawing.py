@@ -100,6 +100,7 @@ class Mark(NamedTuple):
 
 
 _SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))  # of a mark, the best first
+_GROUND: Style = {"facecolor": "white", "edgecolor": "none", "pad": 0.3}
 _GAPS = (1.5, 5.0)  # points between a mark and its number
 
 
@@ -110,7 +111,7 @@ def number_marks(axes: "Axes", marks: Sequence[Mark], others: Sequence[Mark] = (
     """
     canvas: Any = axes.figure.canvas
     renderer, scale = canvas.get_renderer(), 72 / axes.figure.dpi
-    taken = [_in_points(text, renderer, scale) for text in texts]
+    taken = [box for text in texts for box in _boxes(text, renderer, scale)]
     together: Dict[Tuple[int, int], List[int]] = {}
     for i, mark in enumerate((*marks, *others)):
         x, y = axes.transData.transform(mark[:2]) * scale
@@ -122,7 +123,7 @@ def number_marks(axes: "Axes", marks: Sequence[Mark], others: Sequence[Mark] = (
     for same in together.values():
         words = "\n".join(", ".join(str(i + 1) for i in same[k : k + 5]) for k in range(0, len(same), 5))
         mark, (x, y) = marks[same[0]], axes.transData.transform(marks[same[0]][:2]) * scale
-        text = write(axes, words, mark[:2], (0, 0), ha="center", va="center", zorder=4)
+        text = write(axes, words, mark[:2], (0, 0), ha="center", va="center", zorder=4, bbox=_GROUND)
         start, low, end, high = _in_points(text, renderer, scale)
         half = (end - start) / 2, (high - low) / 2
         for gap, (across, up) in product(_GAPS, _SIDES):
@@ -142,6 +143,15 @@ def number_marks(axes: "Axes", marks: Sequence[Mark], others: Sequence[Mark] = (
 def _in_points(text: Any, renderer: Any, scale: float) -> Tuple[float, float, float, float]:
     left, bottom, right, top = (edge * scale for edge in text.get_window_extent(renderer).extents)
     return left, bottom, right, top
+
+
+def _boxes(text: Any, renderer: Any, scale: float) -> List[Tuple[float, float, float, float]]:
+    """The box of a text; of one that rises, small ones along its way."""
+    left, bottom, right, top = _in_points(text, renderer, scale)
+    if not text.get_rotation():
+        return [(left, bottom, right, top)]
+    steps = [(left + (right - left) * step / 10, bottom + (top - bottom) * step / 10) for step in range(11)]
+    return [(x - 4, y - 4, x + 4, y + 4) for x, y in steps]
 
 
 def _meet(one: Sequence[float], other: Sequence[float]) -> bool:

@@ -265,7 +265,7 @@ class _Strip(NamedTuple):
         axes.set_ylim(self.height / _LINE_HEIGHT, 0)
         line = 0.5
         if self.names:
-            axes.text(0, line, "The heaviest layers, and their shares of the time", va="center", weight="bold")
+            axes.text(0, line, "The heaviest with products: shares of the time", va="center", weight="bold")
             for i, name in enumerate(self.names, 1):
                 axes.text(0, line + i, f"{i}  {name}", va="center")
             line += len(self.names) + 1.4
