@@ -532,10 +532,11 @@ TITLES = {"npu": "NPUs", "gpu": "TensorRT", "gpu-eager": "PyTorch, GPUs", "cpu-e
 
 def draw(judged: Sequence[Judged], folder: Path) -> None:
     """Draw predictions of networks left out, and how ranges narrow with what is known."""
-    from utils.thop.show.clock_plot import Point, clock_figure
+    from clock_picture import Predicted, clock_figure
+
     from utils.thop.show.plots import save_figure
 
-    points: dict[str, list[Point]] = {}
+    points: dict[str, list[Predicted]] = {}
     reach: dict[str, dict[str, float]] = {}
     for family, title in TITLES.items():
         alike = [one for one in judged if one.place.family == family]
@@ -545,7 +546,9 @@ def draw(judged: Sequence[Judged], folder: Path) -> None:
             for i, error, width in zip(one.order, score.errors.tolist(), score.widths.tolist()):
                 seconds, around = one.place.rows[i].seconds, math.exp(scale * width)
                 predicted = seconds * math.exp(error)
-                points.setdefault(title, []).append(Point(seconds, predicted, predicted / around, predicted * around))
+                points.setdefault(title, []).append(
+                    Predicted(seconds, predicted, predicted / around, predicted * around)
+                )
         for state in STATES:
             known = [one for one in alike if state in one.scores]
             widths = [float(score.widths.median()) for one in known for score in one.scores[state]]

@@ -1,4 +1,4 @@
-"""The rooms of utils/thop and patches: which way arrows run, how large a file gets, what docs/architecture.md says."""
+"""The rooms of utils/thop and patches: which way arrows run, what a file says of itself, docs/architecture.md."""
 
 import ast
 import re
@@ -11,7 +11,6 @@ from releases import ROOT
 THOP = ROOT / "utils" / "thop"
 ROOMS = ("run", "", "deploy", "show", "command")  # "" for the ledgers; each may import from those before it
 FILES = sorted(file.relative_to(THOP) for file in THOP.rglob("*.py"))
-LINES = 600
 TOP = {"__init__.py", "__main__.py", "namesake.py"}  # the package itself, which knows all rooms
 
 
@@ -57,9 +56,8 @@ SOURCES = [*THOP.rglob("*.py"), *(ROOT / "patches").glob("*.py"), ROOT / "utils"
 
 
 @pytest.mark.parametrize("file", SOURCES, ids=lambda file: file.relative_to(ROOT).as_posix())
-def test_a_file_has_a_subject_and_an_end(file: Path) -> None:
+def test_a_file_has_a_subject_and_functions_that_fit_a_screen(file: Path) -> None:
     text = file.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= LINES
     assert ast.get_docstring(ast.parse(text)) or file.name == "torch_utils.py"
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):

@@ -29,15 +29,16 @@ from utils.thop.command import checkout
 from utils.thop.command.checkout import ModelError, alone, read_cfg
 from utils.thop.command.cli import main
 from utils.thop.command.compare import count_all
-from utils.thop.command.models import Setup, Source, build, counted, find, names
+from utils.thop.command.models import Built, Setup, Source, build, counted, find, names
+from utils.thop.count.record import record
 from utils.thop.deploy import Launch
 from utils.thop.deploy.bound import time_bound
 from utils.thop.deploy.devices import CATALOGUE, find_device, load_devices
-from utils.thop.show.comparison import Row, bound_all, records, to_csv, to_dataframe, to_json
-from utils.thop.show.comparison_table import WIDTH, latex_comparison, markdown_comparison, notes, text_comparison
+from utils.thop.show.comparison import Row, bound_all, comparison_text, notes, records, to_dataframe
+from utils.thop.show.modules import SORTS
+from utils.thop.show.predictions import milliseconds
 from utils.thop.show.report import ModelInfo
-from utils.thop.show.time_table import milliseconds
-from utils.thop.show.tree import SORTS
+from utils.thop.traffic import traffic_of
 
 PROGRAM = "python -m utils.thop"
 MODELS = release(LATEST) / "yolov5" / "models"
@@ -214,7 +215,7 @@ def test_summary_in_a_patched_release(started: dict[str, Any], yolo: Callable[..
     model = yolo("yolov5n.yaml").half()
     inputs = (torch.zeros(2, 3, 320, 512, dtype=torch.float16),)
     moved = traffic(model, inputs)
-    info = ModelInfo(0, 0, 0, None, profile(model, inputs, verbose=False), count_traffic=lambda: moved)
+    info = ModelInfo(0, 0, 0, None, record(model, inputs))
     first, expected, bound, *rest = out.splitlines()
     table = info.table(2, "traffic").splitlines()
     assert rest[: len(table)] == table
@@ -356,8 +357,8 @@ def check_cells(rows: list[Row], units: Sequence[str], lines: list[list[str]], b
 
 
 def test_text_read_back(rows: list[Row]) -> None:
-    lines = text_comparison(rows).splitlines()
-    assert max(map(len, lines)) <= WIDTH
+    lines = comparison_text(rows, "text").splitlines()
+    assert max(map(len, lines)) <= 120
     first, last = [i for i, line in enumerate(lines) if set(line) == {"-"}]
     cells = [line.split() for line in lines[first + 1 : last]]
     assert " ".join(cells.pop(3)) == "anchors not counted: no YOLOv5 cfg, it has no backbone and no head"
@@ -370,7 +371,7 @@ def test_text_read_back(rows: list[Row]) -> None:
 
 
 def test_markdown_read_back(rows: list[Row]) -> None:
-    table = markdown_comparison(rows).split("\n\n")[0].splitlines()
+    table = comparison_text(rows, "markdown").split("\n\n")[0].splitlines()
     head, _, *cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in table]
     assert {len(row) for row in [head, *cells]} == {len(head)} and head[0] == "model" and head[-1] == "binds"
     units = [re.sub(r".*?(?:\((.*)\))?$", r"\1", heading) for heading in head[1:-1]]
@@ -382,7 +383,7 @@ def test_markdown_read_back(rows: list[Row]) -> None:
 
 def test_latex_read_back(rows: list[Row]) -> None:
     rows[0].name, kept = r"a_b & 5% {x} \y~^#$", rows[0].name
-    lines = latex_comparison(rows).splitlines()
+    lines = comparison_text(rows, "latex").splitlines()
     rows[0].name = kept
     begin, end = lines.index("\\midrule"), lines.index("\\bottomrule")
     assert lines[:2] == ["\\begin{tabular}{lrrrrrrrrrr}", "\\toprule"] and lines[end + 1] == "\\end{tabular}"
@@ -402,7 +403,8 @@ def test_latex_read_back(rows: list[Row]) -> None:
 
 
 def test_data_read_back(rows: list[Row]) -> None:
-    as_json, as_csv = json.loads(to_json(rows)), list(csv.DictReader(io.StringIO(to_csv(rows))))
+    as_json = json.loads(comparison_text(rows, "json"))
+    as_csv = list(csv.DictReader(io.StringIO(comparison_text(rows, "csv"))))
     frame = to_dataframe(rows)
     assert records(rows) == as_json and list(frame.columns) == list(as_csv[0]) == list(as_json[0])
     for row, data, line in zip(rows, as_json, as_csv):
@@ -423,10 +425,10 @@ def test_numbers_of_any_size_fit_and_tell(rows: list[Row]) -> None:
         row.input, row.dtype = f"1x3x{size}x{size}", "float32"
     both = [tiny, large]
     bound_all(both, find_device("h100"))
-    lines = text_comparison(both).splitlines()
-    assert max(map(len, lines)) <= WIDTH and any(line.startswith("..xx") for line in lines)
+    lines = comparison_text(both, "text").splitlines()
+    assert max(map(len, lines)) <= 120 and any(line.startswith("..xx") for line in lines)
     for chosen in ([tiny], [large], both):
-        table = markdown_comparison(chosen).split("\n\n")[0].splitlines()
+        table = comparison_text(chosen, "markdown").split("\n\n")[0].splitlines()
         head, _, *cells = [line.strip("| ").split(" | ") for line in table]
         units = [re.sub(r".*?(?:\((.*)\))?$", r"\1", heading) for heading in head[-10:-1]]
         split = [[cell.split(" ") for cell in row[-10:-1]] for row in cells]
@@ -439,7 +441,7 @@ def test_remarks_stand_below_the_table(rows: list[Row]) -> None:
     least = "Least is the least time that the data sheet of Raspberry Pi 5, "
     assert any(note.startswith(least) for note in notes(rows))
     assert notes([rows[2], rows[0]])[0] == "No differences, for anchors was not counted."
-    assert "%" not in text_comparison([rows[2], rows[0]]) + markdown_comparison([rows[0]])
+    assert "%" not in comparison_text([rows[2], rows[0]], "text") + comparison_text([rows[0]], "markdown")
     (rounded,) = count_all(named([CFG]), Setup((65, 32)))
     assert "yolov5n: 65x32 is no multiple of the stride." in notes([rounded])
     samples = Row("samples", rows[0].source, traffic(Samples(), (torch.zeros(1, 3, 4, 4),)))
@@ -447,8 +449,8 @@ def test_remarks_stand_below_the_table(rows: list[Row]) -> None:
         "samples *: + 1 kind of layers not counted (test_cli.Samples).",
         "samples *: aten::grid_sampler_2d is not exact: every input element is read once.",
     ]
-    for table in (text_comparison, markdown_comparison, latex_comparison):
-        text = table([rounded, samples]).replace("\\", "")
+    for form in ("text", "markdown", "latex"):
+        text = comparison_text([rounded, samples], form).replace("\\", "")
         assert "samples *" in text and "yolov5n *" not in text
     assert [record["kinds_not_counted"] for record in records([rounded, samples])] == [0, 1]
 
@@ -497,11 +499,10 @@ def test_a_model_without_values_counts_the_same(yolo: Callable[..., Any], cfg: s
     model = model.half() if setup.half else model
     height, width = setup.imgsz or (640, 640)
     x = torch.zeros(setup.batch, 3, height, width, dtype=torch.float16 if setup.half else torch.float32)
-    assert built.traffic() == traffic(model, (x,))
+    assert traffic_of(built.record()) == traffic(model, (x,))
     assert torch.equal(built.model.stride, model.stride)
-    counted_by_hand = ModelInfo(0, 0, 0, None, profile(model, (x,), verbose=False))
-    counted_by_hand.count_traffic = lambda: traffic(model, (x,))
-    assert built.info().table() == counted_by_hand.table()
+    counted_by_hand = ModelInfo(0, 0, 0, None, record(model, (x,)))
+    assert built.info(built.record()).table() == counted_by_hand.table()
 
 
 @pytest.mark.parametrize("name", SAME_TORCHVISION)
@@ -509,7 +510,7 @@ def test_a_torchvision_model_without_values_counts_the_same(name: str) -> None:
     source = find([f"torchvision:{name}"])[0]
     blank, built = build(source, Setup(), without_values=True), build(source, Setup())
     assert all(p.is_meta for p in blank.model.parameters()) and not any(p.is_meta for p in built.model.parameters())
-    assert blank.traffic() == built.traffic()
+    assert traffic_of(blank.record()) == traffic_of(built.record())
 
 
 def test_building_without_values_is_quick() -> None:
@@ -680,10 +681,8 @@ def test_output_goes_where_it_is_told(
     words = ["compare", CFG, "--imgsz", "64", "torchvision:resnet18", "--output", str(target), *switch.split()]
     assert run(capsys, *words) == (0, "", "")
     rows = count_all(named([CFG, "torchvision:resnet18"]), Setup((64, 64)))
-    write: dict[str, Callable[[list[Row]], str]] = {
-        "csv": to_csv, "json": to_json, "md": markdown_comparison, "tex": latex_comparison, "txt": latex_comparison,
-    }  # fmt: skip
-    assert target.read_text(encoding="utf-8") == write[suffix](rows)
+    form = {"csv": "csv", "json": "json", "md": "markdown", "tex": "latex", "txt": "latex"}[suffix]
+    assert target.read_text(encoding="utf-8") == comparison_text(rows, form)
 
 
 def test_pictures_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -734,7 +733,7 @@ def test_a_failure_in_the_count_is_the_models(nets: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(nets)
     monkeypatch.syspath_prepend(str(nets))
     with pytest.raises(RuntimeError, match="I will not"):
-        counted(find(["nets:Refuses"])[0], Setup(), lambda built: built.traffic())
+        counted(find(["nets:Refuses"])[0], Setup(), Built.record)
 
 
 class Leaves(nn.Module):
@@ -762,7 +761,7 @@ def test_a_forward_that_ends_the_program_is_that_models_error(capsys: pytest.Cap
     printed = capsys.readouterr()
     assert "its forward ends the program (SystemExit: 3)" in printed.out + printed.err and "resnet18" in printed.out
     with pytest.raises(KeyboardInterrupt):
-        counted(Source(f"{here}is_interrupted", "callable"), Setup(), lambda built: built.traffic())
+        counted(Source(f"{here}is_interrupted", "callable"), Setup(), Built.record)
 
 
 def test_a_count_that_depends_on_values_is_the_same_each_time() -> None:

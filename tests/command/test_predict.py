@@ -15,13 +15,13 @@ import yaml
 from releases import LATEST, release
 from releases import yolo as build_yolo
 
+from benchmarks.clock_picture import Predicted, clock_figure
 from utils.thop import deployed, predict
 from utils.thop.command.cli import main
 from utils.thop.deploy.calibration import calibrate
 from utils.thop.deploy.clock import Constants, seconds_of, work_of
-from utils.thop.show.advice import advice
-from utils.thop.show.clock_plot import Point, clock_figure, time_figure
-from utils.thop.show.plots import save_figure
+from utils.thop.show.plots import save_figure, time_figure
+from utils.thop.show.predictions import advice
 from utils.thop.show.report import ModelInfo
 
 MODELS = release(LATEST) / "yolov5" / "models"
@@ -278,8 +278,8 @@ def test_pictures_are_drawn(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
     text = target.read_text()
     assert "Time along the network" in text and "bound by memory" in text and "yolov5n" in text
     kinds = {
-        "one": [Point(1e-3, 1.1e-3, 1e-3, 1.2e-3), Point(2e-2, 2e-2, 1.5e-2, 2.5e-2)],
-        "two": [Point(0.3, 0.2, 0.1, 0.4)],
+        "one": [Predicted(1e-3, 1.1e-3, 1e-3, 1.2e-3), Predicted(2e-2, 2e-2, 1.5e-2, 2.5e-2)],
+        "two": [Predicted(0.3, 0.2, 0.1, 0.4)],
     }  # fmt: skip
     reach = {"one": {"data sheet": 2.0, "1": 1.5, "many": 1.1}, "two": {"1": 1.4}}
     save_figure(clock_figure(kinds, reach), tmp_path / "clock.svg")

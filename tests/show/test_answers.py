@@ -17,7 +17,7 @@ from torch import nn
 import utils.thop
 from utils.thop import calibrate, compare, deployed, predict, profile, traffic, training
 from utils.thop.run.inputs import usual_size
-from utils.thop.show.grid import Grid, Head, Line, to_text
+from utils.thop.show.grid import Column, Grid, Line, to_text
 from utils.thop.show.summary import memory_info
 
 X = torch.zeros(1, 3, 64, 64)
@@ -219,8 +219,8 @@ def test_tables_fit_the_terminal(answers: dict[str, Any], columns: int, monkeypa
 
 
 def test_columns_that_are_left_out_are_named(monkeypatch: Any) -> None:
-    heads = [Head("name", is_text=True), Head("a", spare=1), Head("b", spare=2), Head("c")]
-    grid = Grid(heads, [Line(["x" * 8, "1" * 9, "2" * 9, "3" * 9])], ["total", "1", "2", "3"])
+    columns_ = [Column("name", is_text=True), Column("a", spare=1), Column("b", spare=2), Column("c")]
+    grid = Grid(columns_, [Line(["x" * 8, "1" * 9, "2" * 9, "3" * 9])], ["total", "1", "2", "3"])
     monkeypatch.setenv("COLUMNS", "32")
     text = to_text(grid, 100)
     assert "For want of room without b." in text and "1" * 9 in text and "2" * 9 not in text

@@ -26,7 +26,9 @@ from torch import Tensor, nn
 from utils.thop.show import beside
 
 BLOCK = (ROOT / "utils" / "torch_utils.py").read_text(encoding="utf-8")
-ADDED = re.compile(r", (?:[\d.]+ GFLOPs, )?\S+ memory accesses \(\S+ kernel \+ \S+ output\)(?:, at \d+x\d+)?")
+ADDED = re.compile(
+    r"(?: \([\d.]+ exact\))?, (?:[\d.]+ GFLOPs, )?\S+ memory accesses \(\S+ kernel \+ \S+ output\)(?:, at \d+x\d+)?"
+)
 
 
 class Net(nn.Module):
@@ -290,11 +292,10 @@ def test_a_line_speaks_of_one_size() -> None:
     unsized = (SIGNATURE, "model, verbose=False")
     whole = varied(unsized, ("zeros(1, 3, 32, 32)", "zeros(1, 3, 480, 640)"), (" * 400", ""))
     ignored = varied(unsized)
-    other = varied((SIGNATURE, "model, resolution=320"), (" * 400", " * (resolution / 32) ** 2"))
     for source, kwargs, size in (
         (whole, {}, (480, 640)), (whole, {"img_size": 320}, (320, 320)), (ignored, {}, (640, 640)),
         (ignored, {"img_size": 320}, (320, 320)), (ignored, {"imgsz": [320, 640]}, (320, 640)),
-        (USUAL, {"img_size": 320}, (320, 320)), (other, {}, (320, 320)), (other, {"resolution": 1280}, (1280, 1280)),
+        (USUAL, {"img_size": 320}, (320, 320)),
     ):  # fmt: skip
         heard = Tree(source, True).call(Net(), **kwargs)
         (line,) = heard.lines
@@ -316,16 +317,34 @@ def test_sizes_are_handed_on_as_they_came() -> None:
     assert Tree(source, True).call(Net()).lines[0] == "640"
 
 
-def test_where_an_estimate_is_off_the_line_says_so() -> None:
+def test_where_the_checkouts_figure_is_another_ours_stands_behind_it() -> None:
     by_size = varied((SIGNATURE, "model, img_size=640"), (" * 400", " * (img_size / 32) ** 2"))
-    for source, kwargs, size in ((USUAL, {}, 640), (by_size, {}, 640), (by_size, {"img_size": 256}, 256)):
+    macs = varied((" / 1e9 * 2", " / 1e9"))
+    for source, kwargs, size in (
+        (USUAL, {}, 640), (macs, {}, 640), (by_size, {}, 640), (by_size, {"img_size": 640}, 640),
+        (by_size, {"img_size": 256}, 256),
+    ):  # fmt: skip
         before, after = ask(source, Attends(), **kwargs)
         (old,), (new,) = before.lines, after.lines
         pixels = size * size
         exact = 2e-9 * (pixels / 4 * 8 * 27 + pixels / 16 * 16 * 72 + (pixels / 16) ** 2 * 16)
-        assert f"{exact:.3f} GFLOPS (exact; estimated {gflops(old):.3f}), " in new and gflops(old) < exact
-    macs = varied((" / 1e9 * 2", " / 1e9"))
-    assert f"{exact / 2:.3f}" not in (line := Tree(macs, True).call(Attends()).lines[0]) and "(exact; estimated" in line
+        if size == 640:
+            assert f" {gflops(old):.3f} GFLOPS ({exact:.3f} exact), " in new and gflops(old) < exact
+        else:  # the function's own is another
+            assert f" {exact:.3f} GFLOPS, " in new
+        assert after.value.gflops == pytest.approx(exact)
+
+
+def test_where_nobody_knows_which_size_the_checkout_has_taken_the_line_says_ours() -> None:
+    other = varied((SIGNATURE, "model, resolution=320"), (" * 400", " * (resolution / 32) ** 2"))
+    before, after = ask(other, Net())
+    assert_only_added(before, after)
+    assert (
+        " 0.026 GFLOPS (0.103 exact), " in after.lines[0]
+        and after.lines[0].endswith(", at 640x640")
+        and after.value.imgsz == (640, 640)
+    )
+    assert_only_added(*ask(other, Net(), resolution=640))
 
 
 class NoHeirs(Net):

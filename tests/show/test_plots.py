@@ -27,7 +27,8 @@ from torch import Tensor, nn
 from utils.thop import profile, traffic
 from utils.thop.deploy.bound import time_bound
 from utils.thop.deploy.devices import Device, find_device
-from utils.thop.show.plots import SUFFIXES, Point, comparison_figure, network_figure, save_figure
+from utils.thop.show.network_plot import network_figure
+from utils.thop.show.plots import SUFFIXES, Point, comparison_figure, save_figure
 from utils.thop.traffic import Traffic
 
 
@@ -218,6 +219,20 @@ def names_in(axes: Axes) -> list[str]:
     return [line for text in axes.texts for line in text.get_text().split("\n") if line]
 
 
+def numbers_in(axes: Axes) -> list[str]:
+    """The numbers beside marks."""
+    return [text for text in names_in(axes) if re.fullmatch(r"\d+(, \d+)*", text)]
+
+
+def strip(case: Case) -> tuple[list[tuple[str, str]], str]:
+    """What stands below the roofline: the names of the marks with their numbers, and the layers without FLOPs."""
+    said = words(case.rest.texts).split("\n") if case.rest else []
+    numbered = [row.split("  ", 1) for row in said if re.match(r"\d+  ", row)]
+    rest = said[1 + len(numbered) :] if numbered else said
+    assert [number for number, _ in numbered] == [str(i + 1) for i in range(len(numbered))]
+    return [(name, number) for number, name in numbered], "\n".join(rest)
+
+
 # ---- roofline ----
 
 
@@ -286,8 +301,13 @@ def test_the_ridge_is_that_of_the_precision_with_most_flops(drawn: Any) -> None:
 def test_the_five_heaviest_layers_are_named(case: Case) -> None:
     seen = sorted((s for s in layers_by_calls(case) if s.seconds), key=lambda s: s.seconds, reverse=True)
     total = sum(s.seconds for s in seen)
-    above = names_in(case.roofline)
-    below = words(case.rest.texts).replace("\n   ", " ") if case.rest else ""
+    numbered, below = strip(case)
+    below = below.replace("\n   ", " ")
+    above = [name for name, _ in numbered]
+    title: Any = case.roofline._left_title  # type: ignore[attr-defined]
+    missing = re.search(r"(\d) of the \d heaviest without a number", title.get_text())
+    shown = sum(len(text.split(", ")) for text in numbers_in(case.roofline))
+    assert shown == len(above) - int(missing[1] if missing else 0)
 
     def is_named(s: Seen) -> bool:
         share = f"{s.seconds / total:.1%}"
@@ -316,11 +336,11 @@ def test_layers_without_flops_stand_below_with_their_share(case: Case) -> None:
         if not s.flops and s.seconds:
             shares[s.type] = shares.get(s.type, 0) + s.seconds / total
     if not shares:
-        assert case.rest is None
+        assert not strip(case)[1]
         return
     assert case.rest is not None
     widths = [bar.get_width() for bar in bars(case.rest, "without products")]
-    heading, *rows = [row for row in words(case.rest.texts).split("\n") if not row.startswith(" ")]
+    heading, *rows = [row for row in strip(case)[1].split("\n") if not row.startswith(" ")]
     assert heading == f"Without products (0 FLOP/byte): {sum(shares.values()):.1%} of the time"
     assert sum(widths) == pytest.approx(sum(shares.values())) and len(widths) == len(rows)
     ranked = sorted(shares, key=lambda kind: shares[kind], reverse=True)
@@ -479,19 +499,14 @@ def test_models_stand_where_they_belong_and_names_keep_clear(name: str) -> None:
     (axes,) = figure.axes
     places, sizes = offsets(axes, "models")
     assert places == [pytest.approx((point.gflops, point.accesses / 1e6)) for point in points]
-    named = names_in(axes)
-    many = len(points) > 12
-    expected = [str(i + 1) for i in range(len(points))] if many else [point.name for point in points]
-    assert len(set(named)) == len(named) and set(named) <= set(expected)
+    named = [number for text in names_in(axes) for number in text.split(", ")]
+    assert len(set(named)) == len(named) and set(named) <= {str(i + 1) for i in range(len(points))}
     listed = [text.get_text() for text in figure.texts]
-    if many:
-        assert {f"{i}  {point.name}" for i, point in enumerate(points, 1)} <= set(listed)
-        missing = len(points) - len(named)
-        told = f"{missing} of {len(points)} models are without a number, for want of room"
-        assert len(listed) == len(points) + bool(missing) and (told in listed) == bool(missing)
-        assert len(named) >= (30 if len(points) == 30 else 75)
-    else:
-        assert len(named) == len(points) and not figure.texts
+    assert {f"{i}  {point.name}" for i, point in enumerate(points, 1)} <= set(listed)
+    missing = len(points) - len(named)
+    told = f"{missing} of {len(points)} models are without a number, for want of room"
+    assert len(listed) == len(points) + bool(missing) and (told in listed) == bool(missing)
+    assert len(named) >= {30: 27, 100: 55}.get(len(points), len(points))
     check_texts(figure)
     assert figure.get_size_inches()[0] == pytest.approx(3.4)
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("GFLOPs", "memory accesses (M)")
@@ -560,7 +575,8 @@ from torch import nn
 from utils.thop import traffic
 from utils.thop.deploy.bound import time_bound
 from utils.thop.deploy.devices import find_device
-from utils.thop.show.plots import Point, comparison_figure, network_figure, save_figure
+from utils.thop.show.network_plot import network_figure
+from utils.thop.show.plots import Point, comparison_figure, save_figure
 moved = traffic(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3)), (torch.zeros(1, 3, 64, 64),))
 save_figure(network_figure("three", moved, time_bound(moved, find_device("t4"))), f"{folder}/network.svg")
 points = [Point(f"model-{i}", 5 + i % 3, 1e7 + 1e4 * i) for i in range(12)]
@@ -590,6 +606,7 @@ def test_no_display_and_no_pyplot_is_needed(tmp_path: Path) -> None:
     plain = draw_both(tmp_path)
     script = f"""
 import sys
+import utils.thop.show.network_plot
 import utils.thop.show.plots
 assert "matplotlib" not in sys.modules
 import matplotlib

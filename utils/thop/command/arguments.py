@@ -3,15 +3,16 @@
 import argparse
 import re
 from pathlib import Path
-from typing import Any, List, NoReturn, Sequence
+from typing import Any, Iterable, List, NoReturn, Sequence
 
 from ..deploy.runtimes import RUNTIMES
 from ..deploy.training import OPTIMIZERS, parse_memory
-from ..run.inputs import Size, as_size
+from ..run.inputs import Size
+from ..show.comparison import NAMES
 from ..show.comparison import SORTS as ORDERS
-from ..show.comparison_table import NAMES
-from ..show.tree import SORTS
-from .models import Input
+from ..show.modules import SORTS
+from ..show.plots import SUFFIXES
+from .models import Input, size_in
 
 PROGRAM = f"python -m {__package__.rpartition('.')[0]}"
 _MODELS = """\
@@ -24,6 +25,9 @@ MODEL is one of
 
 A weights file runs code when it is opened, and YOLOv5 evaluates what a cfg says: name only files that you trust.
 The checkout is the one that this command runs in, or else the one that the file lies in."""
+
+
+_SIZES = ("--imgsz", "--img", "--img-size")
 
 
 class BadInput(ValueError):
@@ -55,13 +59,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_command(commands: Any, name: str, words: str) -> argparse.ArgumentParser:
+    said, form = f"{words[0].upper()}{words[1:]}.", argparse.RawDescriptionHelpFormatter
     return commands.add_parser(
-        name,
-        help=words,
-        description=f"{words[0].upper()}{words[1:]}.",
-        epilog=_MODELS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        name, help=words, description=said, epilog=_MODELS, formatter_class=form, allow_abbrev=False
     )
 
 
@@ -70,17 +70,10 @@ def _add_summary(commands: Any) -> None:
     summary.add_argument("model", metavar="MODEL")
     _add_setup(summary)
     summary.add_argument("--depth", type=_whole_number, metavar="D", help="levels of modules to show; all by default")
-    summary.add_argument(
-        "--sort", choices=tuple(SORTS), metavar="COLUMN", help=f"the largest first, by one of: {', '.join(SORTS)}"
-    )
+    _add_sort(summary, SORTS, "the largest first")
     _add_device(summary)
     _add_output(summary, ("csv", "json", "markdown"))
-    summary.add_argument(
-        "--plot",
-        type=_picture,
-        metavar="FILE",
-        help="draw the roofline and the accesses along the network; png|svg|pdf",
-    )
+    _add_plot(summary, "draw the roofline and the accesses along the network; png|svg|pdf")
 
 
 def _add_compare(commands: Any) -> None:
@@ -93,8 +86,7 @@ def _add_compare(commands: Any) -> None:
         "--columns", type=_columns, metavar="NAME,...",
         help=f"what a table for readers has: {', '.join(NAMES)}; all but multiply-adds by default; csv, json: all",
     )  # fmt: skip
-    words = "draw GFLOPs against memory accesses, as png, svg or pdf"
-    compare.add_argument("--plot", type=_picture, metavar="FILE", help=words)
+    _add_plot(compare, "draw GFLOPs against memory accesses, as png, svg or pdf")
 
 
 def _columns(words: str) -> List[str]:
@@ -111,8 +103,7 @@ def _add_predict(commands: Any) -> None:
     _add_setup(predict)
     _add_device(predict, required=True)
     _add_formats(predict)
-    words = "draw where along the one MODEL the time goes, by what binds; png, svg or pdf"
-    predict.add_argument("--plot", type=_picture, metavar="FILE", help=words)
+    _add_plot(predict, "draw where along the one MODEL the time goes, by what binds; png, svg or pdf")
 
 
 def _add_calibrate(commands: Any) -> None:
@@ -122,25 +113,15 @@ def _add_calibrate(commands: Any) -> None:
         help="columns model (a MODEL) and ms (milliseconds of a pass over the batch); optional: imgsz, batch",
     )  # fmt: skip
     calibrate.add_argument("--name", required=True, help="what --device shall call it")
-    calibrate.add_argument("--runtime", required=True, metavar="NAME", help=f"one of {', '.join(RUNTIMES)}")
-    calibrate.add_argument("--precision", metavar="NAME", help="int8, float16, float32 or amp; the runtime's usual one")
-    _add_decode(calibrate)
-    calibrate.add_argument("--fuse", action="store_true", help="after model.fuse(), as YOLOv5 runs inference")
-    calibrate.add_argument(
-        "--output", type=_writable, metavar="FILE", help="add the device to a file for --devices; shown without"
-    )
+    _add_runtime(calibrate, "one of", "int8, float16, float32 or amp; the runtime's usual one", required=True)
+    _add_fuse(calibrate)
+    _add_file(calibrate, "add the device to a file for --devices; shown without")
 
 
 def _add_train(commands: Any) -> None:
     train = _add_command(commands, "train", "count a training step: memory, FLOPs, the largest batch that fits")
     train.add_argument("model", metavar="MODEL")
-    train.add_argument(
-        "--imgsz", "--img", "--img-size", type=_size, metavar="H [W]",
-        help="image size, rounded up to the model's stride; 640 by default",
-    )  # fmt: skip
-    train.add_argument(
-        "--batch", "--batch-size", type=_whole_number, default=16, metavar="N", help="images at once; 16 by default"
-    )
+    _add_images(train, "640 by default", 16)
     train.add_argument("--no-amp", dest="amp", action="store_false", help="without autocast to float16")
     train.add_argument("--optimizer", choices=tuple(OPTIMIZERS), default="SGD", help="SGD by default, as YOLOv5")
     train.add_argument(
@@ -160,9 +141,7 @@ def _memory(words: str) -> float:
 
 
 def _add_formats(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--sort", choices=tuple(ORDERS), metavar="COLUMN", help=f"the smallest first, by one of: {', '.join(ORDERS)}"
-    )
+    _add_sort(command, ORDERS, "the smallest first")
     command.add_argument(
         "--baseline", metavar="NAME", help="the model that percentages are differences to; the first by default"
     )
@@ -181,57 +160,70 @@ def _add_output(command: argparse.ArgumentParser, names: Sequence[str]) -> None:
     formats = command.add_mutually_exclusive_group()
     for name in names:
         formats.add_argument(f"--{name}", dest="format", action="store_const", const=name, help=_FORMATS[name])
-    command.add_argument("--output", type=_writable, metavar="FILE", help="write it to a file, as its suffix says")
+    _add_file(command, "write it to a file, as its suffix says")
     command.set_defaults(format="text")
 
 
+def _add_file(command: argparse.ArgumentParser, words: str) -> None:
+    command.add_argument("--output", type=_writable, metavar="FILE", help=words)
+
+
+def _add_plot(command: argparse.ArgumentParser, words: str) -> None:
+    command.add_argument("--plot", type=_picture, metavar="FILE", help=words)
+
+
+def _add_sort(command: argparse.ArgumentParser, names: Iterable[str], order: str) -> None:
+    words = f"{order}, by one of: {', '.join(names)}"
+    command.add_argument("--sort", choices=tuple(names), metavar="COLUMN", help=words)
+
+
+def _add_images(command: argparse.ArgumentParser, usual: str, batch: int) -> None:
+    size = f"image size, rounded up to the model's stride; {usual}"
+    command.add_argument(*_SIZES, type=_size, metavar="H [W]", help=size)
+    words = f"images at once; {batch} by default"
+    command.add_argument("--batch", "--batch-size", type=_whole_number, default=batch, metavar="N", help=words)
+
+
 def _add_setup(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--imgsz", "--img", "--img-size", type=_size, metavar="H [W]",
-        help="image size, rounded up to the model's stride; by default the model's usual one, 640 for YOLOv5",
-    )  # fmt: skip
-    command.add_argument(
-        "--batch", "--batch-size", type=_whole_number, default=1, metavar="N", help="images at once; 1 by default"
-    )
+    _add_images(command, "by default the model's usual one, 640 for YOLOv5", 1)
     command.add_argument(
         "--inputs", type=_input_words, nargs="+", default=[], metavar="N,C,H,W",
         help="what the model's forward takes: a shape for each argument, its type before it and the range of its values"
         " behind it if they matter, as in int64 1x128 0..30522; goes before --imgsz and --batch",
     )  # fmt: skip
     command.add_argument("--half", action="store_true", help="in float16")
+    _add_fuse(command)
+
+
+def _add_fuse(command: argparse.ArgumentParser) -> None:
     command.add_argument("--fuse", action="store_true", help="after model.fuse(), as YOLOv5 runs inference")
 
 
 def _add_device(command: argparse.ArgumentParser, required: bool = False) -> None:
-    command.add_argument(
-        "--device",
-        metavar="NAME",
-        required=required,
-        help="the time on a device: a name that the command 'devices' lists, or 'this' to measure this machine",
-    )
-    command.add_argument("--runtime", metavar="NAME", help=f"what runs the model there: {', '.join(RUNTIMES)}")
-    command.add_argument("--precision", metavar="NAME", help="in which: int8, float16, float32 or amp")
-    _add_decode(command)
+    words = "the time on a device: a name that the command 'devices' lists, or 'this' to measure this machine"
+    command.add_argument("--device", metavar="NAME", required=required, help=words)
+    _add_runtime(command, "what runs the model there:", "in which: int8, float16, float32 or amp")
     _add_devices_file(command)
 
 
-def _add_decode(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--no-decode", dest="decode", action="store_false", help="end a detector's heads at their last convolutions"
-    )
+def _add_runtime(command: argparse.ArgumentParser, runtime: str, precision: str, required: bool = False) -> None:
+    """Add what runs a network, and how."""
+    words = f"{runtime} {', '.join(RUNTIMES)}"
+    command.add_argument("--runtime", required=required, metavar="NAME", help=words)
+    command.add_argument("--precision", metavar="NAME", help=precision)
+    words = "end a detector's heads at their last convolutions"
+    command.add_argument("--no-decode", dest="decode", action="store_false", help=words)
 
 
 def _add_devices_file(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--devices", metavar="FILE", help="a file with devices of your own, in the form of devices.yaml"
-    )
+    words = "a file with devices of your own, in the form of devices.yaml"
+    command.add_argument("--devices", metavar="FILE", help=words)
 
 
 def _size(words: str) -> Size:
     """Read '640', or the '640 480' that ``_join_size`` has made of two arguments."""
-    sides = words.split()
     try:
-        return as_size([int(side) for side in sides] * (2 if len(sides) == 1 else 1))
+        return size_in(words)
     except ValueError:
         raise argparse.ArgumentTypeError(f"must be one or two whole numbers from 1 up, not '{words}'") from None
 
@@ -280,8 +272,6 @@ def _whole_number(words: str) -> int:
 
 
 def _picture(words: str) -> Path:
-    from ..show.plots import SUFFIXES
-
     if Path(words).suffix.lower() not in SUFFIXES:
         raise argparse.ArgumentTypeError(f"'{words}' must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
     return _writable(words)
@@ -335,7 +325,7 @@ def _join_size(argv: Sequence[str]) -> List[str]:
     while rest:
         argument = rest.pop(0)
         joined.append(argument)
-        if argument in ("--imgsz", "--img", "--img-size"):
+        if argument in _SIZES:
             sides: List[str] = []
             while len(sides) < 2 and rest and re.fullmatch(r"[-+]?[\d.]+", rest[0]):
                 sides.append(rest.pop(0))

@@ -15,15 +15,15 @@ from ..deploy.estimates import joined, read_runtimes
 from ..deploy.launches import Deployed, as_deployed
 from ..deploy.runtimes import Runtime, find_runtime
 from ..run import in_few_words
-from ..run.inputs import as_size
+from ..show.grid import Column, Grid, Line, to_text
 from .checkout import ModelError
-from .models import Built, Setup, Source, counted, find
+from .models import Built, Setup, Source, counted, find, size_in
 
 _NEEDED = ("model", "ms")
 
 
 @dataclass(frozen=True)
-class Line:
+class Measured:
     """A measured model; number: of the line in the file; seconds: of a pass over the batch."""
 
     number: int
@@ -32,7 +32,7 @@ class Line:
     seconds: float
 
 
-def read_measurements(path: Path, fuse: bool) -> List[Line]:
+def read_measurements(path: Path, fuse: bool) -> List[Measured]:
     """Read a table of measured models; raises DeviceError, with the file and the line, for what does not fit."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as lines:
@@ -50,7 +50,7 @@ def read_measurements(path: Path, fuse: bool) -> List[Line]:
     return found
 
 
-def _line(path: Path, number: int, row: Dict[str, Any], fuse: bool) -> Line:
+def _line(path: Path, number: int, row: Dict[str, Any], fuse: bool) -> Measured:
     where = f"{path}, line {number}"
     try:
         seconds = float(row["ms"]) / 1e3
@@ -60,8 +60,7 @@ def _line(path: Path, number: int, row: Dict[str, Any], fuse: bool) -> Line:
         raise DeviceError(f"{where}: ms must be a number above 0, not {row['ms']!r}")
     size, batch = row.get("imgsz", "").strip(), row.get("batch", "").strip()
     try:
-        sides = [int(side) for side in size.replace("x", " ").split()]
-        setup = Setup(as_size(sides * (2 if len(sides) == 1 else 1)) if sides else None, int(batch or 1), False, fuse)
+        setup = Setup(size_in(size.replace("x", " ")) if size else None, int(batch or 1), False, fuse)
     except ValueError:
         raise DeviceError(f"{where}: imgsz {size!r} and batch {batch!r} must be whole numbers from 1 up") from None
     if setup.batch < 1:
@@ -72,12 +71,12 @@ def _line(path: Path, number: int, row: Dict[str, Any], fuse: bool) -> Line:
         raise DeviceError(f"{where}: {error}") from error
     if len(sources) != 1:
         raise DeviceError(f"{where}: {row['model']} stands for {len(sources)} files, not one")
-    return Line(number, sources[0], setup, seconds)
+    return Measured(number, sources[0], setup, seconds)
 
 
 def calibrate_board(
     arguments: argparse.Namespace, progress: Callable[..., Iterable[Any]]
-) -> Tuple[Calibration, List[Line]]:
+) -> Tuple[Calibration, List[Measured]]:
     """Count the measured models and fit the board's constants; raises DeviceError for what does not fit."""
     runtime = find_runtime(arguments.runtime)
     precision = runtime.precision(arguments.precision)
@@ -91,9 +90,9 @@ def calibrate_board(
     return calibrate(measured, precision, name), lines
 
 
-def _deploy(arguments: argparse.Namespace, line: Line, runtime: Runtime, amp: bool) -> Deployed:
+def _deploy(arguments: argparse.Namespace, line: Measured, runtime: Runtime, amp: bool) -> Deployed:
     def count(built: Built) -> Deployed:
-        return as_deployed(built.flow(amp), runtime, arguments.decode)
+        return as_deployed(built.record(amp), runtime, arguments.decode)
 
     try:
         return counted(line.source, line.setup, count)
@@ -102,16 +101,16 @@ def _deploy(arguments: argparse.Namespace, line: Line, runtime: Runtime, amp: bo
         raise DeviceError(f"{arguments.table}, line {line.number}: {line.source.text}: {reason}") from error
 
 
-def describe(calibration: Calibration, lines: List[Line]) -> str:
+def describe(calibration: Calibration, lines: List[Measured]) -> str:
     """The constants, how far each network is off that was left out, and how far all are."""
-    rows = [["network", "measured", "GFLOP/s", "by the others", "off", "range with it"]]
+    columns = [Column(text) for text in ("measured", "GFLOP/s", "by the others", "off", "range with it")]
+    rows = []
     ratios = calibration.ratios or (math.nan,) * len(lines)
     for line, ratio, rate, reach in zip(lines, ratios, calibration.rates, calibration.ranges):
         times = f"{line.seconds * 1e3:.3f} ms", f"{rate / 1e9:.0f}"
         by_others = ("", "") if math.isnan(ratio) else (f"{line.seconds * ratio * 1e3:.3f} ms", f"x {ratio:.2f}")
-        rows.append([line.source.name, *times, *by_others, f"x {reach:.2f}"])
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    table = ["  ".join(t.ljust(w) if not i else t.rjust(w) for i, (t, w) in enumerate(zip(r, widths))) for r in rows]
+        rows.append(Line([line.source.name, *times, *by_others, f"x {reach:.2f}"]))
+    table = to_text(Grid([Column("network", is_text=True), *columns], rows, bare=True))
     known = calibration.constants
     place = f"{calibration.name}, {calibration.runtime.title}, {calibration.precision}"
     constants = f"peak {known.peak / 1e12:.4g} TOPS, bandwidth {known.bandwidth / 1e9:.4g} GB/s"
@@ -119,7 +118,7 @@ def describe(calibration: Calibration, lines: List[Line]) -> str:
     if calibration.odd:
         name = lines[calibration.odd - 1].source.name
         said.append(f"{name} contradicts all others: was it measured alike?")
-    return "\n".join([*table, "", *said])
+    return "\n".join([table, "", *said])
 
 
 def entry_of(calibration: Calibration, title: str, source: str) -> Dict[str, Any]:
@@ -160,4 +159,4 @@ def add_to_file(path: Path, name: str, entry: Dict[str, Any]) -> None:
     path.write_text(file_text(held), encoding="utf-8")
 
 
-__all__ = ["Line", "add_to_file", "calibrate_board", "describe", "entry_of", "file_text", "read_measurements"]
+__all__ = ["Measured", "add_to_file", "calibrate_board", "describe", "entry_of", "file_text", "read_measurements"]

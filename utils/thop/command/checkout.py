@@ -11,18 +11,22 @@ import inspect
 import io
 import logging
 import os
+import pickle
 import re
+import subprocess
 import sys
+import tempfile
 import warnings
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Dict, Iterator, Optional
+from typing import Any, Callable, Dict, Iterator, Optional, TypeVar
 
 import torch
 from torch import nn
 
 from ..run import in_few_words
+from ..show.beside import Changes, changed
 from ..show.summary import unannounced
 
 DARKNET = ".cfg"
@@ -137,7 +141,7 @@ def _importable(root: Path) -> Checkout:
             del sys.modules[name]
     checkout = Checkout(root, "", _builder(root))
     with alone():
-        checkout.module("utils").thop = sys.modules[__name__[: -len(".command.checkout")]]
+        checkout.module("utils").thop = sys.modules[_THOP]
     return checkout
 
 
@@ -156,8 +160,15 @@ def build_cfg(path: Path) -> nn.Module:
         family = next((getattr(yolo, name) for name in names if hasattr(yolo, name)), None)
         if family is None:
             raise ModelError(f"{yolo.__name__} has no {' or '.join(names)} to build it with")
-        with _unannounced(family), _activation_kept(sys.modules.get(f"{checkout.package}models.common")):
-            return family(str(path))
+        conv: Any = getattr(sys.modules.get(f"{checkout.package}models.common"), "Conv", None)
+        before = getattr(conv, "default_act", None)
+        with changed() as changes:
+            _unannounced(family, changes)
+            try:
+                return family(str(path))
+            finally:  # a cfg with an activation of its own sets it for all that follow
+                if before is not None:
+                    conv.default_act = before
 
 
 def read_cfg(path: Path) -> Dict[str, Any]:
@@ -193,23 +204,31 @@ def load_weights(path: Path) -> nn.Module:
     The model comes unfused, in float32, on the CPU.
     """
     checkout = checkout_for(path)
-    with alone(), _searched_first(checkout.root), _pickles_allowed():
-        yolo, experimental = checkout.module(checkout.builder), checkout.module("models.experimental")
-        load = experimental.attempt_load
-        names = inspect.signature(load).parameters
-        options: Dict[str, Any] = {"device" if "device" in names else "map_location": torch.device("cpu")}
-        if "fuse" in names:
-            options["fuse"] = False
-        # Before v6.0 the loader fused in any case. What is there need not be looked for on the network.
-        with _replaced(yolo.Model, "fuse", _itself), _replaced(experimental, "attempt_download", _itself):
+    # A checkpoint is a pickled model, which torch opens by default no more, and old checkouts don't ask it to.
+    with alone(), _environment(TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD="1"), changed() as changes:
+        sys.path.insert(0, str(checkout.root))  # the loader imports models.yolo by that name, in the pip package too
+        try:
+            yolo, experimental = checkout.module(checkout.builder), checkout.module("models.experimental")
+            load = experimental.attempt_load
+            names = inspect.signature(load).parameters
+            options: Dict[str, Any] = {"device" if "device" in names else "map_location": torch.device("cpu")}
+            if "fuse" in names:
+                options["fuse"] = False
+            # Before v6.0 the loader fused in any case. What is there need not be looked for on the network.
+            for owner, name in ((yolo.Model, "fuse"), (experimental, "attempt_download")):
+                if hasattr(owner, name):
+                    changes.attribute(owner, name, _itself)
             return load(str(path), **options)
+        finally:
+            sys.path.remove(str(checkout.root))
 
 
 def fuse(model: nn.Module) -> nn.Module:
     """Fuse a model by its own ``fuse()``; raises ModelError where it has none."""
     if not callable(getattr(model, "fuse", None)):
         raise ModelError(f"{type(model).__name__} has no fuse()")
-    with alone(), _unannounced(type(model)):
+    with alone(), changed() as changes:
+        _unannounced(type(model), changes)
         fused = model.fuse()
     return fused if isinstance(fused, nn.Module) else model
 
@@ -222,52 +241,14 @@ def _nothing(*arguments: Any, **options: Any) -> None:
     """Stand for a method whose value nobody uses."""
 
 
-@contextlib.contextmanager
-def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Give a module or class another attribute for a while, if it has one of that name."""
-    if not hasattr(owner, name):
-        yield
-        return
-    own, before = name in vars(owner), vars(owner).get(name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        if own:
-            setattr(owner, name, before)
-        else:
-            delattr(owner, name)
-
-
-def _unannounced(family: type) -> Any:
+def _unannounced(family: type, changes: Changes) -> None:
     """Keep a constructor from counting what it has built, for a summary that nobody reads; what it returns is kept."""
     module = sys.modules.get(family.__module__)
     own = getattr(module, "model_info", None)
     if callable(own):
-        return _replaced(module, "model_info", partial(unannounced, own))
-    return _replaced(family, "info", _nothing)
-
-
-@contextlib.contextmanager
-def _activation_kept(common: Any) -> Iterator[None]:
-    """A cfg with an activation of its own sets it for all that follow; put it back."""
-    conv: Any = getattr(common, "Conv", None)
-    before = getattr(conv, "default_act", None)
-    try:
-        yield
-    finally:
-        if before is not None:
-            conv.default_act = before
-
-
-@contextlib.contextmanager
-def _searched_first(folder: Path) -> Iterator[None]:
-    """The loader imports ``models.yolo`` by that name, in the pip package too."""
-    sys.path.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(folder))
+        changes.attribute(module, "model_info", partial(unannounced, own))
+    elif hasattr(family, "info"):
+        changes.attribute(family, "info", _nothing)
 
 
 @contextlib.contextmanager
@@ -283,11 +264,6 @@ def _environment(**values: str) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-
-
-def _pickles_allowed() -> Any:
-    """A checkpoint is a pickled model, which torch opens by default no more, and old checkouts don't ask it to."""
-    return _environment(TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD="1")
 
 
 # ---- without a word, without a network ----
@@ -343,7 +319,64 @@ def _refuse(event: str, arguments: Any) -> None:
             raise PermissionError(f"refused to run '{text}': this command installs and fetches nothing")
 
 
+# ---- a model of another checkout: classes of two have the same names, and a process loads one ----
+
+T = TypeVar("T")
+_THOP = __name__[: -len(".command.checkout")]
+_FOLDER = Path(__file__).resolve().parents[1]
+_THERE = "utils.thop"  # this package's name in the other process, where no other has it
+_CODE = f"""
+import importlib, sys, types
+sys.modules["utils"] = types.ModuleType("utils")
+sys.modules["utils"].__path__ = [sys.argv[1]]
+importlib.import_module("{_THERE}.command.checkout").answer(*sys.argv[2:])
+"""
+
+
+class _Unpickler(pickle.Unpickler):
+    """Finds this package's classes by the name that it has in this process."""
+
+    def __init__(self, data: bytes, package: str) -> None:
+        super().__init__(io.BytesIO(data))
+        self.package = package
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module == self.package or module.startswith(f"{self.package}."):
+            module = _THOP + module[len(self.package) :]
+        return super().find_class(module, name)
+
+
+def in_checkout(root: Path, function: Callable[..., T], *arguments: Any) -> T:
+    """Call one of this package's functions in a new process that uses the checkout in ``root``; return its result.
+
+    Raises ModelError where the checkout can't be used, or the process ends.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder) / "result"
+        command = [sys.executable, "-c", _CODE, str(_FOLDER.parent), str(root), _THOP, str(result)]
+        done = subprocess.run(command, input=pickle.dumps((function, arguments)), capture_output=True)
+        if result.is_file():
+            value, error = _Unpickler(result.read_bytes(), _THERE).load()
+            if error:
+                raise ModelError(error)
+            return value  # type: ignore[no-any-return]
+    said = done.stderr.decode(errors="replace").strip().splitlines()
+    raise ModelError(f"the process that uses {root} has ended ({said[-1] if said else f'status {done.returncode}'})")
+
+
+def answer(root: str, package: str, result: str) -> None:
+    """Do, in the new process, what comes in by stdin; leave what comes of it in a file."""
+    function, arguments = _Unpickler(sys.stdin.buffer.read(), package).load()
+    value, error = None, ""
+    try:
+        use(Path(root))
+        value = function(*arguments)
+    except ModelError as reason:
+        error = str(reason)
+    Path(result).write_bytes(pickle.dumps((value, error)))
+
+
 __all__ = [
-    "DARKNET", "NO_CFG", "ROOT", "Checkout", "ModelError", "OtherCheckout", "alone", "build_cfg", "checkout_for",
-    "fuse", "load_weights", "read_cfg", "use",
+    "DARKNET", "NO_CFG", "ROOT", "Checkout", "ModelError", "OtherCheckout", "alone", "answer", "build_cfg",
+    "checkout_for", "fuse", "in_checkout", "load_weights", "read_cfg", "use",
 ]  # fmt: skip

@@ -5,28 +5,32 @@ import json
 import os
 import sys
 from dataclasses import replace
-from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, TextIO, Tuple
+from functools import partial
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, TextIO, Tuple, TypeVar
 
 from ..answer import Rows, csv_of
 from ..count.record import Recording
-from ..deploy.bound import LayerBound, TimeBound, time_bound
+from ..deploy.bound import TimeBound, time_bound
 from ..deploy.devices import THIS, Device, find_device, load_devices
 from ..deploy.errors import DeviceError
 from ..run import in_few_words
-from ..show.advice import advice
-from ..show.comparison import OF_A_DEVICE, Comparison, Row, bound_all, dtypes_used, to_csv, to_json
-from ..show.comparison_table import (
+from ..show.comparison import (
     NAMES,
+    OF_A_DEVICE,
     PREDICTED,
     USUAL,
-    Column,
-    latex_comparison,
-    markdown_comparison,
-    text_comparison,
+    Comparison,
+    Quantity,
+    bound_all,
+    comparison_text,
+    dtypes_used,
 )
-from ..show.grid import fitted
+from ..show.grid import Column, Grid, Line, fitted, to_text
+from ..show.network_plot import network_figure
+from ..show.plots import save_figure, time_figure
+from ..show.predictions import THE_MODEL, advice, headline, milliseconds, time_table
 from ..show.report import ALL_LEVELS, ModelInfo
-from ..show.time_table import headline, milliseconds, time_table
 from ..traffic import Traffic, traffic_of
 from ..units import listed, readable_bytes, scaled
 from .arguments import PROGRAM, BadInput, examples, parse
@@ -34,121 +38,115 @@ from .calibrate import add_to_file, calibrate_board, describe, entry_of, file_te
 from .checkout import ModelError
 from .compare import arranged, count_all
 from .models import Built, Setup, Source, counted, find, names
-from .timing import check_place, place_of
+from .resolve import Place, resolve_arguments
 from .train import describe_training, memory_of
 
-_TABLES = {"text": text_comparison, "markdown": markdown_comparison, "latex": latex_comparison}
-_RECORDS = {"csv": to_csv, "json": to_json}
+T = TypeVar("T")
 
 # ---- what it does ----
 
 
 def _summary(arguments: argparse.Namespace) -> int:
-    check_place(arguments)
-    sources = find([arguments.model])
-    if len(sources) > 1:
-        raise BadInput(f"{arguments.model} stands for {len(sources)} files; 'compare' takes several, 'summary' one")
-    source = sources[0]
+    place = resolve_arguments(arguments)
 
-    def count(built: Built) -> Tuple[Built, ModelInfo, str, Optional[Recording]]:
-        info = built.info()
-        _ = info.traffic  # while the model is there
-        table = info.table(arguments.depth or ALL_LEVELS, arguments.sort)
-        return built, info, table, built.flow() if arguments.device else None
+    def count(built: Built) -> Tuple[Built, ModelInfo, str, Recording]:
+        recorded = built.record()
+        info = built.info(recorded)
+        table = info.table(arguments.depth or ALL_LEVELS, arguments.sort)  # while the model is there
+        return built, info, table, recorded.under(place.amp if place else False)
 
-    try:
-        built, info, table, flow = counted(source, _setup(arguments), count)
-        traffic = info.traffic
-    except ModelError as error:
-        raise BadInput(f"{source.text}: {error}") from error
-    except Exception as error:
-        _complain(f"{source.text}: could not be counted: {in_few_words(error)}")
+    source = _only(arguments, "'compare' takes several, 'summary' one")
+    found = _tried(source, lambda: counted(source, _setup(arguments), count))
+    if found is None:
         return 1
-    lines = [_summary_line(source.name, built, info), table]
+    built, info, table, recorded = found
     above: List[str] = []
-    if flow is not None:
-        above, below = _times(arguments, flow)
-        lines = [lines[0], *above, table, "", *below]
-    lines[: 1 + len(above)] = map(fitted, lines[: 1 + len(above)])
+    below: List[str] = []
+    if place is not None:
+        above, below = _times(place, recorded)
+    lines = [*map(fitted, [_summary_line(source.name, built, info), *above]), table, *([""] if below else []), *below]
     form = _format(arguments)
     exports: Dict[str, Callable[..., str]] = {"json": info.to_json, "csv": info.to_csv, "markdown": info.to_markdown}
     _put(exports[form](depth=arguments.depth, sort=arguments.sort) if form in exports else "\n".join(lines), arguments)
     if arguments.plot:
-        _draw_network(source.name, traffic, arguments, above)
+        _draw_network(source.name, info.traffic, arguments.plot, place, above)
     return 0
 
 
-def _draw_network(name: str, traffic: Traffic, arguments: argparse.Namespace, said: Sequence[str]) -> None:
+def _only(arguments: argparse.Namespace, takes: str) -> Source:
+    """Find the one model of a command."""
+    sources = find([arguments.model])
+    if len(sources) > 1:
+        raise BadInput(f"{arguments.model} stands for {len(sources)} files; {takes}")
+    return sources[0]
+
+
+def _tried(source: Source, count: Callable[[], T]) -> Optional[T]:
+    """Count a model; None where that can't be done, and it was said why. Raises BadInput where there is no model."""
+    try:
+        return count()
+    except ModelError as error:
+        raise BadInput(f"{source.text}: {error}") from error
+    except DeviceError:
+        raise
+    except Exception as error:
+        _complain(f"{source.text}: could not be counted: {in_few_words(error)}")
+    return None
+
+
+def _draw_network(name: str, traffic: Traffic, path: Path, place: Optional[Place], said: Sequence[str]) -> None:
     """Draw a network's roofline, with what was said of its time on the device above it."""
-    from ..show.plots import network_figure, save_figure
-
-    if not arguments.device:
+    dtypes = dtypes_used([traffic])
+    if place is None:
         print("measuring this machine for the roofline, for want of a --device", file=sys.stderr)
-    bound = time_bound(traffic, _device(arguments, [traffic]))
-    save_figure(network_figure(name, traffic, bound, said), arguments.plot)
+    bound = time_bound(traffic, place.device_for(dtypes) if place else find_device(THIS, None, dtypes))
+    save_figure(network_figure(name, traffic, bound, said), path)
 
 
-def _times(arguments: argparse.Namespace, flow: Recording) -> Tuple[List[str], List[str]]:
+def _times(place: Place, recorded: Recording) -> Tuple[List[str], List[str]]:
     """The expected and the least time on a device: what stands above the table, and what below it.
 
     Raises DeviceError where neither is known.
     """
-    place = place_of(arguments, dtypes_used([traffic_of(flow)]))
-    assert place is not None
     try:
-        prediction = place.predict(flow.under(place.amp))
+        prediction = place.predict(recorded)
     except DeviceError as error:
         if not place.device.bandwidth:
             raise
-        bound = time_bound(traffic_of(flow), place.device)
-        return [f"no expected time: {error}", _bound_line(bound)], _heaviest(bound)
+        traffic = traffic_of(recorded)
+        bound = time_bound(traffic, place.device_for(dtypes_used([traffic])))
+        return [f"no expected time: {error}", _bound_line(bound)], [_heaviest(bound)]
     least = place.least(prediction)
     above = [headline(prediction), *([_bound_line(least)] if least else [])]
     return above, [time_table(prediction), *advice(prediction)]
 
 
-def _compare(arguments: argparse.Namespace) -> int:
-    return _several(arguments, with_bound=True)
-
-
-def _predict(arguments: argparse.Namespace) -> int:
-    return _several(arguments, with_bound=False)
-
-
 def _several(arguments: argparse.Namespace, with_bound: bool) -> int:
     """Count several models, and print them side by side, for ``compare`` with the least times."""
-    check_place(arguments, must_predict=not with_bound)
+    place = resolve_arguments(arguments, must_predict=not with_bound)
     if arguments.sort in OF_A_DEVICE and not arguments.device:
         raise BadInput(f"--sort {arguments.sort} takes a --device")
     sources = find(arguments.model)
-    known = [text for pair in zip(names(sources), sources) for text in (pair[0], pair[1].text)]
-    if arguments.baseline and arguments.baseline not in known:
-        raise BadInput(f"no model is called {arguments.baseline!r}, only {listed(names(sources))}")
-    rows = count_all(list(zip(names(sources), sources)), _setup(arguments), _progress, place_of(arguments))
+    called = names(sources)
+    if arguments.baseline and arguments.baseline not in [*called, *(source.text for source in sources)]:
+        raise BadInput(f"no model is called {arguments.baseline!r}, only {listed(called)}")
+    rows = count_all(list(zip(called, sources)), _setup(arguments), _progress, place)
     ordered = arranged(sources, rows, arguments.sort, arguments.baseline)
     good = [row for row in rows if row.traffic]
-    if arguments.device and good and with_bound:
-        bound_all(good, _device(arguments, [row.traffic for row in good if row.traffic]))
-    columns: Sequence[Column] = USUAL if with_bound else PREDICTED
+    if place and good and with_bound:
+        bound_all(good, place.device_for(dtypes_used([row.traffic for row in good if row.traffic])))
+    quantities: Sequence[Quantity] = USUAL if with_bound else PREDICTED
     if with_bound and arguments.columns:
-        columns = [replace(NAMES[name], spare=0) for name in arguments.columns]
-    _write_table(ordered, arguments, columns)
+        quantities = [replace(NAMES[name], spare=0) for name in arguments.columns]
+    _put(comparison_text(ordered, _format(arguments), quantities), arguments)
     if arguments.plot and good and with_bound:
         Comparison(Rows(good)).plot(arguments.plot)
-    elif arguments.plot and good:
-        first = next(source for name, source in zip(names(sources), sources) if name == good[0].name)
-        _draw_prediction(first, good[0].name, arguments)
+    elif arguments.plot and good and place:
+        _draw_prediction(sources[called.index(good[0].name)], good[0].name, arguments, place)
     failed = [row for row in rows if row.error]
     if failed:
         _complain(f"{len(failed)} of {len(rows)} models failed: {', '.join(row.name for row in failed)}")
     return 1 if failed else 0
-
-
-def _write_table(rows: Sequence[Row], arguments: argparse.Namespace, columns: Sequence[Column]) -> None:
-    """Print the table, or write it to the file that was asked for, in the format that was."""
-    form = _format(arguments)
-    table = _RECORDS[form](rows) if form in _RECORDS else _TABLES[form](rows, columns)
-    _put(table, arguments)
 
 
 def _put(text: str, arguments: argparse.Namespace) -> None:
@@ -174,19 +172,12 @@ def _calibrate(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    memory_of(arguments)  # before any work
-    sources = find([arguments.model])
-    if len(sources) > 1:
-        raise BadInput(f"{arguments.model} stands for {len(sources)} files; 'train' takes one")
-    try:
-        found, lines = describe_training(sources[0], Setup(arguments.imgsz, arguments.batch), arguments)
-    except ModelError as error:
-        raise BadInput(f"{sources[0].text}: {error}") from error
-    except DeviceError:
-        raise
-    except Exception as error:
-        _complain(f"{sources[0].text}: could not be counted: {in_few_words(error)}")
+    memory, setup = memory_of(arguments), Setup(arguments.imgsz, arguments.batch)
+    source = _only(arguments, "'train' takes one")
+    told = _tried(source, lambda: describe_training(source, setup, arguments, *memory))
+    if told is None:
         return 1
+    found, lines = told
     form = _format(arguments)
     exports: Dict[str, Callable[[], str]] = {
         "json": found.to_json,
@@ -217,10 +208,12 @@ def _csv(rows: Sequence[Dict[str, Any]]) -> str:
 def _device_records(device: Device) -> List[Dict[str, Any]]:
     """A record for each figure of a device, in base units."""
     head = {"device": device.name, "title": device.title, "kind": device.kind}
-    figures = [("bandwidth", device.bandwidth)] if device.bandwidth else []
-    figures += [("memory", device.memory)] if device.memory else []
-    rows = [{**head, "figure": name, "value": value, "source": device.sources.get(name, "")}
-            for name, value in (*figures, *device.peaks.items())]  # fmt: skip
+    figures = {"bandwidth": device.bandwidth, "memory": device.memory, **device.peaks}
+    rows = [
+        {**head, "figure": name, "value": value, "source": device.sources.get(name, "")}
+        for name, value in figures.items()
+        if value
+    ]
     for runtime, known in device.runtimes.items():
         for precision in known.precisions:
             what = {"figure": f"{runtime} {precision}", "value": known.constants(precision).peak}
@@ -240,18 +233,9 @@ def _format(arguments: argparse.Namespace) -> str:
     return by_suffix.get(arguments.output.suffix.lower(), "text")
 
 
-def _device(arguments: argparse.Namespace, traffics: Iterable[Traffic]) -> Device:
-    return find_device(arguments.device or THIS, arguments.devices, dtypes_used(traffics))
-
-
-def _draw_prediction(source: Source, name: str, arguments: argparse.Namespace) -> None:
+def _draw_prediction(source: Source, name: str, arguments: argparse.Namespace, place: Place) -> None:
     """Draw where the time of the first model goes."""
-    from ..show.clock_plot import time_figure
-    from ..show.plots import save_figure
-
-    place = place_of(arguments)
-    assert place is not None
-    figure = counted(source, _setup(arguments), lambda built: time_figure(name, place.predict(built.flow(place.amp))))
+    figure = counted(source, _setup(arguments), lambda built: time_figure(name, place.predict(built.record(place.amp))))
     save_figure(figure, arguments.plot)
 
 
@@ -281,27 +265,24 @@ def _bound_line(bound: TimeBound) -> str:
     return f"{bound.device.title}: at least {milliseconds(bound.seconds)}; {held}"
 
 
-def _heaviest(bound: TimeBound) -> List[str]:
+def _heaviest(bound: TimeBound) -> str:
     """The layers that take most of the bounded time, in a short table."""
-    rows = [_heaviest_row(layer, bound.seconds) for layer in bound.heaviest()]
-    rows = [["least time", "share", "binds", "module", "type"], *rows]
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    aligned = [[text.rjust(w) if i < 2 else text.ljust(w) for i, (text, w) in enumerate(zip(r, widths))] for r in rows]
-    return ["  ".join(row).rstrip() for row in aligned]
-
-
-def _heaviest_row(layer: LayerBound, total: float) -> List[str]:
-    share = layer.seconds / total if total else 0.0
-    row = layer.layer
-    return [milliseconds(layer.seconds), f"{share:.1%}", layer.binds, row.path or "(the model itself)", row.type]
+    texts = [Column(text, is_text=True) for text in ("binds", "module", "type")]
+    lines = []
+    for one in bound.heaviest():
+        share = one.seconds / bound.seconds if bound.seconds else 0.0
+        named = [one.binds, one.layer.path or THE_MODEL, one.layer.type]
+        lines.append(Line([milliseconds(one.seconds), f"{share:.1%}", *named]))
+    return to_text(Grid([Column("least time"), Column("share"), *texts], lines, bare=True))
 
 
 def _device_lines(device: Device) -> List[str]:
     """A device's name, and a line for each figure with its source."""
-    figures = [("bandwidth", device.bandwidth, "B/s")] if device.bandwidth else []
-    figures += [(name, peak, "OP/s" if name.startswith("int") else "FLOP/s") for name, peak in device.peaks.items()]
     lines = [f"{device.name}: {device.title}"]
-    for name, value, unit in figures:
+    for name, value in (("bandwidth", device.bandwidth), *device.peaks.items()):
+        if not value:
+            continue
+        unit = "B/s" if name == "bandwidth" else "OP/s" if name.startswith("int") else "FLOP/s"
         number = scaled(value, "%.4g", " ")
         lines.append(f"  {name:<9}  {f'{number[:-1]} {number[-1]}{unit}':>12}  {device.sources.get(name, '')}")
     for runtime, known in device.runtimes.items():
@@ -347,10 +328,10 @@ def _run(argv: Sequence[str]) -> int:
     return _COMMANDS[arguments.command](arguments)
 
 
-_COMMANDS = {
+_COMMANDS: Dict[str, Callable[[argparse.Namespace], int]] = {
     "summary": _summary,
-    "compare": _compare,
-    "predict": _predict,
+    "compare": partial(_several, with_bound=True),
+    "predict": partial(_several, with_bound=False),
     "calibrate": _calibrate,
     "train": _train,
     "devices": _devices,

@@ -3,7 +3,6 @@
 from functools import partial
 from typing import Any, Callable, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
 
-import torch
 from torch import nn
 
 from ..answer import PathLike, Rows
@@ -12,10 +11,9 @@ from ..run.inputs import as_size
 from ..show.comparison import OF_A_DEVICE, SORTS, Comparison, Row, bound_all, dtypes_used, sort_rows
 from ..traffic import traffic_of
 from ..units import listed
-from .checkout import OtherCheckout
-from .elsewhere import in_checkout
-from .models import Built, ModelError, Setup, Source, counted, find, names, with_images
-from .timing import Place, place_at
+from .checkout import OtherCheckout, in_checkout
+from .models import Built, ModelError, Setup, Source, counted, find, names, numbered, with_images
+from .resolve import Place, resolve
 
 Counted = Union[nn.Module, Source]
 
@@ -89,15 +87,15 @@ def _ready(model: nn.Module, setup: Setup, inputs: Any) -> Built:
 
 
 def _fill(row: Row, place: Optional[Place], built: Built) -> None:
-    """Count a model into its row; its data flow is let go of again, as it is large."""
+    """Count a model into its row; its recording is let go of again, as it is large."""
     row.shape = tuple(built.inputs[0].shape)
     row.images = row.shape[0] if row.shape else 1
-    flow = None if place is None else built.flow()
-    row.traffic = built.traffic() if flow is None else traffic_of(flow)
+    recorded = built.record()
+    row.traffic = traffic_of(recorded)
     row.parameters, row.rounded = built.parameters, built.remark()
     row.input, row.dtype = built.input, built.dtype
-    if place is not None and flow is not None:
-        place.predict_row(row, flow.under(place.amp))
+    if place is not None:
+        place.predict_row(row, recorded.under(place.amp))
 
 
 Compared = Union[str, nn.Module]
@@ -139,7 +137,7 @@ def compare(
         raise ValueError(f"sort={sort!r} takes a device")
     if baseline is not None and baseline not in called:
         raise ValueError(f"no model is called {baseline!r}, only {listed(called)}")
-    place = None if device is None else place_at(device, runtime, precision, decode, devices, [torch.float32])
+    place = None if device is None else resolve(device, runtime, precision, decode, devices)
     rows = count_all(given, Setup(None if imgsz is None else as_size(imgsz), batch), place=place, inputs=inputs)
     if place is not None:
         good = [row for row in rows if row.traffic]
@@ -158,11 +156,7 @@ def _named(models: Any) -> List[Tuple[str, Counted]]:
         found += find([one]) if isinstance(one, str) else [as_model(one, "compare")]
     sources = [source for source in found if isinstance(source, Source)]
     of_sources = dict(zip(map(id, sources), names(sources)))
-    called = [of_sources.get(id(one)) or type(one).__name__ for one in found]
-    return [
-        (name if called.count(name) == 1 else f"{name} ({called[: i + 1].count(name)})", one)
-        for i, (name, one) in enumerate(zip(called, found))
-    ]
+    return list(zip(numbered([of_sources.get(id(one)) or type(one).__name__ for one in found]), found))
 
 
 def _only(one: Any) -> Counted:

@@ -16,11 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from ..count.record import Recording, record
-from ..profile import not_run_in_training, profile
-from ..run import blank, in_few_words
-from ..run.inputs import Size, as_model, fitting_size, image_size, images_for, usual_size
+from ..run import NotCountable, blank, in_few_words
+from ..run.inputs import Size, as_model, as_size, fitting_size, image_size, images_for, usual_size
 from ..show.report import ModelInfo, sizes_of
-from ..traffic import Traffic, traffic
 from ..units import dtype_name, listed
 from .checkout import DARKNET, NO_CFG, ROOT, ModelError, alone, build_cfg, fuse, load_weights, read_cfg
 
@@ -53,6 +51,12 @@ class Setup(NamedTuple):
     inputs: Sequence[Input] = ()
 
 
+def size_in(words: str) -> Size:
+    """Read "640" or "480 640"; raises ValueError for what is no size."""
+    sides = [int(side) for side in words.split()]
+    return as_size(sides * (2 if len(sides) == 1 else 1))
+
+
 @dataclass(frozen=True)
 class Source:
     """A MODEL of the command line; kind: cfg, weights, a package's name or callable; group: what has found several."""
@@ -83,7 +87,7 @@ class Built:
     @property
     def parameters(self) -> int:
         """Elements of all parameters, each counted once."""
-        return sum(p.numel() for p in self.model.parameters())
+        return sizes_of(self.model).parameters
 
     @property
     def input(self) -> str:
@@ -104,25 +108,13 @@ class Built:
             return ""
         return "{}x{} is no multiple of the stride".format(*self.rounded_from)
 
-    def traffic(self) -> Traffic:
-        """Count the operator ledger, and the layer ledger with it."""
-        return traffic(self.model, self.inputs)
-
-    def flow(self, amp: bool = False) -> Recording:
-        """Count the operator ledger with its data flow, of which launches are made; ``amp``: under autocast."""
+    def record(self, amp: bool = False) -> Recording:
+        """Record a run of it, of which all else is read; ``amp``: under autocast."""
         return record(self.model, self.inputs, amp=amp)
 
-    def info(self) -> ModelInfo:
-        """Count both ledgers, for the table of modules."""
-        counted = profile(self.model, self.inputs, verbose=False)
-        return ModelInfo(
-            *sizes_of(self.model),
-            imgsz=image_size(self.inputs),
-            profile=counted,
-            count_traffic=self.traffic,
-            count_flow=self.flow,
-            count_training=lambda: not_run_in_training(self.model, self.inputs),
-        )
+    def info(self, recorded: Recording) -> ModelInfo:
+        """What a recording of it says, for the table of modules."""
+        return ModelInfo(*sizes_of(self.model), image_size(self.inputs), recorded)
 
 
 # ---- what there is ----
@@ -201,8 +193,13 @@ def names(sources: Sequence[Source]) -> List[str]:
     """Name each source so that no two are called the same: with as much of the path as it takes, or with a number."""
     short = [source.name for source in sources]
     longer = [name if short.count(name) == 1 else _told_apart(source, sources) for name, source in zip(short, sources)]
+    return numbered(longer)
+
+
+def numbered(called: Sequence[str]) -> List[str]:
+    """Put a number behind each name that several have."""
     return [
-        name if longer.count(name) == 1 else f"{name} ({longer[: i + 1].count(name)})" for i, name in enumerate(longer)
+        name if called.count(name) == 1 else f"{name} ({called[: i + 1].count(name)})" for i, name in enumerate(called)
     ]
 
 
@@ -229,16 +226,28 @@ def counted(source: Source, setup: Setup, count: Callable[[Built], T]) -> T:
     """
     try:
         if source.kind == "cfg" or source.kind in PACKAGES:
-            with contextlib.suppress(Exception):  # a build with values shows whether it is the model's own fault
+            try:
                 built = build(source, setup, without_values=True)
                 with alone():
                     return count(built)
+            except Exception as error:
+                if not _may_need_values(error):
+                    raise
         _seed()
         built = build(source, setup)
         with alone():
             return count(built)
     except SystemExit as error:
         raise ModelError(f"its forward ends the program (SystemExit: {error})") from error
+
+
+def _may_need_values(error: Exception) -> bool:
+    """Say whether a model that was built without values may have failed for that; a build with values shows it.
+
+    A constructor stumbles in PyTorch, which tells so by these two; whoever counts is told by name.
+    """
+    reason = error.__cause__ or error
+    return isinstance(reason, (RuntimeError, TypeError) if isinstance(error, ModelError) else NotCountable)
 
 
 def _seed() -> None:
@@ -404,15 +413,6 @@ _BUILDERS = {
 
 
 __all__ = [
-    "Built",
-    "Input",
-    "ModelError",
-    "Setup",
-    "Source",
-    "build",
-    "counted",
-    "find",
-    "names",
-    "task_of",
-    "with_images",
-]
+    "Built", "Input", "ModelError", "Setup", "Source", "build", "counted", "find", "names", "numbered", "size_in",
+    "task_of", "with_images",
+]  # fmt: skip

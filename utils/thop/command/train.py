@@ -11,7 +11,8 @@ from ..deploy.errors import DeviceError
 from ..deploy.step_time import step_seconds
 from ..deploy.training import Training, largest_batch, needed, training
 from ..run.inputs import Size, fitting_size, images_for, usual_size
-from ..show.training_table import kept_table, memory_table, training_headline, work_table
+from ..show.grid import to_text
+from ..show.predictions import kept_table, memory_grid, training_headline, work_table
 from .models import Built, Setup, Source, counted
 
 _SMALLER = 0.8  # of the sides: the size that is suggested where a batch does not fit
@@ -29,9 +30,13 @@ def memory_of(arguments: argparse.Namespace) -> Tuple[float, str, Optional[Devic
     return device.memory, f"{device.title} ({device.memory / 1e9:g}GB)", device
 
 
-def describe_training(source: Source, setup: Setup, arguments: argparse.Namespace) -> Tuple[Training, List[str]]:
-    """Count a step, and say what it takes, whether it fits, and what would; raises what building and counting raise."""
-    memory, place, device = memory_of(arguments)
+def describe_training(
+    source: Source, setup: Setup, arguments: argparse.Namespace, memory: float, place: str, device: Optional[Device]
+) -> Tuple[Training, List[str]]:
+    """Count a step, and say what it takes, whether it fits into so much memory of a place, and what would.
+
+    Raises what building and counting raise.
+    """
 
     def describe(built: Built) -> Tuple[Training, List[str]]:
         size = fitting_size(built.model, setup.imgsz or usual_size(built.model))
@@ -40,11 +45,11 @@ def describe_training(source: Source, setup: Setup, arguments: argparse.Namespac
         shape = (setup.batch, *images_for(built.model, size)[0].shape[1:])
         what = f"{source.name} at {'x'.join(map(str, shape))}"
         lines = [training_headline(what, found), ""]
-        lines += [memory_table(found), "", kept_table(found), "", work_table(found)]
+        lines += [to_text(memory_grid(found)), "", kept_table(found), "", work_table(found)]
         if memory:
             lines += ["", *_fits(found, memory, place, at, size, setup.batch)]
         if device is not None and device.kind == "gpu":
-            lines += _time(found, device, arguments)
+            lines += _time(found, device)
         return found, lines
 
     return counted(source, setup, describe)
@@ -98,7 +103,7 @@ def _rounded(side: int) -> int:
     return max(64, int(side * _SMALLER) // 64 * 64)
 
 
-def _time(found: Training, device: Device, arguments: argparse.Namespace) -> List[str]:
+def _time(found: Training, device: Device) -> List[str]:
     try:
         seconds, basis = step_seconds(found, device)
     except DeviceError:

@@ -378,10 +378,10 @@ class Subject:
 
     @property
     def model(self) -> nn.Module:
-        """The model; raises NotCountable where nobody has kept it."""
+        """The model; raises NotCountable where nobody has kept it, and it would have to be run again."""
         model = self.reference()
         if model is None:
-            raise NotCountable("another precision takes the model once more, and it is gone: keep it in a variable")
+            raise NotCountable("the model is gone: keep it in a variable to ask for more than what was recorded of it")
         return model
 
 

@@ -14,13 +14,15 @@ class Asked(NamedTuple):
 
     args, kwargs: what the checkout's function gets after the model; size: the image size as it was given, or that is
     the function's own default, UNSAID where neither is known; takes_size: whether the function hears of it;
-    table: whether the table of modules is wanted; depth, sort: what of it.
+    is_other: whether it is another than the function's own; table: whether the table of modules is wanted; depth, sort:
+    what of it.
     """
 
     args: Tuple[Any, ...]
     kwargs: Dict[str, Any]
     size: Any
     takes_size: bool
+    is_other: bool
     table: bool
     depth: Any = None
     sort: Any = None
@@ -48,7 +50,7 @@ def understand(checkout: Any, model: Any, args: Tuple[Any, ...], kwargs: Dict[st
         given = _bind(inspect.signature(_own), model, args, kwargs)
         size = given["img_size"] if given["imgsz"] is None else given["imgsz"]
         table = bool(given["verbose"] or given["detailed"])
-        return Asked((), {}, size, True, table, given["depth"], given["sort"])
+        return Asked((), {}, size, True, False, table, given["depth"], given["sort"])
     signature = _signature(checkout)
     taken, rest = _parted(signature, kwargs)
     bound = signature.bind(model, *args, **taken)
@@ -61,7 +63,15 @@ def understand(checkout: Any, model: Any, args: Tuple[Any, ...], kwargs: Dict[st
         args, taken = _fitting(signature, model, name, size, args, taken)
     tabled = [next((values[word] for word in ("detailed", "verbose") if word in values), False)]
     tabled += [rest.get("verbose"), rest.get("detailed"), "detailed" not in said and said.get("verbose")]
-    return Asked(args, taken, size, bool(name), any(tabled), rest.get("depth"), rest.get("sort"))
+    is_other = _is_other(size, signature.parameters[name].default) if name else size is not UNSAID
+    return Asked(args, taken, size, bool(name), is_other, any(tabled), rest.get("depth"), rest.get("sort"))
+
+
+def _is_other(size: Any, default: Any) -> bool:
+    try:
+        return as_size(size) != as_size(default)
+    except ValueError:
+        return size is not default
 
 
 def _bind(signature: inspect.Signature, model: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Dict[str, Any]:

@@ -1,4 +1,7 @@
-"""Several models side by side: a row for each, with what was counted and its differences to the first."""
+"""Several models side by side: a row for each, with what was counted and its differences to the first.
+
+For machines in base units; for readers in units that fit, with the sentences below.
+"""
 
 import json
 import math
@@ -14,6 +17,8 @@ from ..deploy.errors import DeviceError
 from ..deploy.prediction import Timing
 from ..traffic import Traffic
 from ..units import kinds_not_counted
+from .grid import Column, Grid, Line, to_latex, to_markdown, to_text
+from .predictions import place_of
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -56,9 +61,7 @@ class Row:
             "kernel": kernel,
             "output": output,
             "accesses": kernel + output,
-            "flops": self.traffic.flops,
-            "read_bytes": self.traffic.read_bytes,
-            "written_bytes": self.traffic.written_bytes,
+            **{name: getattr(self.traffic, name) for name in ("flops", "read_bytes", "written_bytes")},
             "traffic_bytes": self.traffic.read_bytes + self.traffic.written_bytes,
             "arithmetic_intensity": self.traffic.arithmetic_intensity,
             "peak_activation_bytes": self.traffic.peak_activation_bytes,
@@ -191,17 +194,180 @@ def to_dataframe(rows: Sequence[Row]) -> "DataFrame":
     return frame.astype(dict.fromkeys(whole, "Int64")).infer_objects()
 
 
-def to_csv(rows: Sequence[Row]) -> str:
-    """The records as CSV."""
-    return csv_of(to_dataframe(rows))
+# ---- for readers ----
+
+_WIDE = 120  # columns of the text
+_FAR_APART = 1e5
+_STAR = " *"  # behind the name of a model in which something ran that has no number
+Unit = Tuple[str, float]
+_ONES: Sequence[Unit] = (("", 1),)
+_WHOLE: Sequence[Unit] = (("", 1.0),)  # of numbers that have no decimals
+_OPERATIONS: Sequence[Unit] = (("G", 1e9), ("M", 1e6))
+_ELEMENTS: Sequence[Unit] = (("M", 1e6), ("K", 1e3), ("", 1))
+_BYTES: Sequence[Unit] = (("MB", 1e6), ("KB", 1e3), ("B", 1))
+_SECONDS: Sequence[Unit] = (("ms", 1e-3), ("us", 1e-6))
 
 
-def to_json(rows: Sequence[Row]) -> str:
-    """The records as a JSON list."""
-    return json.dumps(records(rows), indent=1, allow_nan=False) + "\n"
+@dataclass(frozen=True)
+class Quantity:
+    """What is compared, and the units that it can be shown in, the largest first.
+
+    compared: whether a difference to the first row stands below; spare: as of a column.
+    """
+
+    key: str
+    heading: str
+    units: Sequence[Unit] = _ONES
+    compared: bool = True
+    spare: int = 0
+
+    def shown(self, values: Sequence[Any]) -> Tuple[str, List[str]]:
+        """Choose one unit and one number of decimals for all, by the smallest; return the unit and the cells.
+
+        Numbers that are too small or too far apart for that are shown with three digits each.
+        """
+        told = [value for value in values if value] or [self.units[0][1]]
+        unit, scale = next((unit for unit in self.units if min(told) >= unit[1] / 10), self.units[-1])
+        decimals = 0 if scale == 1 and self.units is not _ONES else _decimals(min(told) / scale)
+        form = f".{decimals}f"
+        if max(told) > _FAR_APART * min(told):
+            (unit, scale), form = self.units[0], ".3g"
+        elif min(told) < scale / 1000:
+            form = ".3g"
+        return unit, ["" if value is None else f"{value / scale:{form}}" for value in values]
+
+
+def _decimals(least: float) -> int:
+    return next((decimals for decimals, limit in enumerate((1, 0.1, 0.01), 1) if least >= limit), 4)
+
+
+COMPARED = (
+    Quantity("parameters", "params", _ELEMENTS, spare=4),
+    Quantity("gflops", "GFLOPs"),
+    Quantity("total_ops", "multiply-adds", _OPERATIONS),
+    Quantity("kernel", "kernel", _ELEMENTS, spare=7),
+    Quantity("output", "output", _ELEMENTS, spare=6),
+    Quantity("accesses", "accesses", _ELEMENTS),
+    Quantity("traffic_bytes", "traffic", _BYTES),
+    Quantity("arithmetic_intensity", "FLOPs/B", spare=9),
+    Quantity("peak_activation_bytes", "peak", _BYTES, spare=8),
+    Quantity("time_seconds", "least", _SECONDS),
+    Quantity("predicted_seconds", "time", _SECONDS),
+)
+PREDICTED = (
+    Quantity("gflops", "GFLOPs"),
+    Quantity("traffic_bytes", "traffic", _BYTES),
+    Quantity("launches", "launches", _WHOLE, spare=2),
+    Quantity("predicted_seconds", "time", _SECONDS),
+    Quantity("predicted_low_seconds", "from", _SECONDS, compared=False),
+    Quantity("predicted_high_seconds", "to", _SECONDS, compared=False),
+    Quantity("images_per_second", "images/s"),
+    Quantity("measured_seconds", "published", _SECONDS, compared=False),
+)
+NAMES = {quantity.heading.lower(): quantity for quantity in COMPARED}
+"""What is compared, by what it is called on the command line."""
+_IF_KNOWN = ("time_seconds", "predicted_seconds", "measured_seconds")
+USUAL = tuple(quantity for quantity in COMPARED if quantity.heading != "multiply-adds")
+"""What stands in a table where nobody asks for more."""
+
+
+def grid_of_comparison(rows: Sequence[Row], quantities: Sequence[Quantity] = USUAL) -> Grid:
+    """Lay out the cells; the input is a column of its own where not all have the same."""
+    numbers, base = [row.numbers() for row in rows], baseline_of(rows)
+    first = base.numbers()
+    known = {key for values in numbers for key, value in values.items() if value is not None}
+    shown = [one for one in quantities if one.key in known or one.key not in _IF_KNOWN]
+    timed, inputs = bool(known & set(_IF_KNOWN[:2])), _inputs(rows)
+    several = len({text for text in inputs if text}) > 1
+    columns = [Column("model", is_text=True)] + [Column("input", is_text=True, spare=5)] * several
+    cells = [[_named(row), *[text] * several] for row, text in zip(rows, inputs)]
+    for one in shown:
+        unit, texts = one.shown([values.get(one.key) for values in numbers])
+        columns.append(Column(one.heading, unit, spare=one.spare))
+        cells = [[*line, text] for line, text in zip(cells, texts)]
+    columns += [Column("binds", spare=3)] * timed
+    lines = []
+    for row, values, left in zip(rows, numbers, cells):
+        differences: List[str] = []
+        if row is not base and row.traffic and first:
+            differences = ["", *[""] * several, *(_difference(one, values, first) for one in shown), *[""] * timed]
+        place = row.prediction or row.bound
+        binds = [place.binds if place else ""] * timed
+        lines.append(Line([*left, *binds], differences, error="" if row.traffic else row.error))
+    return Grid(columns, lines, notes=notes(rows, quantities))
+
+
+def _named(row: Row) -> str:
+    return row.name + _STAR * bool(row.traffic and row.traffic.missing)
+
+
+def _inputs(rows: Sequence[Row]) -> List[str]:
+    """What each model was run on, with the type where not all have the same."""
+    mixed = len({row.dtype for row in rows if row.traffic}) > 1
+    return [f"{row.input} {row.dtype}" if mixed and row.traffic else row.input for row in rows]
+
+
+def _difference(quantity: Quantity, numbers: Dict[str, Any], first: Dict[str, Any]) -> str:
+    return _per_cent(difference(numbers.get(quantity.key), first.get(quantity.key))) if quantity.compared else ""
+
+
+def _per_cent(value: Optional[float]) -> str:
+    if value is None:
+        return ""
+    return f"{value:+.1f}%" if abs(value) < 1000 else f"{value:+.0f}%" if value < 1e5 else f"{value:+.0e}%"
+
+
+def notes(rows: Sequence[Row], quantities: Sequence[Quantity] = USUAL) -> List[str]:
+    """The sentences below the table: what the numbers mean, and which are not what they seem."""
+    good = [row for row in rows if row.traffic]
+    found = []
+    if len(rows) > 1:
+        base = baseline_of(rows)
+        against = f"Percentages are differences to {base.name}."
+        found.append(against if base.traffic else f"No differences, for {base.name} was not counted.")
+    what = {(row.input, row.dtype) for row in good}
+    if len(what) == 1:
+        found.append("Input {}, {}.".format(*what.pop()))
+    if good and any(quantity.key == "accesses" for quantity in quantities):
+        found.append("Accesses are elements, kernel + output; peak is the most memory that activations take at once.")
+    found += _about_time(rows, any(quantity.key == "time_seconds" for quantity in quantities))
+    remarks: Dict[str, List[str]] = {}
+    for row in good:
+        for remark in [*row.remarks(), *([row.error] if row.error else [])]:
+            remarks.setdefault(remark, []).append(_named(row))
+    return found + [f"{', '.join(models)}: {remark}." for remark, models in remarks.items()]
+
+
+def _about_time(rows: Sequence[Row], with_least: bool) -> List[str]:
+    """What the times mean, and what the predicted ones rest on."""
+    found = []
+    bound = next((row.bound for row in rows if row.bound), None) if with_least else None
+    prediction = next((row.prediction for row in rows if row.prediction), None)
+    if bound is not None:
+        what = "in the precision that was counted" if prediction is None else "for the same launches"
+        found.append(f"Least is the least time that the data sheet of {bound.device.title} allows, {what}.")
+    if prediction is not None:
+        where = place_of(prediction)
+        found.append(f"Time is the expected one on {where}, from {prediction.basis}; off by x {prediction.error:.2f}.")
+    if found:
+        found.append("Binds says what most of the time goes to.")
+    return found
+
+
+def comparison_text(rows: Sequence[Row], form: str, quantities: Sequence[Quantity] = USUAL) -> str:
+    """Write the comparison as csv or json, which have all numbers, or as markdown, latex or text."""
+    if form == "csv":
+        return csv_of(to_dataframe(rows))
+    if form == "json":
+        return json.dumps(records(rows), indent=1, allow_nan=False) + "\n"
+    grid = grid_of_comparison(rows, quantities)
+    if form in ("markdown", "latex"):
+        return to_markdown(grid) if form == "markdown" else to_latex(grid)
+    return to_text(grid, _WIDE) + "\n"
 
 
 __all__ = [
-    "OF_A_DEVICE", "SORTS", "Comparison", "Row", "baseline_of", "bound_all", "difference", "dtypes_used", "records",
-    "sort_rows", "to_csv", "to_dataframe", "to_json",
+    "NAMES", "OF_A_DEVICE", "PREDICTED", "SORTS", "USUAL", "Comparison", "Quantity", "Row", "baseline_of", "bound_all",
+    "comparison_text", "difference", "dtypes_used", "grid_of_comparison", "notes", "records", "sort_rows",
+    "to_dataframe",
 ]  # fmt: skip

@@ -1,8 +1,9 @@
-"""What all pictures have in common: size, colours, settings of matplotlib, axes, and how names are shortened."""
+"""What all pictures have in common: size, colours, settings of matplotlib, axes, texts, the numbers of marks."""
 
 import math
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Dict, Iterator, Sequence, Tuple
+from itertools import product
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
 from ..count.rows import LayerRow
 
@@ -11,7 +12,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Style = Dict[str, Any]
-Place = Tuple[float, float]
 
 COLUMN = 3.4  # inches: a column of a paper
 DPI = 300
@@ -63,7 +63,7 @@ def new_axes(figure: "Figure", left: float, bottom: float, width: float, height:
 # ---- text ----
 
 
-def cut(text: str, longest: int) -> str:
+def end_of(text: str, longest: int) -> str:
     """Keep the end of a name, which tells it from its neighbours, if possible from a dot on."""
     if len(text) <= longest:
         return text
@@ -75,7 +75,7 @@ def cut(text: str, longest: int) -> str:
 def layer_name(layer: LayerRow) -> str:
     """What a layer is called; a path of numbers alone does not tell that it is one."""
     named = any(letter.isalpha() for letter in layer.path)
-    return cut(layer.path if named else f"{layer.type} {layer.path}".strip(), 32)
+    return end_of(layer.path if named else f"{layer.type} {layer.path}".strip(), 32)
 
 
 def in_units(number: float) -> str:
@@ -86,9 +86,76 @@ def in_units(number: float) -> str:
     return text if text[-1].isalpha() else f"{text} "
 
 
-def write(axes: "Axes", text: str, place: Place, offset: Place, **style: Any) -> Any:
+def write(axes: "Axes", text: str, at: Tuple[float, float], offset: Tuple[float, float], **style: Any) -> Any:
     """Write beside a place in the axes, so many points away."""
-    return axes.annotate(text, place, xytext=offset, textcoords="offset points", **style)
+    return axes.annotate(text, at, xytext=offset, textcoords="offset points", **style)
+
+
+class Mark(NamedTuple):
+    """A mark that has a number: where it is, in the units of its axes, and its radius in points."""
+
+    x: float
+    y: float
+    radius: float
+
+
+_SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))  # of a mark, the best first
+_GROUND: Style = {"facecolor": "white", "edgecolor": "none", "pad": 0.3}
+_GAPS = (1.5, 5.0)  # points between a mark and its number
+
+
+def number_marks(axes: "Axes", marks: Sequence[Mark], others: Sequence[Mark] = (), texts: Sequence[Any] = ()) -> int:
+    """Write 1, 2, 3 beside marks, clear of all marks and texts; return how many have no number, for want of room.
+
+    Marks of one place have their numbers in one text. The limits of the axes must not change any more.
+    """
+    canvas: Any = axes.figure.canvas
+    renderer, scale = canvas.get_renderer(), 72 / axes.figure.dpi
+    taken = [box for text in texts for box in _boxes(text, renderer, scale)]
+    together: Dict[Tuple[int, int], List[int]] = {}
+    for i, mark in enumerate((*marks, *others)):
+        x, y = axes.transData.transform(mark[:2]) * scale
+        taken.append((x - mark.radius, y - mark.radius, x + mark.radius, y + mark.radius))
+        if i < len(marks):
+            together.setdefault((round(x), round(y)), []).append(i)
+    left, bottom, right, top = (edge * scale for edge in axes.bbox.extents)
+    missing = 0
+    for same in together.values():
+        words = "\n".join(", ".join(str(i + 1) for i in same[k : k + 5]) for k in range(0, len(same), 5))
+        mark, (x, y) = marks[same[0]], axes.transData.transform(marks[same[0]][:2]) * scale
+        text = write(axes, words, mark[:2], (0, 0), ha="center", va="center", zorder=4, bbox=_GROUND)
+        start, low, end, high = _in_points(text, renderer, scale)
+        half = (end - start) / 2, (high - low) / 2
+        for gap, (across, up) in product(_GAPS, _SIDES):
+            dx, dy = across * (mark.radius + gap + half[0]), up * (mark.radius + gap + half[1])
+            box = x + dx - half[0], y + dy - half[1], x + dx + half[0], y + dy + half[1]
+            inside = left < box[0] and bottom < box[1] and box[2] < right and box[3] < top
+            if inside and not any(_meet(box, each) for each in taken):
+                text.xyann = dx, dy
+                taken.append(box)
+                break
+        else:
+            text.remove()
+            missing += len(same)
+    return missing
+
+
+def _in_points(text: Any, renderer: Any, scale: float) -> Tuple[float, float, float, float]:
+    left, bottom, right, top = (edge * scale for edge in text.get_window_extent(renderer).extents)
+    return left, bottom, right, top
+
+
+def _boxes(text: Any, renderer: Any, scale: float) -> List[Tuple[float, float, float, float]]:
+    """The box of a text; of one that rises, small ones along its way."""
+    left, bottom, right, top = _in_points(text, renderer, scale)
+    if not text.get_rotation():
+        return [(left, bottom, right, top)]
+    steps = [(left + (right - left) * step / 10, bottom + (top - bottom) * step / 10) for step in range(11)]
+    return [(x - 4, y - 4, x + 4, y + 4) for x, y in steps]
+
+
+def _meet(one: Sequence[float], other: Sequence[float]) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def write_instead(axes: "Axes", text: str) -> None:
@@ -138,7 +205,7 @@ def fit_axis(axes: "Axes", which: Any, values: Sequence[float], most: float = 30
 
 
 __all__ = [
-    "ARITHMETIC", "COLUMN", "DPI", "INK", "KERNEL", "MEMORY", "OUTPUT", "Place", "Style", "cut", "fit_axis",
-    "in_units", "layer_name", "log_axis", "new_axes", "new_figure", "own_settings", "write", "write_head",
-    "write_instead",
+    "ARITHMETIC", "COLUMN", "DPI", "INK", "KERNEL", "MEMORY", "OUTPUT", "Mark", "Style", "end_of", "fit_axis",
+    "in_units", "layer_name", "log_axis", "new_axes", "new_figure", "number_marks", "own_settings", "write",
+    "write_head", "write_instead",
 ]  # fmt: skip

@@ -1,31 +1,39 @@
-"""Pictures for a page: the roofline of a network beside its accesses along the way, and several networks compared.
+"""Pictures for a page: several models compared, predicted times, and bars of anything; and how pictures are saved.
 
 They are one or two columns of a paper wide, and readable in grey. They are made without pyplot: no display is needed,
 and the user's own settings of matplotlib neither matter nor change.
 """
 
 import math
-import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING, Dict, List, NamedTuple, Optional, Sequence
+from typing import TYPE_CHECKING, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from ..answer import PathLike
-from ..deploy.bound import TimeBound
-from ..traffic import Traffic
-from .bars import lay_out
-from .drawing import ARITHMETIC, COLUMN, DPI, cut, fit_axis, in_units, new_axes, new_figure, own_settings
+from ..deploy.prediction import LayerTime, Prediction
+from .drawing import (
+    ARITHMETIC,
+    COLUMN,
+    DPI,
+    MEMORY,
+    Mark,
+    Style,
+    end_of,
+    fit_axis,
+    new_axes,
+    new_figure,
+    number_marks,
+    own_settings,
+    write_head,
+)
 from .grid import heaviest
-from .placement import Placement
-from .roofline import draw_roofline, without_products
+from .predictions import timing_headline
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 SUFFIXES = (".png", ".svg", ".pdf")
 _NO_DATE: Dict[str, Dict[str, None]] = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
-_GUTTER = 0.2  # inches between two columns
-_HEIGHT = 2.2  # of the roofline
-_NAMED = 12  # models that stand with their names; more have numbers
 _FEW = 30  # models; of more, marks are smaller
 _BARS = 40  # at most, of a figure of bars alone
 _LINE = 0.13  # inches of a line in the list of names
@@ -39,52 +47,14 @@ class Point(NamedTuple):
     accesses: float
 
 
-def network_figure(name: str, traffic: Traffic, bound: TimeBound, said: Sequence[str] = ()) -> "Figure":
-    """Draw a network's roofline on the device of ``bound``, and beside it its accesses in the order of execution.
-
-    In the roofline a layer stands at its arithmetic intensity (FLOPs per byte of its own operators) and the FLOPs a
-    second that its bound allows; its area is its share of the bounded time. Layers without FLOPs have no place on
-    such an axis: their shares stand below it, by type. On the right a bar is a layer, or a module with all that is in
-    it where there would be more than 60 bars.
-
-    said: what is expected of the network on the device, as it is deployed there, which stands in place of the bound of
-    what was counted.
-    """
-    with own_settings():
-        rest, bars = without_products(bound), lay_out(traffic, COLUMN - 0.43)
-        bottom = max(0.5, 0.52 + rest.height, bars.below - 0.6)
-        figure = new_figure(2 * COLUMN + _GUTTER, bottom + _HEIGHT + 0.8)
-        left = new_axes(figure, 0.5, bottom, COLUMN - 0.55, _HEIGHT)
-        right = new_axes(figure, COLUMN + _GUTTER + 0.38, bars.below, COLUMN - 0.43, bottom + _HEIGHT - bars.below)
-        _write_title(figure, name, bound, said)
-        draw_roofline(left, traffic, bound)
-        if rest.rows:
-            rest.draw(new_axes(figure, 0.5, bottom - 0.49 - rest.height, COLUMN - 0.55, rest.height))
-        bars.draw(right)
-    return figure
-
-
-def _write_title(figure: "Figure", name: str, bound: TimeBound, said: Sequence[str]) -> None:
-    height = figure.get_size_inches()[1]
-    time = "nothing is moved"
-    if bound.seconds:
-        memory = bound.memory_seconds / bound.seconds
-        time = f"at least {in_units(bound.seconds)}s, {memory:.0%} of that bound by memory"
-    device = textwrap.shorten(bound.device.title, 70, placeholder="..")
-    figure.text(0.5, 1 - 0.08 / height, cut(name, 70), ha="center", va="top", size=9, weight="bold")
-    words = [text.partition(";")[0] for text in said] or [f"{device}: {time}"]
-    words[1:] = [text.replace(f"{bound.device.title}: ", "") for text in words[1:]]
-    figure.text(0.5, 1 - 0.25 / height, cut("; ".join(words), 140), ha="center", va="top")
-
-
 def comparison_figure(points: Sequence[Point]) -> "Figure":
-    """Draw models by GFLOPs and memory accesses; where there are many, by numbers that a list below explains.
+    """Draw models by GFLOPs and memory accesses, as numbers that a list below explains.
 
     Points must be finite. An axis is logarithmic where its largest value is more than 30 times its smallest.
     """
     with own_settings():
-        listed = _listed(points) if len(points) > _NAMED else []
-        below = _LINE * (len(listed) + 1) if listed else 0.0
+        lines = -(-len(points) // 2)
+        below = _LINE * (lines + 1) if points else 0.0
         figure = new_figure(COLUMN, 3.1 + below)
         axes = new_axes(figure, 0.48, 0.48 + below, COLUMN - 0.62, 2.56)
         xs, ys = [point.gflops for point in points], [point.accesses / 1e6 for point in points]
@@ -95,29 +65,14 @@ def comparison_figure(points: Sequence[Point]) -> "Figure":
         axes.grid(True)
         area = 18 if len(points) <= _FEW else 9
         axes.scatter(xs, ys, s=area, linewidths=0.4, zorder=3, gid="models", **ARITHMETIC)
-        placement, radius = Placement(axes), math.sqrt(area) / 2
-        for x, y in zip(xs, ys):
-            placement.avoid_mark(x, y, radius)
-        texts = [str(i + 1) if listed else cut(point.name, 36) for i, point in enumerate(points)]
-        unnamed = placement.write([(text, x, y, radius) for text, x, y in zip(texts, xs, ys)], dearest=95)
-        for line, row in enumerate(listed):
-            for column, text in enumerate(row):
-                at = (0.02 + 0.5 * column, (below + 0.1 - _LINE * (line + 0.5)) / (3.1 + below))
-                figure.text(*at, text, ha="left", va="center")
-        if unnamed:
-            text = f"{unnamed} of {len(points)} models are without a {'number' if listed else 'name'}, for want of room"
+        missing = number_marks(axes, [Mark(x, y, math.sqrt(area) / 2) for x, y in zip(xs, ys)])
+        for i, point in enumerate(points):
+            across, line = divmod(i, lines)
+            at = (0.02 + 0.5 * across, (below + 0.1 - _LINE * (line + 0.5)) / (3.1 + below))
+            figure.text(*at, f"{i + 1}  {end_of(point.name, 24)}", ha="left", va="center")
+        if missing:
+            text = f"{missing} of {len(points)} models are without a number, for want of room"
             figure.text(0.99, 0.01, text, ha="right", va="bottom", style="italic")
-    return figure
-
-
-def accesses_figure(title: str, traffic: Traffic) -> "Figure":
-    """Draw a network's accesses in the order of execution, as on the right of ``network_figure``."""
-    with own_settings():
-        bars = lay_out(traffic, 2 * COLUMN - 0.5)
-        height = bars.below + _HEIGHT + 0.55
-        figure = new_figure(2 * COLUMN, height)
-        bars.draw(new_axes(figure, 0.43, bars.below, 2 * COLUMN - 0.5, _HEIGHT))
-        figure.text(0.5, 1 - 0.08 / height, cut(title, 130), ha="center", va="top", size=7.5, weight="bold")
     return figure
 
 
@@ -125,25 +80,18 @@ def bars_figure(title: str, names: Sequence[str], values: Sequence[float], label
     """Draw a bar for each name, of many the largest, in their order from top to bottom."""
     with own_settings():
         shown = heaviest(values, _BARS)
-        left = 0.3 + 0.052 * max((len(cut(names[i], 36)) for i in shown), default=1)
+        left = 0.3 + 0.052 * max((len(end_of(names[i], 36)) for i in shown), default=1)
         figure = new_figure(2 * COLUMN, 0.75 + 0.16 * max(len(shown), 3))
         axes = new_axes(figure, left, 0.4, 2 * COLUMN - left - 0.15, 0.16 * max(len(shown), 3))
         axes.barh(range(len(shown)), [values[i] for i in shown], **ARITHMETIC)
         axes.set_yticks(range(len(shown)))
-        axes.set_yticklabels([cut(names[i], 36) for i in shown])
+        axes.set_yticklabels([end_of(names[i], 36) for i in shown])
         axes.set_ylim(max(len(shown), 3) - 0.4, -0.6)
         fewer = f" (the {len(shown)} largest of {len(values)})" if len(shown) < len(values) else ""
         axes.set_xlabel(label + fewer)
         axes.grid(True, axis="x")
-        axes.set_title(cut(title, 100), loc="left")
+        axes.set_title(end_of(title, 100), loc="left")
     return figure
-
-
-def _listed(points: Sequence[Point]) -> List[List[str]]:
-    """Write the models' numbers and names in two columns, in the order of the numbers down each."""
-    names = [f"{i}  {cut(point.name, 24)}" for i, point in enumerate(points, 1)]
-    rows = -(-len(names) // 2)
-    return [names[i::rows] for i in range(rows)]
 
 
 def save_figure(figure: "Figure", path: PathLike) -> None:
@@ -165,7 +113,62 @@ def saved(figure: "Figure", path: Optional[PathLike]) -> "Figure":
     return figure
 
 
-__all__ = [
-    "SUFFIXES", "Point", "accesses_figure", "bars_figure", "comparison_figure", "network_figure", "save_figure",
-    "saved",
-]  # fmt: skip
+# ---- where the time goes ----
+
+_STARTING: Style = {"facecolor": "#b9b9b9", "edgecolor": "#555555"}
+_STYLES: Dict[str, Style] = {"arithmetic": ARITHMETIC, "memory": MEMORY, "starting launches": _STARTING}
+_MODULES = 60
+
+
+def time_figure(name: str, prediction: Prediction) -> "Figure":
+    """Draw a network's predicted time in the order of the run: a bar for each module, coloured by what binds it."""
+    with own_settings():
+        layers = _modules(prediction)
+        longest = max((len(_label(layer)) for layer in layers), default=1)
+        below = 0.25 + 0.055 * longest
+        figure = new_figure(2 * COLUMN, 2.6 + below)
+        axes = new_axes(figure, 0.5, below, 2 * COLUMN - 0.6, 1.9)
+        _draw_modules(axes, layers)
+        height = figure.get_size_inches()[1]
+        figure.text(0.5, 1 - 0.06 / height, end_of(name, 70), ha="center", va="top", size=9, weight="bold")
+        figure.text(0.5, 1 - 0.23 / height, timing_headline(prediction), ha="center", va="top")
+    return figure
+
+
+def _modules(prediction: Prediction) -> List[LayerTime]:
+    """The modules of the finest level of which there are no more than can be read."""
+    for depth in (None, 4, 3, 2):
+        layers = prediction.layers(depth)
+        if len(layers) <= _MODULES:
+            return layers
+    return prediction.layers(1)
+
+
+def _label(layer: LayerTime) -> str:
+    return end_of(layer.path or "(itself)", 20)
+
+
+def _draw_modules(axes: "Axes", layers: Sequence[LayerTime]) -> None:
+    from matplotlib.patches import Patch
+
+    below = [0.0] * len(layers)
+    for binds, style in _STYLES.items():
+        heights = [layer.parts.get(binds, 0.0) * 1e3 for layer in layers]
+        if any(heights):
+            axes.bar(range(len(layers)), heights, 0.8, bottom=below, lw=0.3, **style)
+            below = [low + height for low, height in zip(below, heights)]
+    axes.set_xlim(-0.7, len(layers) - 0.3)
+    axes.set_xticks(range(len(layers)))
+    axes.set_xticklabels([_label(layer) for layer in layers], rotation=90)
+    axes.set_ylabel("ms")
+    axes.grid(True, axis="y")
+    shares: List[Tuple[Patch, str]] = []
+    total = sum(layer.seconds for layer in layers) or 1.0
+    for binds, style in _STYLES.items():
+        share = sum(layer.parts.get(binds, 0.0) for layer in layers) / total
+        if share:
+            shares.append((Patch(**style), f"bound by {binds} ({share:.0%})"))
+    write_head(axes, "Time along the network", shares)
+
+
+__all__ = ["SUFFIXES", "Point", "bars_figure", "comparison_figure", "save_figure", "saved", "time_figure"]

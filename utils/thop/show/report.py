@@ -1,28 +1,36 @@
 """How counts are shown: readable numbers, the end of the summary line, the table of modules, exports."""
 
 import json
-import math
-import textwrap
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from torch import nn
 
 from ..answer import Answer, PathLike, csv_of, finite, written
 from ..count.record import Recording
-from ..profile import Profile
-from ..run import in_few_words
-from ..traffic import Traffic
+from ..profile import Profile, not_run_in_training
+from ..traffic import Traffic, traffic_of
 from ..units import readable, readable_bytes
-from .html_table import html_message, html_table
-from .remarks import findings, idle_parts, reservations
-from .table import WIDTH, View, grid_of, markdown_table, text_table
-from .tree import Node, Row, addends, check_choice, choose, deepest, fitting_depth, module_tree
+from .grid import Grid, to_markdown, to_text
+from .modules import (
+    ModuleRow,
+    Node,
+    View,
+    addends,
+    check_choice,
+    choose,
+    deepest,
+    findings,
+    fitting_depth,
+    grid_of_modules,
+    idle_parts,
+    module_tree,
+    reservations,
+)
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from pandas import DataFrame
 
     from ..deploy.prediction import Prediction
@@ -31,6 +39,12 @@ if TYPE_CHECKING:
 def accesses(kernel: float, output: float) -> str:
     """The summary line's words for memory access."""
     return f"{readable(kernel + output)} memory accesses ({readable(kernel)} kernel + {readable(output)} output)"
+
+
+def moved(traffic: Traffic) -> str:
+    """The same for bytes."""
+    read, written = readable_bytes(traffic.read_bytes), readable_bytes(traffic.written_bytes)
+    return f"{readable_bytes(traffic.read_bytes + traffic.written_bytes)} of traffic ({read} read + {written} written)"
 
 
 class Sizes(NamedTuple):
@@ -49,18 +63,18 @@ def sizes_of(model: nn.Module) -> Sizes:
 
 
 ALL_LEVELS = 1000  # of modules: more than any network has
-_FITS, _FEW = 25, 10  # rows of a table that nobody has asked the depth of, and of a representation
+_FITS = 25  # rows of a table that nobody has asked the depth of
+_LONGEST_TYPE = 15  # of a text
 
 
 @dataclass(eq=False, repr=False)
 class ModelInfo(Answer):
-    """What ``model_info`` returns: the summary line's numbers, and the profile that they come from.
+    """What ``model_info`` returns: the summary line's numbers, and the recording that they come from.
 
     layers, parameters, gradients: as the checkout's own line has them; imgsz: (height, width) that was counted, if any;
-    profile: None where counting failed, and then ``error`` says why. It unpacks to layers, parameters, gradients and
-    GFLOPs, and can be used like the tuple of these.
-    count_traffic, count_flow: count the same model's bytes, and its data flow, when they are asked for; count_training:
-    names what its forward in training does not run; depth, sort: what the table shows unless its caller says otherwise.
+    recording: of the run that all of it is read from, None where counting failed, and then ``error`` says why. It
+    unpacks to layers, parameters, gradients and GFLOPs, and can be used like the tuple of these.
+    depth, sort: what the table shows unless its caller says otherwise.
     In a notebook it shows itself as that table.
     """
 
@@ -68,13 +82,15 @@ class ModelInfo(Answer):
     parameters: int
     gradients: int
     imgsz: Optional[Tuple[int, int]]
-    profile: Optional[Profile]
+    recording: Optional[Recording]
     error: str = ""
-    count_traffic: Optional[Callable[[], Traffic]] = field(default=None, compare=False)
-    count_flow: Optional[Callable[[bool], Recording]] = field(default=None, compare=False)
-    count_training: Optional[Callable[[], Optional[Dict[str, int]]]] = field(default=None, compare=False)
     depth: Optional[int] = field(default=None, compare=False)
     sort: Optional[str] = field(default=None, compare=False)
+
+    @cached_property
+    def profile(self) -> Optional[Profile]:
+        """The totals by layer; None where counting failed."""
+        return None if self.recording is None else Profile.of(self.recording.layers)
 
     def _total(self, index: int) -> float:
         return float("nan") if self.profile is None else self.profile[index]
@@ -133,55 +149,42 @@ class ModelInfo(Answer):
 
     @cached_property
     def traffic(self) -> Traffic:
-        """The bytes and operators of the same forward pass, counted when first asked for.
+        """The bytes and operators of the same forward pass; raises RuntimeError where the model can't be counted."""
+        return traffic_of(self._recorded())
 
-        Raises RuntimeError where the model can't be counted, or is no longer what ``profile`` counted.
-        """
-        profile = self._counted()
-        if self.count_traffic is None:
-            raise RuntimeError("there is no model to count")
-        try:
-            traffic = self.count_traffic()
-        except Exception as error:
-            raise RuntimeError(in_few_words(error)) from error
-        sums = [math.fsum(column) for column in zip(*((r.total_ops, r.kernel, r.output) for r in traffic.layers))]
-        before = [profile.total_ops, profile.total_kernel_macs, profile.total_output_macs]
-        if not all(math.isclose(a, b) for a, b in zip(sums, before)):
-            raise RuntimeError("the model has changed since model_info() counted it; call that again")
-        return traffic
+    def _recorded(self) -> Recording:
+        if self.recording is None:
+            raise RuntimeError(self.error or "not counted")
+        return self.recording
 
     def _counted(self) -> Profile:
-        if self.profile is None:
-            raise RuntimeError(self.error or "not counted")
+        self._recorded()
+        assert self.profile is not None
         return self.profile
 
     @cached_property
-    def _ledgers(self) -> Tuple[Node, Optional[Traffic], str]:
-        """The tree of modules; the traffic, or else why there is none: the table then does without bytes."""
-        profile = self._counted()
-        try:
-            traffic, error = self.traffic, ""
-        except RuntimeError as reason:
-            return module_tree(profile, None), None, str(reason)
-        return module_tree(profile, traffic), traffic, error
+    def _tree(self) -> Node:
+        return module_tree(self._counted(), self.traffic)
 
     def _view(self, depth: Optional[int], sort: Optional[str]) -> Tuple[View, List[str]]:
         """The rows that are shown, and the remarks below them."""
-        root, traffic, error = self._ledgers
+        root = self._tree
         sort, depth = self.sort if sort is None else sort, self.depth if depth is None else depth
         fits = depth is None
         depth = fitting_depth(root, _FITS, sort) if depth is None else depth
         whole = View(choose(root, depth, sort), root.total(), sort)
         view = replace(whole, rows=whole.heaviest(_FITS)) if fits else whole
         fewer = [] if not fits else self._left_out(root, depth, sort, len(view.rows), len(whole.rows))
-        return view, [*findings(root, whole), *self._idle, *fewer, *reservations(self._counted(), traffic, error)]
+        return view, [*findings(root, whole), *self._idle, *fewer, *reservations(self._counted(), self.traffic)]
 
     @cached_property
     def _idle(self) -> List[str]:
         """Name what was not run, and say whether a forward in training runs it."""
         not_run, in_training = self._counted().not_run, None
-        with suppress(RuntimeError):
-            in_training = self.count_training() if not_run and self.count_training else None
+        if not_run:
+            with suppress(RuntimeError):
+                subject = self._recorded().subject
+                in_training = not_run_in_training(subject.model, subject.inputs)
         return idle_parts(not_run, in_training, self.parameters)
 
     @staticmethod
@@ -210,49 +213,35 @@ class ModelInfo(Answer):
             ValueError: there is no such depth or sort.
             RuntimeError: the model could not be counted; it says why.
         """
-        return text_table(*self._view(depth, sort))
+        return to_text(grid_of_modules(*self._view(depth, sort), _LONGEST_TYPE))
 
     def to_markdown(  # type: ignore[override]
         self, depth: Optional[int] = None, sort: Optional[str] = None, path: Optional[PathLike] = None
     ) -> str:
         """The same table as GitHub reads it; written to a file too if one is named."""
-        return written(markdown_table(*self._view(depth, sort)), path)
+        return written(to_markdown(grid_of_modules(*self._view(depth, sort))), path)
 
     def caption(self) -> str:
         """The totals in one line, traffic among them; raises RuntimeError where the model could not be counted."""
         self._counted()
         parts = [f"{self.layers:,} layers", f"{self.parameters:,} parameters", f"{self.gflops:.1f} GFLOPs"]
         parts.append(accesses(self.total_kernel_macs, self.total_output_macs))
-        traffic = self._ledgers[1]
-        if traffic is not None:
-            read, written = readable_bytes(traffic.read_bytes), readable_bytes(traffic.written_bytes)
-            both = readable_bytes(traffic.read_bytes + traffic.written_bytes)
-            parts.append(f"{both} of traffic ({read} read + {written} written)")
-        return ", ".join(parts)
+        return ", ".join([*parts, moved(self.traffic)])
 
-    def _headline(self) -> str:
+    def headline(self) -> str:
+        """The totals in one line with the size, or why there are none."""
         if self.profile is None:
             return f"Memory accesses not counted ({self.error})"
         return self.caption() + (" at {}x{}".format(*self.imgsz) if self.imgsz else "")
 
-    def __repr__(self) -> str:
+    def grids(self, few: int) -> Tuple[Optional[Grid], Optional[Grid]]:
+        """The few heaviest rows of the table, as a text has them, and all that are shown; None where there are none."""
         if self.profile is None:
-            return self._headline()
-        view, _ = self._view(None, None)
-        shown = replace(view, rows=view.heaviest(_FEW))
-        notes = [f"The {_FEW} heaviest of {len(view.rows)} rows; table() has more."] if len(view.rows) > _FEW else []
-        return f"{textwrap.fill(self._headline(), WIDTH)}\n{text_table(shown, notes)}"
-
-    def _repr_html_(self) -> str:
-        if self.profile is None:
-            return html_message(self._headline())
-        return html_table(grid_of(*self._view(None, None)), self._headline())
-
-    def plot(self, path: Optional[PathLike] = None) -> "Figure":
-        """Draw the accesses along the network; saved as png, svg or pdf too if a file is named."""
-        from .plots import accesses_figure, saved
-
-        return saved(accesses_figure(self._headline(), self.traffic), path)
+            return None, None
+        view, remarks = self._view(None, None)
+        shown = replace(view, rows=view.heaviest(few))
+        notes = [f"The {few} heaviest of {len(view.rows)} rows; table() has more."] if len(view.rows) > few else []
+        return grid_of_modules(shown, notes, _LONGEST_TYPE), grid_of_modules(view, remarks)
 
     # ---- to reckon with ----
 
@@ -265,16 +254,13 @@ class ModelInfo(Answer):
         """
         from ..deploy.prediction import predict_counted
 
-        self._counted()
-        if self.count_flow is None:
-            raise RuntimeError("there is no model to count")
-        return predict_counted(self.count_flow, device, runtime, precision, decode)
+        return predict_counted(self._recorded().under, device, runtime, precision, decode)
 
     def advice(
         self, device: Any, runtime: Optional[str] = None, precision: Optional[str] = None, decode: bool = True
     ) -> List[str]:
         """Say in sentences what would make the same forward pass faster on a device; raises what ``predict`` raises."""
-        from .advice import advice
+        from .predictions import advice
 
         return advice(self.predict(device, runtime, precision, decode))
 
@@ -318,11 +304,10 @@ class ModelInfo(Answer):
         """Rows for machines, each with its output shape in words."""
         check_choice(depth, sort)
         self._counted()
-        return [(_record(row), row.shape) for row in addends(choose(self._ledgers[0], depth, sort))]
+        return [(_record(row), row.shape) for row in addends(choose(self._tree, depth, sort))]
 
     def _totals(self) -> Dict[str, Any]:
-        profile = self._counted()
-        _, traffic, error = self._ledgers
+        profile, traffic = self._counted(), self.traffic
         names = ("layers", "parameters", "gradients", "gflops")
         totals = dict(zip(names, self))
         totals.update(
@@ -330,8 +315,6 @@ class ModelInfo(Answer):
         )
         result = {"imgsz": self.imgsz, "mode": profile.mode, "why": profile.why, "missing": profile.missing}
         result.update(only_moved=profile.only_moved, not_run=profile.not_run)
-        if traffic is None:
-            return {**result, "totals": totals, "operators": None, "uncounted": {"bytes": error}}
         for name in ("flops", "read_bytes", "written_bytes", "arithmetic_intensity", "peak_activation_bytes"):
             totals[name] = getattr(traffic, name)
         columns = ("operator", "calls", "flops", "read_bytes", "written_bytes", "intensity")
@@ -346,7 +329,7 @@ _RECORD = (
 )  # fmt: skip
 
 
-def _record(row: Row) -> Dict[str, Any]:
+def _record(row: ModuleRow) -> Dict[str, Any]:
     """What a row says, in base units."""
     node, numbers = row.node, row.numbers
     values: Dict[str, Any] = {name: _whole(getattr(numbers, name)) for name in numbers._fields}
@@ -360,4 +343,4 @@ def _whole(number: float) -> float:
     return int(number) if number == number and number == int(number) else number
 
 
-__all__ = ["ALL_LEVELS", "ModelInfo", "Sizes", "accesses", "check_choice", "sizes_of"]
+__all__ = ["ALL_LEVELS", "ModelInfo", "Sizes", "accesses", "check_choice", "moved", "sizes_of"]

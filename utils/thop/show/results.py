@@ -15,55 +15,59 @@ from ..deploy.training import Training
 from ..profile import Profile
 from ..traffic import Traffic
 from ..units import kinds_not_counted, readable, readable_bytes
-from .comparison import Comparison, records, to_dataframe
-from .comparison_table import grid_of as comparison_grid
-from .grid import Grid, Head, Line, cut, heaviest, to_markdown, to_text
-from .html_table import html_table
-from .report import accesses
-from .time_table import headline, time_grid, timing_headline
-from .training_table import memory_grid, training_headline
+from .comparison import Comparison, grid_of_comparison, records, to_dataframe
+from .grid import WIDTH, Column, Grid, Line, cut, heaviest, html_message, to_html, to_markdown, to_text
+from .network_plot import accesses_figure
+from .plots import Point, bars_figure, comparison_figure, saved, time_figure
+from .predictions import THE_MODEL, headline, memory_grid, time_grid, timing_headline, training_headline
+from .report import ModelInfo, accesses, moved
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-_FEW, _MANY, _WIDTH = 10, 36, 100  # rows of a text and of HTML; columns of a terminal
+_FEW, _MANY = 10, 36  # rows of a text and of HTML
+_PLACES = [Column("module", is_text=True), Column("type", is_text=True), Column("output shape"), Column("GFLOPs")]
 
 
 @dataclass
 class Sheet:
     """An answer laid out: a line that says it all, and its rows.
 
-    records: the rows for machines; weights: what each line's importance is measured by, where not all are shown; draw:
-    makes the picture; make_frame: makes the frame, where it is more than the records.
+    grid: None where there is no table; records: the rows for machines; weights: what each line's importance is measured
+    by, where not all are shown; draw: makes the picture; make_frame: makes the frame, where it is more than
+    the records; few: what a text shows, where the answer itself says which rows.
     """
 
     caption: str
-    grid: Grid
+    grid: Optional[Grid]
     records: Sequence[Dict[str, Any]]
     totals: Dict[str, Any]
     draw: Callable[[], "Figure"]
     weights: Sequence[float] = field(default_factory=list)
     make_frame: "Optional[Callable[[], DataFrame]]" = None
+    few: Optional[Grid] = None
 
-    def shortened(self, most: int) -> Grid:
+    def shortened(self, grid: Grid, most: int) -> Grid:
         """The grid with its heaviest lines alone, in their order, and a word about the others."""
-        lines = self.grid.lines
-        if len(lines) <= most:
-            return self.grid
+        lines = grid.lines
+        if len(lines) <= most or self.few:
+            return grid
         weights = self.weights or [0.0] * len(lines)
         kept, whole = heaviest(weights, most), sum(weights)
         share = f", {sum(weights[i] for i in kept) / whole:.0%} of it all" if whole else ""
         note = f"The {most} heaviest of {len(lines)} rows{share}; to_frame() has them all."
-        return replace(self.grid, lines=[lines[i] for i in kept], notes=[note, *self.grid.notes])
+        return replace(grid, lines=[lines[i] for i in kept], notes=[note, *grid.notes])
 
     def text(self) -> str:
         """A few lines, for a prompt."""
-        return f"{textwrap.fill(self.caption, _WIDTH)}\n{to_text(self.shortened(_FEW), _WIDTH)}"
+        if self.grid is None:
+            return self.caption
+        return f"{textwrap.fill(self.caption, WIDTH)}\n{to_text(self.few or self.shortened(self.grid, _FEW))}"
 
     def html(self) -> str:
         """The same for a notebook, with more rows."""
-        return html_table(self.shortened(_MANY), self.caption)
+        return to_html(self.shortened(self.grid, _MANY), self.caption) if self.grid else html_message(self.caption)
 
     def frame(self) -> "DataFrame":
         """All rows."""
@@ -77,12 +81,10 @@ class Sheet:
 
     def markdown(self) -> str:
         """All rows, for GitHub."""
-        return f"{self.caption}\n\n{to_markdown(self.grid)}"
+        return f"{self.caption}\n\n{to_markdown(self.grid)}" if self.grid else self.caption
 
     def plot(self, path: Any = None) -> "Figure":
         """The picture, saved where a file is named."""
-        from .plots import saved
-
         return saved(self.draw(), path)
 
 
@@ -92,21 +94,18 @@ def sheet_of(answer: Any) -> Sheet:
     raise TypeError(f"nothing says how a {type(answer).__name__} reads")
 
 
-def _bars(title: str, names: Sequence[str], values: Sequence[float], label: str) -> Callable[[], "Figure"]:
-    def draw() -> "Figure":
-        from .plots import bars_figure
-
-        return bars_figure(title, names, values, label)
-
-    return draw
-
-
 def _name(path: str) -> str:
-    return path or "(the model itself)"
+    return path or THE_MODEL
 
 
 def _shape(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape))
+
+
+@sheet_of.register(ModelInfo)
+def _info(found: ModelInfo) -> Sheet:
+    few, grid = found.grids(_FEW)
+    return Sheet(found.headline(), grid, (), {}, lambda: accesses_figure(found.headline(), found.traffic), few=few)
 
 
 @sheet_of.register(Profile)
@@ -115,8 +114,7 @@ def _profile(found: Profile) -> Sheet:
     gflops = f"{readable(found.total_ops)} multiply-accumulates ({found.total_ops * 2 / 1e9:.1f} GFLOPs)"
     words = [gflops, f"{readable(found.total_params)} parameters"]
     words.append(accesses(found.total_kernel_macs, found.total_output_macs))
-    heads = [Head("module", is_text=True), Head("type", is_text=True), Head("output shape"), Head("GFLOPs")]
-    heads += [Head("kernel", group="accesses"), Head("output", group="accesses")]
+    columns = [*_PLACES, Column("kernel", group="accesses"), Column("output", group="accesses")]
     lines = [
         Line([_name(layer.path), layer.kind.__name__, _shape(layer.output_shape), f"{layer.ops * 2 / 1e9:.3f}",
               readable(layer.kernel), readable(layer.output)])
@@ -132,9 +130,9 @@ def _profile(found: Profile) -> Sheet:
     weights = [layer.kernel + layer.output for layer in layers]
     totals = {name: getattr(found, name) for name in _TOTALS}
     totals.update(missing=found.missing, only_moved=found.only_moved, mode=found.mode, why=found.why)
-    draw = _bars("Memory accesses by layer", [_name(each.path) for each in layers], weights, "accesses")
+    draw = partial(bars_figure, "Memory accesses by layer", [_name(each.path) for each in layers], weights, "accesses")
     caption = " ".join(filter(None, [", ".join(words), kinds_not_counted(found.missing)]))
-    return Sheet(caption, Grid(heads, lines, total), rows, totals, draw, weights)
+    return Sheet(caption, Grid(columns, lines, total), rows, totals, draw, weights)
 
 
 _TOTALS = ("total_ops", "total_params", "total_kernel_macs", "total_output_macs")
@@ -142,70 +140,57 @@ _TOTALS = ("total_ops", "total_params", "total_kernel_macs", "total_output_macs"
 
 @sheet_of.register(Traffic)
 def _traffic(found: Traffic) -> Sheet:
-    read, written = found.read_bytes, found.written_bytes
-    parts = f"({readable_bytes(read)} read + {readable_bytes(written)} written)"
     peak = f"{readable_bytes(found.peak_activation_bytes)} of activations at the peak"
-    caption = f"{readable_bytes(read + written)} of traffic {parts}, {found.flops / 1e9:.1f} GFLOPs, {peak}"
+    caption = f"{moved(found)}, {found.flops / 1e9:.1f} GFLOPs, {peak}"
     layers = [layer for layer in found.layers if layer.bytes or layer.flops]
-    heads = [Head("module", is_text=True), Head("type", is_text=True), Head("output shape"), Head("GFLOPs")]
-    heads += [Head(text, group="traffic") for text in ("read", "written")] + [Head("FLOPs/B")]
-    lines = [
-        Line([_name(row.path), row.type, _shape(row.output_shape), f"{row.flops / 1e9:.3f}",
-              readable_bytes(row.read_bytes), readable_bytes(row.written_bytes), f"{row.intensity:.1f}"])
-        for row in layers
-    ]  # fmt: skip
-    total = ["total", "", "", f"{found.flops / 1e9:.3f}", readable_bytes(read), readable_bytes(written)]
-    grid = Grid(heads, lines, [*total, f"{found.arithmetic_intensity:.1f}"])
+    columns = [*_PLACES, *(Column(text, group="traffic") for text in ("read", "written")), Column("FLOPs/B")]
+
+    def cells(one: Any, intensity: float) -> List[str]:
+        sizes = readable_bytes(one.read_bytes), readable_bytes(one.written_bytes)
+        return [f"{one.flops / 1e9:.3f}", *sizes, f"{intensity:.1f}"]
+
+    lines = [Line([_name(row.path), row.type, _shape(row.output_shape), *cells(row, row.intensity)]) for row in layers]
+    grid = Grid(columns, lines, ["total", "", "", *cells(found, found.arithmetic_intensity)])
     names = ("flops", "read_bytes", "written_bytes", "arithmetic_intensity", "peak_activation_bytes", "mode", "why")
     totals: Dict[str, Any] = {name: getattr(found, name) for name in names}
     totals["operators"] = [record_of(row) for row in found.operators]
     totals["uncounted"] = {name: {"calls": calls, "assumed": text} for name, (calls, text) in found.uncounted.items()}
     weights = [layer.bytes for layer in layers]
     rows = [record_of(row) for row in found.layers]
-    return Sheet(caption, grid, rows, totals, partial(_accesses, caption, found), weights)
+    return Sheet(caption, grid, rows, totals, partial(accesses_figure, caption, found), weights)
 
 
-def _accesses(caption: str, found: Traffic) -> "Figure":
-    from .plots import accesses_figure
-
-    return accesses_figure(caption, found)
+_ELEMENTS = {"weight_elements": "of weights", "read_elements": "read", "written_elements": "written"}
 
 
 @sheet_of.register(Deployed)
 def _deployed(found: Deployed) -> Sheet:
+    def cells(one: Any) -> List[str]:
+        return [f"{one.flops / 1e9:.3f}", *(readable(getattr(one, name)) for name in _ELEMENTS)]
+
     launches = found.launches
-    caption = f"{len(launches)} launches under {found.runtime.title}: {found.flops / 1e9:.1f} GFLOPs, " + ", ".join(
-        f"{readable(number)} elements {what}"
-        for number, what in (
-            (found.weight_elements, "of weights"),
-            (found.read_elements, "read"),
-            (found.written_elements, "written"),
-        )
-    )
-    heads = [Head("module", is_text=True), Head("operators", is_text=True), Head("GFLOPs")]
-    heads += [Head(text, group="elements") for text in ("weights", "read", "written")]
-    lines = [
-        Line([_name(each.layers[0]), cut(" + ".join(each.operators), 34), f"{each.flops / 1e9:.3f}",
-              readable(each.weight_elements), readable(each.read_elements), readable(each.written_elements)])
-        for each in launches
-    ]  # fmt: skip
-    columns = (found.weight_elements, found.read_elements, found.written_elements)
-    total = ["total", "", f"{found.flops / 1e9:.3f}", *map(readable, columns)]
+    sums = [f"{readable(getattr(found, name))} elements {what}" for name, what in _ELEMENTS.items()]
+    caption = f"{len(launches)} launches under {found.runtime.title}: {found.flops / 1e9:.1f} GFLOPs, {', '.join(sums)}"
+    columns = [Column("module", is_text=True), Column("operators", is_text=True), Column("GFLOPs")]
+    columns += [Column(text, group="elements") for text in ("weights", "read", "written")]
+    lines = [Line([_name(each.layers[0]), cut(" + ".join(each.operators), 34), *cells(each)]) for each in launches]
+    total = ["total", "", *cells(found)]
     totals = {"runtime": found.runtime.name, "launches": len(launches), "flops": found.flops}
-    totals.update(zip(("weight_elements", "read_elements", "written_elements"), columns))
+    totals.update({name: getattr(found, name) for name in _ELEMENTS})
     weights = [each.elements for each in launches]
     names = [_name(each.layers[0]) for each in launches]
-    draw = _bars("Elements read and written by launch", names, weights, "elements")
-    return Sheet(caption, Grid(heads, lines, total), list(map(record_of, launches)), totals, draw, weights)
+    draw = partial(bars_figure, "Elements read and written by launch", names, weights, "elements")
+    return Sheet(caption, Grid(columns, lines, total), list(map(record_of, launches)), totals, draw, weights)
 
 
 @sheet_of.register(Timing)
 def _timing(found: Timing) -> Sheet:
     numbers = {**record_of(found), "runtime": found.runtime.name}
-    heads = [Head("device", is_text=True), Head("time", "ms"), Head("from", "ms"), Head("to", "ms"), Head("binds")]
+    times = [Column(text, "ms") for text in ("time", "from", "to")]
     cells = [found.device, *(f"{value * 1e3:.3f}" for value in (found.seconds, found.low, found.high)), found.binds]
-    draw = _bars(timing_headline(found), [found.device], [found.seconds * 1e3], "ms")
-    return Sheet(timing_headline(found), Grid(heads, [Line(cells)]), [numbers], numbers, draw)
+    draw = partial(bars_figure, timing_headline(found), [found.device], [found.seconds * 1e3], "ms")
+    grid = Grid([Column("device", is_text=True), *times, Column("binds")], [Line(cells)])
+    return Sheet(timing_headline(found), grid, [numbers], numbers, draw)
 
 
 @sheet_of.register(Prediction)
@@ -215,17 +200,11 @@ def _prediction(found: Prediction) -> Sheet:
     totals = {**record_of(found.timing()), "runtime": found.runtime.name}
     weights = [layer.seconds for layer in layers]
     rows = [_layer_time(layer) for layer in found.layers()]
-    return Sheet(headline(found), grid, rows, totals, partial(_time, found), weights)
+    return Sheet(headline(found), grid, rows, totals, partial(time_figure, "The network", found), weights)
 
 
 def _layer_time(layer: Any) -> Dict[str, Any]:
     return {**record_of(layer), **{f"seconds of {part}": value for part, value in layer.parts.items()}}
-
-
-def _time(found: Prediction) -> "Figure":
-    from .clock_plot import time_figure
-
-    return time_figure("The network", found)
 
 
 @sheet_of.register(Training)
@@ -237,7 +216,7 @@ def _training(found: Training) -> Sheet:
     kept = [{"path": path, "kept_bytes": size} for path, size in found.kept_by_layer]
     names = [line.cells[0] for line in grid.lines]
     sizes = [size / 1e6 for size in found.parts().values() if size]
-    draw = _bars("Memory of a training step", names, sizes, "MB")
+    draw = partial(bars_figure, "Memory of a training step", names, sizes, "MB")
     caption = training_headline(f"A step of {found.batch} images" if found.batch != 1 else "A step of one image", found)
     return Sheet(caption, grid, kept, totals, draw)
 
@@ -248,25 +227,26 @@ def _calibration(found: Calibration) -> Sheet:
         f"{found.name}: {len(found.rates)} network{'s' * (len(found.rates) != 1)} under {found.runtime.title}, "
         f"{found.precision}; nine of ten others lie within x {found.ranges[-1]:.2f}"
     )
-    heads = [Head("network", is_text=True), Head("predicted / measured"), Head("GFLOP/s")]
+    columns = [Column("network", is_text=True), Column("predicted / measured"), Column("GFLOP/s")]
     pairs = list(zip(found.ratios or [math.nan], found.rates))
     words = ["" if math.isnan(error) else f"{error:.2f}" for error, _ in pairs]
     lines = [Line([str(i), word, f"{rate / 1e9:.0f}"]) for i, (word, (_, rate)) in enumerate(zip(words, pairs), 1)]
     rows = [{"network": i, "predicted_to_measured": e, "flops_per_second": r} for i, (e, r) in enumerate(pairs, 1)]
     totals = {"name": found.name, "runtime": found.runtime.name, "precision": found.precision, "error": found.error}
     totals.update(found.constants._asdict())
-    draw = _bars(
+    draw = partial(
+        bars_figure,
         caption.partition(";")[0],
         [row.cells[0] for row in lines],
         [error for error, _ in pairs],
         "predicted / measured",
     )
-    return Sheet(caption, Grid(heads, lines), rows, totals, draw)
+    return Sheet(caption, Grid(columns, lines), rows, totals, draw)
 
 
 @sheet_of.register(Comparison)
 def _comparison(found: Comparison) -> Sheet:
-    grid = comparison_grid(found.rows)
+    grid = grid_of_comparison(found.rows)
     names = [row.name for row in found.rows]
     caption = f"{len(names)} models side by side" if len(names) != 1 else names[0]
     table = partial(to_dataframe, found.rows)
@@ -274,8 +254,6 @@ def _comparison(found: Comparison) -> Sheet:
 
 
 def _points(found: Comparison) -> "Figure":
-    from .plots import Point, comparison_figure
-
     numbers = [(row.name, row.numbers()) for row in found.rows if row.traffic]
     points: List[Point] = [Point(name, values["gflops"], values["accesses"]) for name, values in numbers]
     return comparison_figure(points)

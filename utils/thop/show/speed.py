@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..profile import profile as count
 from ..run import in_few_words
+from .report import sizes_of
 
 _TITLES = (
     ("Params", 12), ("GFLOPs", 12), ("GPU_mem (GB)", 14), ("forward (ms)", 14), ("backward (ms)", 14), ("input", 24),
@@ -80,7 +81,7 @@ def _row(x: Tensor, op: Any, n: int, device: torch.device) -> List[Any]:
     x = x.to(device).detach()
     op = op.to(device) if hasattr(op, "to") else op
     op = op.half() if hasattr(op, "half") and x.dtype is torch.float16 else op
-    parameters = sum(p.numel() for p in op.parameters()) if isinstance(op, nn.Module) else 0
+    parameters = sizes_of(op).parameters if isinstance(op, nn.Module) else 0
     try:
         ops, _, kernel, output = count(op, (x,), verbose=False)
     except Exception:  # a plain function, or a module that takes other inputs: timed all the same

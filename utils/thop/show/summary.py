@@ -8,18 +8,15 @@ added, and what it returns is what comes back.
 import math
 import re
 import sys
-import weakref
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from torch import nn
 
 from ..count.record import Recording, record
-from ..places import Layer
-from ..profile import Profile, not_run_in_training, profile
-from ..run import in_few_words, map_tensors, network_of, unwrap
+from ..profile import Profile, profile
+from ..run import in_few_words, network_of, unwrap
 from ..run.inputs import (
     Size,
     as_inputs,
@@ -31,7 +28,6 @@ from ..run.inputs import (
     resized,
     usual_size,
 )
-from ..traffic import Traffic, traffic
 from ..units import kinds_not_counted
 from .asked import UNSAID, Asked, understand
 from .beside import Listener, beside, is_mute, loggers_of
@@ -47,83 +43,39 @@ class Count:
 
     def __init__(self, model: nn.Module, given: Optional[Tuple[Any, ...]] = None) -> None:
         self.model, self.given = model, given
-        self._done: Dict[Optional[Size], Profile] = {}
+        self._done: Dict[Size, Recording] = {}
 
-    def inputs(self, size: Size) -> Tuple[Any, ...]:
-        """Make what the model is run on at a size."""
-        return _inputs(self.model, self.given, size)
+    def recorded(self, size: Size) -> Recording:
+        """Record a run at a size; raises whatever the model's forward raises."""
+        if size not in self._done:
+            given = self.given
+            inputs = images_for(self.model, size) if given is None else resized(given, size, self.model)
+            self._done[size] = record(self.model, inputs)
+        return self._done[size]
 
     def at(self, size: Size) -> Profile:
         """Count at a size; raises whatever the model's forward raises."""
-        if size not in self._done:
-            self._done[size] = profile(self.model, self.inputs(size), verbose=False)
-        return self._done[size]
+        return Profile.of(self.recorded(size).layers)
 
-    def estimate(self, size: Size, shown: Size) -> float:
-        """Return the operations on a small image ``shown`` by which a checkout estimates those at ``size``."""
-        counted = self.at(size)
-        if shown != size and not _grows_with_area(counted.root, size, shown):
-            with suppress(Exception):  # a window does not fit into it
-                return self.at(shown).total_ops
-        return counted.total_ops * _area(shown) / _area(size)
+    def answer(self, size: Size, shown: Size) -> float:
+        """Return the operations on the image ``shown``; of a window that is larger, a share of those at ``size``."""
+        with suppress(Exception):
+            return self.at(shown).total_ops
+        return self.at(size).total_ops * _area(shown) / _area(size)
 
     def info(self, size: Optional[Size], layers: int = 0, of: Optional[nn.Module] = None) -> ModelInfo:
         """Put the numbers together, with the parameters of ``of``; where there is no count, ``error`` says why."""
         sizes = sizes_of(self.model if of is None else of)
-        error, counted = "", None
+        error, recorded = "", None
         try:
-            counted = None if size is None else self.at(size)
+            recorded = None if size is None else self.recorded(size)
         except Exception as reason:
             error = in_few_words(reason)
-        return ModelInfo(
-            layers or sizes.layers,
-            sizes.parameters,
-            sizes.gradients,
-            size,
-            counted,
-            error,
-            *again(self.model, self.given, size or DEFAULT),
-        )
-
-
-Again = Tuple[Callable[[], Traffic], Callable[[bool], Recording], Callable[[], Optional[Dict[str, int]]]]
-
-
-def again(model: nn.Module, given: Optional[Tuple[Any, ...]], size: Size) -> Again:
-    """Return what counts a model's traffic, its flow and its training, while somebody keeps the model."""
-    reference = weakref.ref(model)
-    given = None if given is None else map_tensors(given, lambda t: t.to("meta") if t.dim() == 4 else t)
-
-    def kept() -> Tuple[nn.Module, Tuple[Any, ...]]:
-        found = reference()
-        if found is None:
-            raise RuntimeError("the model is gone: keep it in a variable to ask for more than its totals")
-        return found, _inputs(found, given, size)
-
-    return lambda: traffic(*kept()), lambda amp: record(*kept(), amp=amp), lambda: not_run_in_training(*kept())
-
-
-def _inputs(model: nn.Module, given: Optional[Tuple[Any, ...]], size: Size) -> Tuple[Any, ...]:
-    return images_for(model, size) if given is None else resized(given, size, model)
+        return ModelInfo(layers or sizes.layers, sizes.parameters, sizes.gradients, size, recorded, error)
 
 
 def _area(size: Size) -> int:
     return size[0] * size[1]
-
-
-_BY_PIXEL = (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.MaxPool2d, nn.Upsample)
-
-
-def _grows_with_area(root: Layer, size: Size, shown: Size) -> bool:
-    """Say whether the operations at two sizes are as their areas: all are done once for each pixel of some grid."""
-    for layer in root.walk():
-        if layer.ops:
-            shape = layer.output_shape
-            if not issubclass(layer.kind, _BY_PIXEL) or len(shape) != 4 or not (shape[2] and shape[3]):
-                return False
-            if any(side * small % large for side, small, large in zip(shape[2:], shown, size)):
-                return False
-    return True
 
 
 # ---- the line ----
@@ -154,11 +106,6 @@ class Figure(NamedTuple):
         """Format another number with as many decimals."""
         return f"{value:.{len(self.text.partition('.')[2])}f}"
 
-    def agrees(self, value: float) -> bool:
-        """Say whether the number may be this one, rounded."""
-        unit = 10.0 ** -len(self.text.partition(".")[2])
-        return abs(float(self.text) - value) <= 0.51 * unit
-
 
 def find_figure(line: str) -> Optional[Figure]:
     """Find the GFLOPs in a line."""
@@ -169,22 +116,17 @@ def find_figure(line: str) -> Optional[Figure]:
     return None
 
 
-@dataclass
-class Place:
-    """Where the summary is among the texts: in which one, and in which of its lines."""
+def find_line(texts: List[str]) -> Optional[Tuple[int, int]]:
+    """Find the summary line: the last one with FLOPs, or else with layers, parameters or gradients, and a number.
 
-    text: int
-    line: int
-
-
-def find_line(texts: List[str]) -> Optional[Place]:
-    """Find the summary line: the last one with FLOPs, or else with layers, parameters or gradients, and a number."""
+    Returns which text it is in, and which of its lines it is.
+    """
     for is_one in (find_figure, _FACT.search):
         for i in reversed(range(len(texts))):
             lines = texts[i].split("\n")
             for j in reversed(range(len(lines))):
                 if is_one(lines[j]):
-                    return Place(i, j)
+                    return i, j
     return None
 
 
@@ -196,8 +138,9 @@ class Summary:
         self.count = Count(model)
         self.error = ""
         self.shown: Optional[Size] = None  # the image that the checkout has handed to thop
-        self.estimated = 0.0  # the operations that it was told, for that image
+        self.answered = False  # whether it was told the operations on that image
         self.without_thop = False
+        self.differs = False  # whether the line has two figures
         self.size: Optional[Size] = None
         try:
             self.size = fitting_size(model, DEFAULT if asked.size is UNSAID else asked.size)
@@ -222,12 +165,13 @@ class Summary:
             if listener.is_just_the_model(model):
                 model = self.model
             if custom_ops or not self._is_the_model(model, listener):
-                counted = profile(model, inputs, custom_ops, verbose=False)
-                return counted.total_ops, counted.total_params
+                another = profile(model, inputs, custom_ops, verbose=False)
+                return another.total_ops, another.total_params
             self._take_over(model, inputs)
-            shown = self.shown or self.size
-            self.estimated = self.count.estimate(self.size, shown)
-            return self.estimated, self.count.at(self.size).total_params
+            counted = self.count.at(self.size)
+            total_ops = self.count.answer(self.size, self.shown or self.size)
+            self.answered = True
+            return total_ops, counted.total_params
         except Exception as error:
             self.error = self.error or in_few_words(error)
             if real is None:
@@ -254,52 +198,25 @@ class Summary:
         """Return a checkout's line with our words in it."""
         figure = find_figure(line)
         if figure is not None:
-            line = self._exact(line, figure)
+            line = self._with_ours(line, figure)
         end = _END.search(line)
         assert end is not None
         return line[: end.start()] + self.addition(figure is not None) + line[end.start() :]
 
-    def _exact(self, line: str, figure: Figure) -> str:
-        """Bring the line's GFLOPs to the size that is counted, and from an estimate to what is exact.
+    def _with_ours(self, line: str, figure: Figure) -> str:
+        """Put our GFLOPs beside the checkout's where they are others after rounding.
 
-        Where there is no thop a checkout may say 0; what is counted stands in its place.
+        They stand in its place where it has none, for want of thop, or is of another size than was asked for.
         """
-        if not self.estimated and self.without_thop and not float(figure.text):
-            counted = self.counted()
-            ours = "" if counted is None else figure.in_its_form(2e-9 * counted.total_ops)
-            return line[: figure.start] + (ours or figure.text) + line[figure.end :]
-        if not self.estimated or self.shown is None or self.size is None:
+        missing = not self.answered and self.without_thop and not float(figure.text)
+        counted = self.counted() if self.answered or missing else None
+        ours = figure.text if counted is None else figure.in_its_form(2e-9 * counted.total_ops)
+        if ours == figure.text:
             return line
-        own, unit = self._own_size(figure, self.shown)
-        if self.asked.size is UNSAID:
-            self.size = own
-        try:
-            exact = figure.in_its_form(unit * 2e-9 * self.count.at(self.size).total_ops)
-        except Exception as error:
-            self.error = in_few_words(error)
-            return line
-        if exact == figure.text:
-            return line
-        remark = f" (exact; estimated {figure.text})" if own == self.size else ""
-        word = line[figure.end : figure.end_of_word]
-        return line[: figure.start] + exact + word + remark + line[figure.end_of_word :]
-
-    def _own_size(self, figure: Figure, shown: Size) -> Tuple[Size, float]:
-        """Return the size that the checkout's figure is of, and what it takes for an operation: 1, or 0.5 for MACs.
-
-        The figure is the answer to ``thop.profile``, multiplied by how much larger an image is than that.
-        """
-        assert self.size is not None
-        gflops = 2e-9 * self.estimated / _area(shown)
-        for size in (self.size, shown, DEFAULT):
-            for unit in (1.0, 0.5):
-                if figure.agrees(unit * gflops * _area(size)):
-                    return size, unit
-        factor = math.sqrt(float(figure.text) / (gflops * _area(shown)))
-        sides = [round(side * factor / 32) * 32 for side in shown]
-        if min(sides) and figure.agrees(gflops * sides[0] * sides[1]):
-            return (sides[0], sides[1]), 1.0
-        return self.size, float(figure.text) / (gflops * _area(self.size))
+        if missing or self.asked.is_other:
+            return line[: figure.start] + ours + line[figure.end :]
+        self.differs = True
+        return f"{line[: figure.end_of_word]} ({ours} exact){line[figure.end_of_word :]}"
 
     def addition(self, flops_shown: bool) -> str:
         """What follows the checkout's own words: GFLOPs if they lack them, the accesses, and the size if it differs."""
@@ -314,8 +231,8 @@ class Summary:
             rounded_up = self.size == fitting_size(self.model, wanted)
             reason = " ({}x{} is no multiple of the stride)".format(*wanted) if rounded_up else ""
             parts.append("at {}x{}".format(*self.size) + reason)
-        elif not self.asked.takes_size and self.asked.size is not UNSAID:
-            parts.append("at {}x{}".format(*self.size))
+        elif not self.asked.takes_size and (self.asked.size is not UNSAID or self.differs):
+            parts.append("at {}x{}".format(*self.size))  # the checkout's own may be another
         not_counted = kinds_not_counted(counted.missing)
         return "".join(f", {part}" for part in parts) + f" {not_counted}" * bool(not_counted)
 
@@ -377,19 +294,20 @@ def show_summary(checkout: Any, emit: Callable[[str], None], model: nn.Module, a
         if summary.without_thop:
             _lend_thop(type(unwrap(model)))
         texts = [part.text for part in heard.texts]
-        place = find_line(texts)
-        if place is not None:
-            lines = texts[place.text].split("\n")
-            lines[place.line] = summary.words(lines[place.line])
-            heard.texts[place.text].new = "\n".join(lines)
+        found = find_line(texts)
+        if found is not None:
+            i, j = found
+            lines = texts[i].split("\n")
+            lines[j] = summary.words(lines[j])
+            heard.texts[i].new = "\n".join(lines)
         heard.emit()
-        if place is None and (texts or failed):
+        if found is None and (texts or failed):
             emit(summary.own_line())
     else:
         emit(summary.own_line())
     info = _info(summary, texts)
     info.depth, info.sort = asked.depth, asked.sort
-    if asked.table and info.profile is not None and (texts or checkout is None):
+    if asked.table and info.recording is not None and (texts or checkout is None):
         emit(info.table())
     return info if value is None or _is_just(info, value) else value
 
@@ -418,7 +336,7 @@ def _info(summary: Summary, texts: List[str]) -> ModelInfo:
     found = [match for match in map(_LAYERS.search, texts) if match]
     layers = int((found[-1][1] or found[-1][2]).replace(",", "")) if found else 0
     info = summary.count.info(summary.size, layers, summary.model)
-    info.error = info.error or (summary.error if info.profile is None else "")
+    info.error = info.error or (summary.error if info.recording is None else "")
     return info
 
 

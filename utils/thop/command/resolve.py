@@ -1,4 +1,4 @@
-"""Predicted times for the command: where a network is to run, and what is known of it there."""
+"""Where networks are to run: the device, the runtime and the precision that are meant, made out once; times there."""
 
 import argparse
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from ..deploy.devices import THIS, Device, find_device, load_devices
 from ..deploy.errors import DeviceError
 from ..deploy.launches import as_deployed
 from ..deploy.measurements import find_measurement
-from ..deploy.prediction import Prediction, choose, estimate_for, find_place, predict_deployed
+from ..deploy.prediction import Prediction, choose, estimate_for, predict_deployed
 from ..deploy.runtimes import Runtime
 from ..show.comparison import Row
 
@@ -68,45 +68,40 @@ class Place:
             row.rounded = "; ".join(filter(None, [row.rounded, "published without decoding, as with --no-decode"]))
 
 
-def place_at(
+def resolve(
     name: str,
-    runtime: Optional[str],
-    precision: Optional[str],
-    decode: bool,
-    devices: Optional[PathLike],
-    dtypes: Sequence[torch.dtype],
+    runtime: Optional[str] = None,
+    precision: Optional[str] = None,
+    decode: bool = True,
+    devices: Optional[PathLike] = None,
+    dtype: torch.dtype = torch.float32,
+    must_predict: bool = False,
 ) -> Place:
-    """Say where models are to run; "this" is measured, for some types. Raises DeviceError for what there is not."""
-    device = find_device(name, devices, dtypes)
+    """Say where models are to run; "this" is measured, for a type.
+
+    Raises DeviceError for a device, runtime or precision that there is not; with ``must_predict`` also where nothing is
+    known of the device for these.
+    """
+    device = find_device(name, devices, [dtype])
     chosen, exact = choose(device, runtime, precision)
+    if must_predict and device.name != THIS:
+        estimate_for(device, chosen, exact)
     return Place(device, chosen, exact, decode)
 
 
-def check_place(arguments: argparse.Namespace, must_predict: bool = False) -> None:
-    """Raise DeviceError, before any work, for a device, runtime or precision that there is not.
+def resolve_arguments(arguments: argparse.Namespace, must_predict: bool = False) -> Optional[Place]:
+    """Do so, before any work, for what was named on the command line; None where no device was.
 
-    So too where a prediction is asked for, by ``must_predict`` or by naming a runtime, and nothing is known for one.
+    Who names a runtime or a precision wants a prediction.
     """
-    if arguments.device and arguments.device.strip().lower() != THIS:
-        device, runtime, precision = find_place(
-            arguments.device, arguments.runtime, arguments.precision, arguments.devices
-        )
-        if (must_predict or arguments.runtime or arguments.precision) and isinstance(device, Device):
-            estimate_for(device, runtime, precision)
-    elif arguments.devices:
-        load_devices(arguments.devices)
-
-
-def place_of(arguments: argparse.Namespace, dtypes: Sequence[torch.dtype] = ()) -> Optional[Place]:
-    """Say where models are to run; None where no device was asked for.
-
-    "this" is measured, for what the arguments ask for and ``dtypes``.
-    """
-    if not arguments.device:
+    a = arguments
+    if not a.device:
+        if a.devices:
+            load_devices(a.devices)
         return None
-    wanted = [torch.float16 if arguments.half else torch.float32, *dtypes]
-    place = arguments.device, arguments.runtime, arguments.precision, arguments.decode, arguments.devices
-    return place_at(*place, wanted)
+    must_predict = must_predict or bool(a.runtime or a.precision)
+    dtype = torch.float16 if a.half else torch.float32
+    return resolve(a.device, a.runtime, a.precision, a.decode, a.devices, dtype, must_predict)
 
 
-__all__ = ["Place", "check_place", "place_at", "place_of"]
+__all__ = ["Place", "resolve", "resolve_arguments"]

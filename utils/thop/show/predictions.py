@@ -1,0 +1,202 @@
+"""What a network takes elsewhere: its expected time, module by module, what would be faster, a step of training."""
+
+from typing import List, Sequence
+
+from ..deploy.clock import STARTING, seconds_of, work_of
+from ..deploy.launches import Deployed
+from ..deploy.prediction import LayerTime, Prediction, Timing
+from ..deploy.training import CONTEXT, Training, needed
+from ..deploy.unused import left_out, two_predictions
+from ..units import listed, readable_bytes
+from .grid import Column, Grid, Line, to_text
+
+_MODULES = 40  # rows of the time
+_KEEPERS = 8  # rows of what is kept
+THE_MODEL = "(the model itself)"
+
+
+def milliseconds(seconds: float) -> str:
+    """Write seconds as milliseconds, with three digits or so."""
+    return f"{seconds * 1e3:.{1 if seconds >= 0.01 else 3}f} ms"
+
+
+def place_of(timing: Timing) -> str:
+    """The device, the runtime and the precision of an expected time."""
+    return f"{timing.title}, {timing.runtime.title}, {timing.precision}"
+
+
+def timing_headline(timing: Timing) -> str:
+    """An expected time in one line."""
+    low, high = milliseconds(timing.low), milliseconds(timing.high)
+    return f"{place_of(timing)}: about {milliseconds(timing.seconds)} ({low} to {high})"
+
+
+def headline(prediction: Prediction) -> str:
+    """The prediction in one line."""
+    binds = ", ".join(
+        f"{what} {prediction.share(what):.0%}"
+        for what in ("memory", "arithmetic", "starting launches")
+        if prediction.share(what) >= 0.005
+    )
+    return f"{timing_headline(prediction)}; of it {binds}"
+
+
+def time_table(prediction: Prediction) -> str:
+    """The time by module, in the order of the run; of very many, the heaviest."""
+    layers = prediction.layers(2)
+    shown: Sequence[LayerTime] = layers
+    notes: List[str] = [f"Predicted from {prediction.basis}; off by x {prediction.error:.2f} on average."]
+    notes += [f"Not known of {name}: {assumed}." for name, assumed in prediction.uncounted.items()]
+    if len(layers) > _MODULES:
+        shown = sorted(layers, key=lambda layer: layer.seconds, reverse=True)[:_MODULES]
+        rest = sum(layer.share for layer in layers) - sum(layer.share for layer in shown)
+        notes.insert(0, f"The {_MODULES} heaviest of {len(layers)} modules; the others take {rest:.1%}.")
+    return to_text(time_grid(prediction, shown, notes))
+
+
+def time_grid(prediction: Prediction, layers: Sequence[LayerTime], notes: List[str]) -> Grid:
+    """Put the times of modules into a grid, with the whole time below."""
+    columns = [Column("module", is_text=True), Column("time", "ms"), Column("share"), Column("binds", is_text=True)]
+    lines = [
+        Line([layer.path or THE_MODEL, f"{layer.seconds * 1e3:.3f}", f"{layer.share:.1%}", layer.binds])
+        for layer in layers
+    ]
+    return Grid(columns, lines, ["total", f"{prediction.seconds * 1e3:.3f}", "", prediction.binds], notes)
+
+
+# ---- what somebody can do about it ----
+
+_WORTH = 0.04  # of the time: less is within what a prediction is off
+_LARGE, _OUT_OF_PROPORTION = 0.06, 2.5  # of the bytes, and of the share of FLOPs
+_MOVERS = 2
+_OFTEN = 0.3
+_NAMES = 6
+
+
+def advice(prediction: Prediction) -> List[str]:
+    """Say which activation costs a pass of its own, which modules move much for little, and what else holds it back."""
+    return [
+        *_activations(prediction),
+        *_movers(prediction.layers(2)),
+        *_starts(prediction),
+        *_auxiliary(prediction.deployed),
+    ]
+
+
+def _activations(prediction: Prediction) -> List[str]:
+    """Curves that are computed or looked up for every output: what the time would be with ReLU in their place."""
+    network, runtime = prediction.deployed, prediction.runtime
+    names = {step.name.rstrip("_") for launch in prediction.launches for step in launch.launch.steps}
+    curves = sorted(names & {"aten::silu", "aten::gelu", "aten::hardswish", "aten::mish"})
+    if runtime.eager or len(curves) != 1:
+        return []
+    works = [work._replace(curve=0.0) for work in work_of(network, prediction.precision)]
+    seconds = seconds_of(works, prediction.constants)
+    saved = 1 - seconds / prediction.seconds
+    if saved <= _WORTH:
+        return []
+    what = {"aten::silu": "SiLU", "aten::gelu": "GELU"}.get(curves[0], curves[0].replace("aten::", ""))
+    return [
+        f"{what} takes {saved:.0%} here, as it is computed or looked up for every output; ReLU would give about "
+        f"{1 / seconds:.0f} runs a second instead of {1 / prediction.seconds:.0f}."
+    ]
+
+
+def _movers(layers: Sequence[LayerTime]) -> List[str]:
+    """Modules that move a large part of the bytes for a small part of the arithmetic."""
+    elements, flops = sum(layer.elements for layer in layers), sum(layer.flops for layer in layers)
+    if not elements or not flops:
+        return []
+    found = []
+    for layer in sorted(layers, key=lambda layer: layer.elements, reverse=True):
+        moved, computed = layer.elements / elements, layer.flops / flops
+        if moved > _LARGE and moved > _OUT_OF_PROPORTION * computed:
+            where = layer.path or "the model itself"
+            found.append(f"{where} moves {moved:.0%} of the bytes for {computed:.0%} of the FLOPs.")
+    return found[:_MOVERS]
+
+
+def _starts(prediction: Prediction) -> List[str]:
+    share = prediction.share(STARTING)
+    if share < _OFTEN:
+        return []
+    return [
+        f"{share:.0%} of the time goes to starting {len(prediction.launches)} launches: fewer and larger layers, or a "
+        "larger batch, would use the device better."
+    ]
+
+
+def _auxiliary(network: Deployed) -> List[str]:
+    """Heads that only training needs: those that an export leaves out, and those that it keeps."""
+    found = []
+    unused = left_out(network)
+    if unused:
+        names = listed(sorted(unused, key=lambda name: -unused[name])[:_NAMES])
+        more = f" and {len(unused) - _NAMES} more" if len(unused) > _NAMES else ""
+        found.append(
+            f"An export leaves out {names}{more} ({sum(unused.values()) / 1e9:.1f} GFLOPs): nothing that it gives out "
+            "needs them."
+        )
+    two = two_predictions(network)
+    if two is not None:
+        path, *saved = two
+        without = [f"{(network.flops - flops) / 1e9:.1f}" for flops in saved]
+        found.append(
+            f"{path} gives out two sets of predictions, as with an auxiliary head for training: it is "
+            f"{network.flops / 1e9:.1f} GFLOPs with both, {without[0]} without the first, {without[1]} without the "
+            "second."
+        )
+    return found
+
+
+# ---- a step of training ----
+
+
+def training_headline(what: str, found: Training) -> str:
+    """The step in one line; what: the network, and what it is trained on."""
+    precision = "autocast to float16" if found.amp else "float32"
+    phase, path = found.peak_at
+    where = f"in the {phase}" + (f" at {path}" if path else "")
+    return f"{what}, {precision}, {found.optimizer_name}: {readable_bytes(found.peak)} at the peak, {where}"
+
+
+def memory_grid(found: Training) -> Grid:
+    """What lies in memory, by what it is; the last part is what else is alive at the peak."""
+    columns = [Column("memory", is_text=True), Column("size"), Column("of the peak")]
+    parts = [(what, size) for what, size in found.parts().items() if size]
+    lines = [Line([what, readable_bytes(size), f"{size / found.peak:.1%}"]) for what, size in parts]
+    notes = [
+        f"At the peak {readable_bytes(found.peak)} are alive: not all parts at once, but what the backward makes too.",
+    ]
+    if found.amp:
+        reserved = f"About {found.reserved / 1e9:.1f}GB will be reserved, which YOLOv5 prints as GPU_mem"
+        notes.append(f"{reserved}; with CUDA's own {CONTEXT / 1e9:.1f}GB it takes {needed(found) / 1e9:.1f}GB.")
+    return Grid(columns, lines, notes=notes)
+
+
+def kept_table(found: Training) -> str:
+    """The modules whose results the forward keeps most of."""
+    columns = [Column("module", is_text=True), Column("keeps"), Column("share")]
+    shown = found.kept_by_layer[:_KEEPERS]
+    lines = [Line([path or "(itself)", readable_bytes(size), f"{size / found.kept:.1%}"]) for path, size in shown]
+    rest = found.kept - sum(size for _, size in shown)
+    if rest:
+        others = f"{len(found.kept_by_layer) - len(shown)} others"
+        lines.append(Line([others, readable_bytes(rest), f"{rest / found.kept:.1%}"]))
+    return to_text(Grid(columns, lines))
+
+
+def work_table(found: Training) -> str:
+    """What the phases compute and move."""
+    phases = {"forward": found.forward, "backward": found.backward, "optimizer": found.optimizer}
+    columns = [Column("phase", is_text=True), Column("GFLOPs"), Column("traffic")]
+    flops, moved = (sum(getattr(phase, name) for phase in phases.values()) for name in ("flops", "bytes"))
+    total = ["a step", f"{flops / 1e9:.1f}", readable_bytes(moved)]
+    rows = [Line([name, f"{one.flops / 1e9:.1f}", readable_bytes(one.bytes)]) for name, one in phases.items()]
+    return to_text(Grid(columns, rows, total))
+
+
+__all__ = [
+    "THE_MODEL", "advice", "headline", "kept_table", "memory_grid", "milliseconds", "place_of", "time_grid",
+    "time_table", "timing_headline", "training_headline", "work_table",
+]  # fmt: skip
