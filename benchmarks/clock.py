@@ -65,7 +65,8 @@ HOSTS = {"desktop": (10.0, 0.5), "server": (20.0, 0.4), "module": (40.0, 0.5)}  
 SHARES = {"eager": ((0.8, 0.5), (0.8, 0.5)), "": ((0.5, 0.6), (0.5, 0.6))}
 SPREAD = 0.10
 _BETWEEN, _DEVICES = 0.6, 3.0  # how unlike devices of a kind are, in widths of the above, worth so many devices
-_PASSES, _DRAWS, _FOLDS = 4, 8, 10
+_PASSES, _FOLDS = 4, 10
+_DRAWS = {"one": 8, "three": 8, "five": 20}
 _QUANTILE = 0.92
 _WORTH = 2  # devices that all kinds together, and a normal distribution, count as beside a kind's own
 FEWEST = 5  # networks of a table that is shown
@@ -330,16 +331,16 @@ class Judged:
     order: list[int]
 
 
-def judge(places: Sequence[Place], draws: int = _DRAWS) -> list[Judged]:
+def judge(places: Sequence[Place]) -> list[Judged]:
     """Leave out what is to be predicted: its silicon from the priors, and itself."""
     found = []
     for place in tqdm(places, desc="leaving out", unit="device", file=sys.stderr):
         prior = learn(places, place.runtime, place.silicon)
         out, order = networks_left_out(place, prior)
         scores = {"many": [out]}
-        for name, count in STATES.items():
-            if name not in ("sheet", "many") and len(place.rows) > count + 2:
-                scores[name] = some_known(place, prior, count, draws)
+        for name, draws in _DRAWS.items():
+            if len(place.rows) > STATES[name] + 2:
+                scores[name] = some_known(place, prior, STATES[name], draws)
         sheet = nothing_known(place, prior)
         if sheet is not None:
             scores["sheet"] = [sheet]

@@ -8,8 +8,9 @@ overlap: 1 for one after the other, and the larger of both as it grows. A host t
 waited for where it is slower than the device. What each device has is an estimate (``estimates.py``).
 """
 
+import math
 from dataclasses import dataclass
-from typing import Any, Dict, List, NamedTuple, Sequence
+from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
 import torch
 from torch import Tensor
@@ -57,9 +58,10 @@ class Constants(NamedTuple):
 class Work(NamedTuple):
     """What one launch takes, and how much of it is of a kind that has a rate of its own.
 
-    operations of all products, of depthwise ones, of products of activations, of dense 3 x 3 convolutions of stride 1,
-    by_inner: divided by the length of the inner product; bytes of activations, of those of softmax, of norms over
-    channels, of concatenations, of weights, of outputs of curves; passes: bytes of copies around; starts.
+    operations of all products, on padded channels too, of depthwise ones, of products of activations, of dense 3 x 3
+    convolutions of stride 1, by_inner: divided by the length of the inner product; bytes of activations, of those of
+    softmax, of norms over channels, of concatenations, of weights, of outputs of curves; passes: bytes of copies
+    around; starts.
     """
 
     operations: float = 0.0
@@ -115,8 +117,8 @@ def _work(launch: Launch, runtime: Runtime, precision: str, moved: Dict[int, Mov
     work = dict.fromkeys(("operations", "depthwise", "activations", "dense", "by_inner"), 0.0)
     for step in launch.steps:
         if step.flops:
-            _add_product(work, step, launch.weights)
-    curves = sum(_outputs(step) for step in launch.steps if step.name in CURVES)
+            _add_product(work, step, launch.weights, runtime.padding)
+    curves = sum(_outputs(step, runtime.padding[1]) for step in launch.steps if step.name in CURVES)
     return Work(
         **work,
         bytes=bytes_,
@@ -130,17 +132,21 @@ def _work(launch: Launch, runtime: Runtime, precision: str, moved: Dict[int, Mov
     )
 
 
-def _add_product(work: Dict[str, float], step: OperatorCall, weights: Sequence[View]) -> None:
-    """Add a product's operations to the kinds of work that they are."""
+def _add_product(work: Dict[str, float], step: OperatorCall, weights: Sequence[View], padding: Tuple[int, int]) -> None:
+    """Add a product's operations, those on padding among them, to the kinds of work that they are."""
     flops, geometry = float(step.flops), step.geometry
+    constant = {operand.value for operand in weights}
+    of_activations = "attention" in step.name or not any(operand.value in constant for operand in step.reads)
+    if geometry is not None and geometry.groups == 1 and not of_activations:
+        channels = geometry.inner // math.prod(geometry.kernel), geometry.columns
+        flops *= math.prod(map(_filled, channels, padding))
     work["operations"] += flops
     if geometry is None:
         return
     work["by_inner"] += flops / max(geometry.inner, 1)
-    constant = {operand.value for operand in weights}
     if geometry.depthwise:
         work["depthwise"] += flops
-    elif "attention" in step.name or not any(operand.value in constant for operand in step.reads):
+    elif of_activations:
         work["activations"] += flops
     elif is_dense(geometry):
         work["dense"] += flops
@@ -152,8 +158,18 @@ def is_dense(geometry: Geometry) -> bool:
     return plain and geometry.kernel == (3, 3) and set(geometry.stride) == {1}
 
 
-def _outputs(step: OperatorCall) -> int:
-    return sum(operand.elements for operand in step.writes[:1])
+def _outputs(step: OperatorCall, unit: int) -> float:
+    """Elements of a result, with those of the channels that it is filled up with, as its convolution has made it."""
+    if not step.writes:
+        return 0.0
+    result = step.writes[0]
+    channels = result.shape[1] if len(result.shape) == 4 else unit
+    return result.elements * _filled(channels, unit)
+
+
+def _filled(count: int, unit: int) -> float:
+    """How many times as many there are where they come in whole units."""
+    return math.ceil(count / unit) * unit / max(count, 1)
 
 
 class Load:

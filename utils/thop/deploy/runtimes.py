@@ -36,7 +36,8 @@ class Runtime:
 
     copies_slices: a part of a tensor is copied before it is read. adds_passes: there are those that eager PyTorch adds
     on CUDA. winograd: convolutions may be computed with fewer products than their definition has. in_place_of: what
-    else it may compute in where a precision is asked for.
+    else it may compute in where a precision is asked for. padding: the steps in which input and output channels are
+    computed, whatever a product has of them; curves are looked up for the latter too.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Runtime:
     adds_passes: bool = False
     winograd: bool = False
     in_place_of: Mapping[str, Tuple[str, ...]] = field(default_factory=dict, repr=False)
+    padding: Tuple[int, int] = (1, 1)
 
     @property
     def family(self) -> str:
@@ -91,6 +93,7 @@ RUNTIMES: Dict[str, Runtime] = {
             adds_passes=True,
             winograd=True,
             in_place_of={"amp": ("float16", "bfloat16"), "float32": ("tf32",)},
+            padding=(8, 64),  # tensor cores take eight inputs, and a block of a kernel has 64 outputs; by published times
         ),
         Runtime(
             "pytorch-cpu",
@@ -106,6 +109,7 @@ RUNTIMES: Dict[str, Runtime] = {
             "npu",
             ("int8", "float16"),
             fused=POINTWISE,
+            padding=(16, 32),  # rknn-toolkit2 2.5.0 reckons an RK3588's cycles in 32 outputs; inputs by published times
         ),
         Runtime(
             "horizon",
@@ -113,6 +117,7 @@ RUNTIMES: Dict[str, Runtime] = {
             "npu",
             ("int8",),
             fused=POINTWISE,
+            padding=(16, 32),  # by published times
         ),
         Runtime(
             "pulsar2",
