@@ -93,7 +93,7 @@ RUNTIMES: Dict[str, Runtime] = {
             adds_passes=True,
             winograd=True,
             in_place_of={"amp": ("float16", "bfloat16"), "float32": ("tf32",)},
-            padding=(8, 64),  # tensor cores take eight inputs, and a block of a kernel has 64 outputs; by published times
+            padding=(8, 64),  # of tensor cores, and of a block of outputs; by published times
         ),
         Runtime(
             "pytorch-cpu",
