@@ -259,7 +259,7 @@ def _count(spec: str, shape: tuple[int, ...], amp: bool, keys: list[Key]) -> Ite
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         counted = record(build(spec, not amp), (torch.zeros(shape, device="meta"),), amp=amp)
-    activations = float(sum(row.output for row in counted.traffic.layers))
+    activations = float(sum(layer.output for layer in counted.layers.root.walk()))
     for one in keys:
         deployed = as_deployed(counted, RUNTIMES[one[2]], one[4])
         yield one, Counted(work_of(deployed, one[3]), float(deployed.flops), activations)
