@@ -22,8 +22,7 @@ from utils.thop import training
 from utils.thop.command.cli import main
 from utils.thop.deploy import DeviceError
 from utils.thop.deploy.devices import find_device
-from utils.thop.deploy.step_time import step_seconds
-from utils.thop.deploy.training import Training, largest_batch, needed, parse_memory, reserved_bytes
+from utils.thop.deploy.training import Training, largest_batch, needed, parse_memory, reserved_bytes, step_seconds
 
 Make = Callable[[], nn.Module]
 

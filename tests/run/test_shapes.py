@@ -16,11 +16,11 @@ from torch.nn.utils import parametrizations, weight_norm
 from utils.thop import profile
 from utils.thop.count.layers import Layers, first_shape
 from utils.thop.run import Observer, run
+from utils.thop.run.dispatch import ShapeMode
 from utils.thop.run.inputs import fitting_size
-from utils.thop.run.layer_rules import LAYER_RULES
-from utils.thop.run.operator_rules import SHAPE_RULES
+from utils.thop.run.module_rules import LAYER_RULES
 from utils.thop.run.runner import Facts
-from utils.thop.run.shape_mode import ShapeMode
+from utils.thop.run.shape_rules import SHAPE_RULES
 from utils.thop.run.shape_tensor import ShapeTensor, without_values
 
 
@@ -87,7 +87,7 @@ def assert_meta_kernels_agree(model: Any, batch: int, height: int, width: int) -
     image = torch.empty(batch, 3, *fitting_size(model, (height, width)), device="meta")
     by_rules = facts(model, (image,), True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("utils.thop.run.shape_mode.SHAPE_RULES", {})
+        patch.setattr("utils.thop.run.dispatch.SHAPE_RULES", {})
         patch.setattr(LAYER_RULES, "rules", {})
         assert facts(model, (image,), True) == by_rules
 

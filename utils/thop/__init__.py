@@ -21,8 +21,8 @@ _LATER = {
 
 _namesake.require_torch()
 if not _namesake.give_way(__name__):
-    from .by_hand import add_hooks, remove_hooks
-    from .hooks import register_hooks
+    from .count.by_hand import add_hooks, remove_hooks
+    from .count.layer_rules import register_hooks
     from .profile import dfs_count, profile
     from .traffic import traffic
     from .units import clever_format

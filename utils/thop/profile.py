@@ -58,8 +58,8 @@ def profile(
 ) -> Profile:
     """Count what one forward pass of ``model`` computes, reads and writes, in evaluation mode.
 
-    It is ``add_hooks``, a forward pass and ``dfs_count`` (see ``by_hand.py``), only that the rules hear of the calls of
-    a copy that is run without values, and what runs outside of every layer with a rule is counted too.
+    It is ``add_hooks``, a forward pass and ``dfs_count`` (see ``count/by_hand.py``), only that the rules hear of the
+    calls of a copy that is run without values, and what runs outside of every layer with a rule is counted too.
 
     Args:
         model: any module; it is not touched, a copy of it is run.

@@ -1,6 +1,6 @@
 """The operator ledger: the bytes that every operator of a model must move, read and written.
 
-What a call moves is in ``charges.py``, what it multiplies in ``products.py``: two FLOPs a multiply-accumulate.
+What a call moves is in ``count/bytes.py``, what it multiplies in ``count/flops.py``: two FLOPs a multiply-accumulate.
 """
 
 from dataclasses import dataclass, field
@@ -9,10 +9,10 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 from torch import Tensor, nn
 
 from .answer import Answer, Rows
-from .count.record import OperatorCall, Recording, record
-from .count.rows import LayerRow, OperatorRow
-from .hooks import CustomOps
-from .places import Layer
+from .count.calls import LayerRow, OperatorCall, OperatorRow
+from .count.layer_rules import CustomOps
+from .count.places import Layer
+from .count.record import Recording, record
 from .run import as_inputs, as_model, collector_paused
 
 

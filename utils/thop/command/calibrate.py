@@ -9,11 +9,10 @@ from typing import Any, Callable, Dict, Iterable, List, Tuple
 
 from ..deploy.calibration import Calibration, calibrate
 from ..deploy.devices import THIS, key_of
-from ..deploy.errors import DeviceError, unreadable
 from ..deploy.estimates import entry_of as estimate_entry
 from ..deploy.estimates import joined, read_runtimes
 from ..deploy.launches import Deployed, as_deployed
-from ..deploy.runtimes import Runtime, find_runtime
+from ..deploy.runtimes import DeviceError, Runtime, find_runtime, unreadable
 from ..run import in_few_words
 from ..show.grid import Column, Grid, Line, to_text
 from .checkout import ModelError

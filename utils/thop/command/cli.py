@@ -13,7 +13,7 @@ from ..answer import Rows, csv_of
 from ..count.record import Recording
 from ..deploy.bound import TimeBound, time_bound
 from ..deploy.devices import THIS, Device, find_device, load_devices
-from ..deploy.errors import DeviceError
+from ..deploy.runtimes import DeviceError
 from ..run import in_few_words
 from ..show.comparison import (
     NAMES,

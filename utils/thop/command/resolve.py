@@ -10,11 +10,10 @@ from ..answer import PathLike
 from ..count.record import Recording
 from ..deploy.bound import TimeBound, launch_bound
 from ..deploy.devices import THIS, Device, find_device, load_devices
-from ..deploy.errors import DeviceError
 from ..deploy.launches import as_deployed
 from ..deploy.measurements import find_measurement
 from ..deploy.prediction import Prediction, choose, estimate_for, predict_deployed
-from ..deploy.runtimes import Runtime
+from ..deploy.runtimes import DeviceError, Runtime
 from ..show.comparison import Row
 
 

@@ -7,9 +7,8 @@ from typing import Callable, List, Optional, Tuple
 import torch
 
 from ..deploy.devices import Device, find_device
-from ..deploy.errors import DeviceError
-from ..deploy.step_time import step_seconds
-from ..deploy.training import Training, largest_batch, needed, training
+from ..deploy.runtimes import DeviceError
+from ..deploy.training import Training, largest_batch, needed, step_seconds, training
 from ..run.inputs import Size, fitting_size, images_for, usual_size
 from ..show.grid import to_text
 from ..show.predictions import kept_table, memory_grid, training_headline, work_table

@@ -7,20 +7,6 @@ from typing import Any, Dict, List, Optional, Sequence, Set, Tuple, Type, Union
 
 from torch import Tensor, nn
 
-from ..buffers import Cost, add_buffers, add_to_buffers, read_buffers
-from ..by_hand import sum_buffers
-from ..hooks import CustomOps, ForwardHook, Hook, count_nothing, elements, find_hook, inherited_hook
-from ..places import Layer, Places
-from ..products import (
-    ELEMENTWISE,
-    MOVES,
-    MULTIPLIES,
-    NAMED_IN_PASSING,
-    OTHER,
-    PRODUCTS,
-    PRODUCTS_IN_DISGUISE,
-    weights_of,
-)
 from ..run import (
     Drive,
     Observer,
@@ -34,7 +20,23 @@ from ..run import (
     tensors_in,
     whole_batch,
 )
-from .facts import facts_of, hear_of_new_formulas
+from .by_hand import sum_buffers
+from .facts import ELEMENTWISE, MOVES, MULTIPLIES, NAMED_IN_PASSING, OTHER, facts_of, hear_of_new_formulas
+from .flops import PRODUCTS, PRODUCTS_IN_DISGUISE, weights_of
+from .layer_rules import (
+    Cost,
+    CustomOps,
+    ForwardHook,
+    Hook,
+    add_buffers,
+    add_to_buffers,
+    count_nothing,
+    elements,
+    find_hook,
+    inherited_hook,
+    read_buffers,
+)
+from .places import Layer, Places
 
 Tree = Dict[str, Tuple[float, float, float, float, Any]]
 

@@ -9,11 +9,12 @@ from typing import Any, Dict, Iterable, List, Tuple
 
 from torch import Tensor
 
-from ..places import Layer
 from ..run import Observer, Replica, key_of, no_torch_function, node_running, storage_of, tensors_in
+from .calls import BACKWARD, FORWARD, OPTIMIZER, OperatorCall
 from .facts import facts_of
 from .layers import Token
-from .record import BACKWARD, FORWARD, OPTIMIZER, OperatorCall, Recorder
+from .places import Layer
+from .record import Recorder
 from .storages import in_blocks
 
 _TAG = "utils.thop.layer"

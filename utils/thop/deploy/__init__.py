@@ -7,9 +7,9 @@ Nothing here counts: it is told what the ledgers of ``utils.thop`` have counted.
 from .bound import TimeBound, time_bound
 from .calibration import Calibration, calibrate
 from .devices import Device, find_device
-from .errors import DeviceError
 from .launches import Deployed, Launch, deployed
 from .prediction import Prediction, predict
+from .runtimes import DeviceError
 from .training import Training, training
 
 __all__ = [

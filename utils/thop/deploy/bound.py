@@ -14,13 +14,12 @@ convolution is computed with fewer products than its definition has (Winograd's 
 from dataclasses import dataclass, field
 from typing import Dict, List
 
-from ..count.record import OperatorCall
-from ..count.rows import LayerRow
+from ..count.calls import LayerRow, OperatorCall
 from ..traffic import Traffic
 from .clock import BYTES, is_dense
 from .devices import Device
-from .errors import DeviceError
 from .launches import Deployed
+from .runtimes import DeviceError
 
 _HEAVIEST = 5
 

@@ -7,7 +7,7 @@ convolution with the largest of their kernels; a BatchNorm of the input itself, 
 from dataclasses import dataclass, replace
 from typing import Dict, List, Optional, Sequence, Set, Tuple
 
-from ..count.record import OperatorCall, View
+from ..count.calls import OperatorCall, View
 from .runtimes import BATCH_NORMS
 
 _SUMS = ("aten::add", "aten::add_")

@@ -8,11 +8,10 @@ from typing import Any, Iterable, List, Mapping, Optional, Sequence, Tuple
 from ..answer import Answer
 from .clock import Constants, Load, seconds_of, work_of
 from .devices import Device, load_devices
-from .errors import DeviceError
 from .estimates import Estimate, Prior, Sheet, prior_of, sheet_peak
 from .fitting import Measured, fit
 from .launches import Deployed
-from .runtimes import Runtime
+from .runtimes import DeviceError, Runtime
 
 
 @dataclass(frozen=True, repr=False)

@@ -10,16 +10,59 @@ waited for where it is slower than the device. What each device has is an estima
 
 import math
 from dataclasses import dataclass
-from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
 import torch
 from torch import Tensor
 
 from ..answer import Rows
-from ..count.record import Geometry, OperatorCall, View
-from .eager import Moved, moved_in_eager
+from ..count.calls import Geometry, OperatorCall, View
+from ..count.record import Recording
 from .launches import Deployed, Launch
 from .runtimes import CURVES, Runtime
+
+_HALF = 2
+_POINTWISE_LAYOUT = 0.15  # of the layout changes around a 1 x 1 convolution, which mostly runs as a matrix product
+
+
+class Moved(NamedTuple):
+    """Bytes of one step: those of its kernel, and those of the passes around it."""
+
+    kernel: float
+    passes: float
+
+
+def moved_in_eager(flow: Recording, precision: str, adds_passes: bool) -> Iterator[Moved]:
+    """Yield what each step of a run moves in a precision; "float16" is the model after ``half()``.
+
+    Under "amp" a run that could not be made so is taken for one in float16.
+    """
+    halved = precision == "float16" or (precision == "amp" and not flow.amp)
+    for step in flow.steps:
+        kernel = sum(operand.elements * _size(operand, halved) for operand in (*step.reads, *step.writes))
+        yield Moved(kernel, _added_passes(step, halved) if adds_passes else 0.0)
+
+
+def _size(operand: View, halved: bool) -> int:
+    """Bytes of an element."""
+    return _HALF if halved and operand.dtype.is_floating_point else operand.itemsize
+
+
+def _added_passes(step: OperatorCall, halved: bool) -> float:
+    """Bytes of what CUDA's libraries do around their kernels: bias, layout, copies."""
+    if step.name == "aten::native_layer_norm":
+        x = step.reads[0]
+        return 0.0 if x.dense else 2.0 * x.elements * _size(x, halved)
+    if step.geometry is None or "conv" not in step.name or not step.reads or not step.writes:
+        return 0.0
+    x, out = step.reads[0], step.writes[0]
+    with_bias = any(len(operand.shape) == 1 for operand in step.reads[1:])
+    bias = 2.0 * out.elements * _size(out, halved) if with_bias else 0.0
+    if step.geometry.depthwise or x.channels_last:
+        return bias
+    share = _POINTWISE_LAYOUT if set(step.geometry.kernel) == {1} else 1.0
+    return bias + share * 2.0 * (x.elements + out.elements) * _size(x, halved)
+
 
 BYTES = {"int8": 1, "float16": 2, "bfloat16": 2, "float32": 4, "tf32": 4, "float64": 8}
 ARITHMETIC, MEMORY, STARTING = "arithmetic", "memory", "starting launches"
@@ -233,9 +276,3 @@ def time_launches(deployed: Deployed, load: Load, constants: Constants) -> List[
         parts = {ARITHMETIC: computing, MEMORY: moving, STARTING: starts * constants.overhead}
         found.append(LaunchTime(launch, seconds + start, max(parts, key=lambda part: parts[part])))
     return Rows(found)
-
-
-__all__ = [
-    "ARITHMETIC", "BYTES", "MEMORY", "STARTING", "Constants", "LaunchTime", "Load", "Work", "is_dense", "seconds_of",
-    "time_launches", "work_of",
-]  # fmt: skip

@@ -12,9 +12,9 @@ import torch
 from ..answer import PathLike
 from ..run import in_few_words
 from ..units import dtype_name, listed
-from .errors import DeviceError, unreadable
 from .estimates import Estimate, Sheet, positive, read_runtimes
 from .machine import MeasureError, measure
+from .runtimes import DeviceError, unreadable
 
 CATALOGUE = Path(__file__).with_name("devices.yaml")
 THIS = "this"

@@ -17,8 +17,7 @@ from torch import Tensor
 
 from ..units import listed
 from .clock import Constants, Load
-from .errors import DeviceError
-from .runtimes import RUNTIMES, Runtime
+from .runtimes import RUNTIMES, DeviceError, Runtime
 
 PRIORS = Path(__file__).with_name("priors.yaml")
 SHARED = Constants._fields[1:]  # by all precisions of a device

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from .clock import Load, Work
-from .errors import DeviceError
 from .estimates import SHARED, Basis, Estimate, Prior, Sheet, before_measuring, constants_of
+from .runtimes import DeviceError
 
 _NOISE, _FREEDOM = 0.12, 4.0  # the usual deviation of a network, and of the t distribution
 _ROUNDS, _STEP = 3, 1e-4

@@ -11,8 +11,9 @@ from typing import Any, Dict, Iterable, List, Optional, Sequence, Set, Tuple
 from torch import nn
 
 from ..answer import Answer, Rows
-from ..count.record import OperatorCall, Recording, View, record
-from ..products import MULTIPLIES
+from ..count.calls import OperatorCall, View
+from ..count.facts import MULTIPLIES
+from ..count.record import Recording, record
 from ..run import as_inputs, as_model, collector_paused
 from .branches import merge_branches
 from .runtimes import BATCH_NORMS, Runtime, find_runtime

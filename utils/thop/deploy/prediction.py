@@ -18,10 +18,9 @@ from ..units import listed
 from .calibration import Calibration
 from .clock import MEMORY, Constants, LaunchTime, Load, time_launches, work_of
 from .devices import Device, find_device, load_devices
-from .errors import DeviceError
 from .estimates import NINE_OF_TEN, Basis, Estimate, of_sheet, prior_of, sheet_peak, with_precision
 from .launches import Deployed, as_deployed
-from .runtimes import RUNTIMES, Runtime, find_runtime
+from .runtimes import RUNTIMES, DeviceError, Runtime, find_runtime
 
 Where = Union[str, Device, Calibration]
 _MEAN = 0.8  # deviations that a normal distribution is off on average

@@ -7,8 +7,20 @@ import difflib
 from dataclasses import dataclass, field
 from typing import Dict, FrozenSet, Mapping, Optional, Tuple
 
+from ..run import in_few_words
 from ..units import listed
-from .errors import DeviceError
+
+
+class DeviceError(ValueError):
+    """Why there is no such device, runtime or figure, in one line for the reader."""
+
+
+def unreadable(path: object, error: Exception) -> DeviceError:
+    """Say why a file could not be read."""
+    if isinstance(error, FileNotFoundError):
+        return DeviceError(f"{path}: no such file")
+    why = error.strerror if isinstance(error, OSError) and error.strerror else in_few_words(error)
+    return DeviceError(f"{path} can't be read: {why}")
 
 
 def _aten(names: str) -> FrozenSet[str]:

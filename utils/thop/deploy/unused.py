@@ -2,7 +2,7 @@
 
 from typing import Dict, List, Optional, Set, Tuple
 
-from ..count.record import OperatorCall
+from ..count.calls import OperatorCall
 from .launches import Deployed, is_inside
 
 

@@ -6,14 +6,15 @@ without values. The user's process does not notice, and the model does not eithe
 
 from .ambient import collector_paused
 from .blank import BlankBuildFailed, blank
+from .calls import Observer
 from .copier import Replica
-from .inputs import as_inputs, as_model
-from .light_copy import is_unused, light_copy, own_way_aside
+from .copies import is_unused, light_copy, own_way_aside
+from .inputs import NotCountable, as_inputs, as_model, network_of, unwrap
+from .module_fields import is_unread, lacks_shapes, look_at, parameter_sizes
 from .nested import instances_in, map_tensors, tensors_in
-from .observer import Observer
-from .parameters import is_unread, lacks_shapes, look_at, parameter_sizes
 from .runner import Drive, Run, in_few_words, run
 from .schema import Effects, effects_of
+from .shape_tensor import is_weight
 from .torch_private import (
     KNOWS_NODES,
     STORAGES_TELL,
@@ -24,8 +25,6 @@ from .torch_private import (
     storage_of,
     whole_batch,
 )
-from .unwrapping import NotCountable, network_of, unwrap
-from .weights import is_weight
 
 __all__ = [
     "KNOWS_NODES",

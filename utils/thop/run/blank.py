@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .nested import tensors_in
-from .operator_rules import SHAPE_RULES, empty
+from .shape_rules import SHAPE_RULES, empty
 from .shape_tensor import META
 
 _MAKE_MEMORY = frozenset(

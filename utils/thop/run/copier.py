@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from .module_fields import ModuleFields
-from .parameters import UncopiedTable
+from .inputs import NotCountable, unwrap
+from .module_fields import ModuleFields, UncopiedTable
 from .reach import (
     ATOMS,
     LRU,
@@ -37,8 +37,7 @@ from .reach import (
     referent,
     slots_of,
 )
-from .saved_forward import SavedForward
-from .unwrapping import NotCountable, unwrap
+from .shape_tensor import THREAD
 
 
 @dataclass
@@ -51,6 +50,21 @@ class Replica:
     model: nn.Module
     modules: List[nn.Module] = field(default_factory=list)
     unregistered: Dict[int, List[Tuple[str, nn.Module]]] = field(default_factory=dict)
+
+
+class SavedForward:
+    """A forward that somebody has kept: it is watched like a call of its module, unless it is part of one.
+
+    ``m._old_forward = m.forward; m.forward = wrapped``, where ``wrapped`` comes back to it, is the latter.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def __call__(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if THREAD.run is None:
+            return self.function(module, *args, **kwargs)
+        return THREAD.run.calls.saved_forward(module, self.function, args, kwargs)
 
 
 class _Husk:

@@ -6,7 +6,49 @@ from typing import Any, Optional, Tuple
 from torch import Tensor, nn
 
 from .nested import map_tensors, tensors_in
-from .unwrapping import network_of
+
+_PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+
+
+class NotCountable(RuntimeError):
+    """The model can't be counted as it is, neither without values nor with them; the message says what to do."""
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """Take a model out of DataParallel, DistributedDataParallel and torch.compile."""
+    while True:
+        if isinstance(model, _PARALLEL):
+            model = model.module
+        elif "_orig_mod" in model._modules:
+            model = model._modules["_orig_mod"]  # type: ignore[assignment]
+        else:
+            return model
+
+
+def network_of(model: nn.Module) -> nn.Module:
+    """Return what somebody means who hands in a model: out of its wrappers, and out of ultralytics' ``YOLO``.
+
+    That is no network but a handle of one, whose ``train`` starts a training; it is known by that, and by having no
+    layers beside its ``model``. Others hold a network under this name too, and are counted as they are.
+    """
+    model = unwrap(model)
+    held = model._modules.get("model")
+    has_more = len(model._modules) != 1 or model._parameters or model._buffers
+    return model if held is None or has_more or trains_as_a_module(type(model)) else unwrap(held)
+
+
+def trains_as_a_module(kind: type) -> bool:
+    """Say whether ``train`` of a class takes what PyTorch's takes, a mode, so that it can be called."""
+    method = getattr(kind, "train", None)
+    if method is nn.Module.train:
+        return True
+    try:
+        _, *parameters = inspect.signature(method).parameters.values()  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return False
+    is_flag = len(parameters) == 1 and parameters[0].default is True
+    return is_flag or any(parameter.name == "mode" for parameter in parameters)
+
 
 Size = Tuple[int, int]
 
@@ -144,7 +186,3 @@ def resized(inputs: Any, size: Size, model: nn.Module) -> Tuple[Any, ...]:
 
 def _place_of(parameter: Tensor) -> Any:
     return {"dtype": parameter.dtype, "device": parameter.device}
-
-
-__all__ = ["Size", "as_inputs", "as_model", "as_size", "fitting_size", "image_size", "images_for", "input_channels",
-           "like_given", "resized", "usual_size"]  # fmt: skip

@@ -8,11 +8,111 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import Any, Callable, Dict, FrozenSet, List, Optional, Protocol, Tuple
 
+import torch
 from torch import nn
+from torch.nn.parameter import UninitializedTensorMixin
 
-from .parameters import TableCopier, UncopiedTable
 from .reach import ATOMS, slots_of
 from .torch_private import COMPILED_CALL
+
+
+class TableCopier(Protocol):
+    """What copies tables of tensors; memo: the copies that there are, by the originals' ids."""
+
+    memo: Dict[int, Any]
+
+    def table(self, original: Any) -> Any:
+        """Copy a table."""
+
+
+class UncopiedTable(Dict[str, Any]):
+    """A module's table of parameters or buffers, empty until it is used; then it holds copies, as any copied table.
+
+    originals: the table of the original, until then.
+    """
+
+    __slots__ = ("copier", "originals")
+
+    def __init__(self, copier: TableCopier, originals: Dict[str, Any]) -> None:
+        self.copier: Optional[TableCopier] = copier
+        self.originals: Optional[Dict[str, Any]] = originals
+
+    def copy_now(self) -> None:
+        """Fill the table."""
+        copier, originals = self.copier, self.originals
+        self.copier = self.originals = None
+        if copier is not None and originals is not None:
+            dict.update(self, copier.table(originals))
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Let copies of it be ordinary tables."""
+        return dict, (), None, None, iter(self.items())
+
+
+def _of_a_table(name: str) -> Callable[..., Any]:
+    method = getattr(dict, name)
+
+    def use(self: UncopiedTable, *args: Any, **kwargs: Any) -> Any:
+        if self.originals is not None:
+            self.copy_now()
+        return method(self, *args, **kwargs)
+
+    use.__name__ = name
+    return use
+
+
+for _name in dir(dict):
+    if callable(getattr(dict, _name)) and _name not in dir(object):
+        setattr(UncopiedTable, _name, _of_a_table(_name))
+for _name in ("__eq__", "__ne__", "__repr__"):
+    setattr(UncopiedTable, _name, _of_a_table(_name))
+
+
+def table_to_look_at(module: nn.Module, table: str = "_parameters") -> Dict[str, Any]:
+    """Return a module's table of parameters or buffers, to look at their properties and nothing else."""
+    held: Any = module.__dict__[table]
+    originals = held.originals if type(held) is UncopiedTable else None
+    return held if originals is None else originals  # type: ignore[no-any-return]
+
+
+def look_at(module: nn.Module, name: str) -> Any:
+    """Return a module's parameter, or whatever it has under the name, to look at its properties and nothing else."""
+    is_uncopied = type(module.__dict__.get("_parameters")) is UncopiedTable
+    return table_to_look_at(module).get(name) if is_uncopied else getattr(module, name)
+
+
+def is_unread(module: nn.Module) -> bool:
+    """Say whether nobody has asked a copied module for its parameters yet."""
+    table: Any = module.__dict__.get("_parameters")
+    return type(table) is UncopiedTable and table.originals is not None
+
+
+def parameter_sizes(module: nn.Module) -> Dict[int, int]:
+    """Return the elements of a module's own parameters by identity, which in a copy is that of the original.
+
+    Those of lazy layers have none before they are run.
+    """
+    table: Any = module.__dict__.get("_parameters")
+    if type(table) is UncopiedTable and table.originals is not None:
+        return {id(p): p.numel() for p in table.originals.values() if p is not None}
+    if type(table) is not dict and isinstance(module, torch.jit.ScriptModule):
+        return {id(p): p.numel() for _, p in module.named_parameters(recurse=False)}
+    if not table:
+        return {}
+    return {
+        getattr(p, "_copied_from", None) or id(p): p.numel()
+        for p in table.values()
+        if type(p) is nn.Parameter or (p is not None and not isinstance(p, UninitializedTensorMixin))
+    }
+
+
+def lacks_shapes(module: nn.Module) -> bool:
+    """Say whether some of a module's own parameters have no shape before it is run."""
+    table: Any = module._parameters
+    if type(table) is UncopiedTable or not table:
+        return False
+    return any(isinstance(p, UninitializedTensorMixin) for p in table.values())
+
 
 _REGISTRIES = ("_parameters", "_buffers", "_modules")
 _OF_EVERY_MODULE = frozenset(nn.Identity().__dict__)

@@ -21,20 +21,17 @@ from torch import Tensor, nn
 
 from .ambient import Ambient, Generators
 from .autocast import can_autocast, cuda_autocast
-from .blame import is_for_lack_of_values
-from .calls import CALLS_OF_MODULES, Calls
+from .calls import CALLS_OF_MODULES, Calls, Observer
 from .copier import Copier, Replica
 from .copies import ELSEWHERE, INPUTS, MODEL, CopyTensor, real_copies, shape_copies
-from .modes import OperatorMode
+from .dispatch import OperatorMode, ShapeMode
+from .fused import WatchedFunctions
+from .inputs import NotCountable, trains_as_a_module
 from .namespaces import Named, is_foreign, named_by
 from .nested import map_tensors, tensors_in
-from .observer import Observer
-from .shape_mode import ShapeMode
-from .shape_tensor import THREAD, NeedsValues, in_few_words
+from .shape_tensor import THREAD, NeedsValues, in_few_words, is_for_lack_of_values
 from .taken_down import TakenDown, evict
 from .torch_private import set_grad_enabled
-from .unwrapping import NotCountable, trains_as_a_module
-from .whole import WatchedFunctions
 
 Observe = Callable[[Replica], Observer]
 Drive = Callable[[nn.Module, Callable[[], Any]], Any]

@@ -5,12 +5,15 @@ same way with it. Inside a run the dispatch mode works on it; anywhere else, and
 raises NeedsValues. Aliases share a storage, as real ones do, only that nothing is behind it.
 """
 
+import dis
 import threading
+from pathlib import Path
 from typing import Any, NoReturn, Optional, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from .nested import tensors_in
 from .torch_private import HAS_STORAGE, guard_pointer, make_alias, make_wrapper, not_led, storage_of
 
 CPU = torch.device("cpu")
@@ -142,3 +145,70 @@ def in_few_words(error: BaseException) -> str:
     """Describe an exception in one short line."""
     first_line = (str(error).strip() or "no message").splitlines()[0]
     return f"{type(error).__name__}: {first_line}"[:160]
+
+
+def mark_weight(tensor: Any) -> None:
+    """Note that a tensor of the run is a weight."""
+    tensor._of_weights = True
+
+
+def is_weight(tensor: Tensor) -> bool:
+    """Say whether a tensor is a weight."""
+    return getattr(tensor, "_of_weights", False) or type(tensor) is nn.Parameter
+
+
+def pass_on(args: Any, out: Any) -> None:
+    """Mark an operator's result if all of its operands are weights, single numbers aside."""
+    first = args[0] if args else None
+    if type(first) is ShapeTensor:
+        if not first._of_weights:
+            return
+    elif isinstance(first, (list, tuple)):
+        first = first[0] if first else None
+    if not isinstance(first, Tensor) or not is_weight(first):
+        return
+    if all(is_weight(tensor) for tensor in tensors_in(args) if tensor.dim()):
+        for tensor in tensors_in((out,)):
+            mark_weight(tensor)
+
+
+_OWN_CODE = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
+_KERNEL_ERRORS = (RuntimeError, TypeError, ValueError, IndexError, AttributeError, KeyError, AssertionError)
+
+
+def _innermost(error: BaseException) -> Any:
+    """Return the traceback's last step, which raised the exception; None for one that was never raised."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace
+
+
+def is_of_a_kernel(error: BaseException) -> bool:
+    """Say whether an exception comes from PyTorch or from here, and not from a signal's handler in between."""
+    if not isinstance(error, _KERNEL_ERRORS):
+        return False
+    trace = _innermost(error)
+    return trace is None or trace.tb_frame.f_code.co_filename.startswith(_OWN_CODE)
+
+
+def is_for_lack_of_values(error: BaseException) -> bool:
+    """Say whether a tensor without values may be to blame for an exception that no operator has raised.
+
+    Python code of PyTorch that is handed one, or a function in C that is, may complain of it; what the model's own
+    code raises by itself, or a signal's handler, has nothing to do with it.
+    """
+    if isinstance(error, NeedsValues) or "ShapeTensor" in str(error):
+        return True
+    if not isinstance(error, (RuntimeError, TypeError)) or (isinstance(error, TypeError) and "ensor" not in str(error)):
+        return False
+    trace = _innermost(error)
+    if trace is None:
+        return False
+    code = trace.tb_frame.f_code
+    return code.co_filename.startswith(_OWN_CODE[1]) or not _raises(code, trace.tb_lasti)
+
+
+def _raises(code: Any, offset: int) -> bool:
+    """Say whether the instruction at an offset is a ``raise``."""
+    return any(i.offset == offset and i.opname in ("RAISE_VARARGS", "RERAISE") for i in dis.get_instructions(code))

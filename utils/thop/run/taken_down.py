@@ -17,10 +17,10 @@ from typing import Any, Dict, Iterable, List, Optional, Sequence, Set, Tuple
 from torch import Tensor, nn
 
 from .copier import Copier
+from .inputs import NotCountable
 from .namespaces import MISSING, Named, is_data, is_foreign, named_by
 from .reach import LEAVES, LRU, is_shared, must_be_copied, per_class, slots_of
 from .shape_tensor import NeedsValues
-from .unwrapping import NotCountable
 
 _SEQUENCES = (list, set, deque)
 

@@ -13,8 +13,8 @@ import torch
 from ..answer import Answer, Rows, csv_of
 from ..deploy.bound import TimeBound, time_bound
 from ..deploy.devices import Device
-from ..deploy.errors import DeviceError
 from ..deploy.prediction import Timing
+from ..deploy.runtimes import DeviceError
 from ..traffic import Traffic
 from ..units import kinds_not_counted
 from .grid import Column, Grid, Line, to_latex, to_markdown, to_text

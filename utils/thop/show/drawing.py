@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from itertools import product
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
-from ..count.rows import LayerRow
+from ..count.calls import LayerRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,8 +9,8 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Op
 
 from torch import nn
 
-from ..count.rows import LayerRow
-from ..places import Layer
+from ..count.calls import LayerRow
+from ..count.places import Layer
 from ..profile import Profile
 from ..traffic import Traffic
 from ..units import readable, readable_bytes

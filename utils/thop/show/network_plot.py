@@ -7,7 +7,7 @@ import math
 import textwrap
 from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Sequence, Tuple
 
-from ..count.rows import LayerRow
+from ..count.calls import LayerRow
 from ..deploy.bound import LayerBound, TimeBound
 from ..deploy.devices import Device
 from ..traffic import Traffic

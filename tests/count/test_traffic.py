@@ -13,7 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from utils.thop import profile, traffic
-from utils.thop.count.record import OperatorCall, record
+from utils.thop.count.calls import OperatorCall
+from utils.thop.count.record import record
 from utils.thop.traffic import Traffic, traffic_of
 
 # ---- an independent count ----

@@ -13,9 +13,8 @@ from typing import Any, Dict, Optional, Set, Tuple
 
 from torch import nn
 
-from .buffers import Cost, add_buffers, read_buffers, remove_buffers
-from .hooks import CustomOps, count_nothing, find_hook
-from .run import parameter_sizes
+from ..run import parameter_sizes
+from .layer_rules import Cost, CustomOps, add_buffers, count_nothing, find_hook, read_buffers, remove_buffers
 
 _HANDLE = "_counting_hook"
 
@@ -73,6 +72,3 @@ def _sum(module: nn.Module, seen: Set[int]) -> Tuple[Cost, Dict[int, int], Dict[
             ops, kernel, output = ops + cost.ops, kernel + cost.kernel, output + cost.output
             parameters = {**parameters, **below}
     return Cost(ops, kernel, output), parameters, tree
-
-
-__all__ = ["add_hooks", "remove_hooks", "sum_buffers"]

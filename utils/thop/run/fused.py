@@ -10,7 +10,7 @@ from torch.nn import functional
 from torch.nn.parameter import UninitializedTensorMixin
 from torch.overrides import TorchFunctionMode
 
-from .modes import OperatorMode, need_memory
+from .dispatch import OperatorMode, need_memory
 from .shape_tensor import MEMORY, ShapeTensor
 from .torch_private import RECURRENT, attention_forward_with, no_torch_dispatch, no_torch_function
 

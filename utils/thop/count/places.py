@@ -10,8 +10,8 @@ from typing import Dict, Iterable, Iterator, List, Optional, Set, Tuple, Type
 
 from torch import nn
 
-from .hooks import ForwardHook
-from .run import Replica, is_unread, lacks_shapes, parameter_sizes
+from ..run import Replica, is_unread, lacks_shapes, parameter_sizes
+from .layer_rules import ForwardHook
 
 
 @dataclass

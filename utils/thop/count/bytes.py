@@ -9,7 +9,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Sequence
 import torch
 from torch import Tensor
 
-from .run import Effects, key_of, tensors_in
+from ..run import Effects, key_of, tensors_in
 
 
 class Moved(NamedTuple):

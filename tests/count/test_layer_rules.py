@@ -1,4 +1,4 @@
-"""Every rule of utils/thop/hooks.py: against the reference package, against a real forward pass, and by hand."""
+"""Every rule of a layer: against the reference package, against a real forward pass, and by hand."""
 
 import inspect
 from typing import Any, Tuple
@@ -10,7 +10,7 @@ from layers import examples, name_of
 from torch import nn
 
 from utils.thop import profile, register_hooks
-from utils.thop.hooks import count_convNd, count_nothing, elements, find_hook
+from utils.thop.count.layer_rules import count_convNd, count_nothing, elements, find_hook
 
 NOT_IN_ANY_FAMILY = {
     "Container", "Module", "CosineSimilarity", "PairwiseDistance",

@@ -8,7 +8,7 @@ from typing import Any, Callable, Dict, Optional, Tuple, Type
 import torch
 from torch import Tensor, nn
 
-from .parameters import table_to_look_at
+from .module_fields import table_to_look_at
 
 LayerRule = Callable[[nn.Module, Tensor], Optional[Tuple[Any, Tuple[Any, ...]]]]
 
