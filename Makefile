@@ -1,13 +1,15 @@
 # Every target makes the environment first (.venv), if it is missing or out of date.
-# Without make: $(PYTHON) tests/environment.py test|demo|lint|bench|table|pictures|clock|calibrate|clean
+# Without make: $(PYTHON) tests/environment.py test|quick|compat|demo|lint|bench|table|pictures|clock|calibrate|clean
 
 PYTHON ?= python3
 RUN = $(PYTHON) tests/environment.py
 
-.PHONY: help test demo lint bench table pictures clock calibrate clean
+.PHONY: help test quick compat demo lint bench table pictures clock calibrate clean
 
 help:
 	@echo "make test [ARGS='-k train']     run all tests, or those that the pytest arguments pick"
+	@echo "make quick [ARGS=...]           those that need no checkout, in less than a minute"
+	@echo "make compat [ARGS=1.13.1]       what depends on PyTorch's version, under several of them"
 	@echo "make demo [CHECKOUT=path]       patch a YOLOv5, train it for an epoch, show what it prints"
 	@echo "make lint                       ruff and mypy"
 	@echo "make bench                      compare with other profilers"
@@ -19,6 +21,12 @@ help:
 
 test:
 	@$(RUN) test $(ARGS)
+
+quick:
+	@$(RUN) quick $(ARGS)
+
+compat:
+	@$(RUN) compat $(ARGS)
 
 demo:
 	@$(RUN) demo $(if $(CHECKOUT),"$(CHECKOUT)")

@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 import os
-import sys
-import warnings
 from pathlib import Path
 from typing import Any, Callable
 
 import pytest
-from releases import ALL_CFGS, CACHE, LATEST, ReleaseError, release, yolo, yolo_settings
+from releases import ALL_CFGS, CACHE, latest, yolo, yolo_settings
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make `yolov5` importable, behind this repository's own `utils`, before any test file is read."""
+    """Give all tests, and what they start, YOLOv5's settings and a terminal of no width."""
     os.environ.update(yolo_settings(CACHE / "settings"))
     os.environ.pop("COLUMNS", None)  # which pytest-xdist sets for its workers
     os.unsetenv("COLUMNS")  # and readline, which pytest imports, for child processes behind os.environ's back
-    try:
-        sys.path.append(str(release(LATEST)))
-    except ReleaseError as error:
-        warnings.warn(f"{error}; the tests on real models will fail", stacklevel=1)
+
+
+_CHECKOUTS = {"yolo", "release_7", "started", "checkout"}
+_OF_CHECKOUTS = ("test_patched_releases", "test_train", "test_yolov5", "test_checkouts", "test_sweep", "test_growth",
+                 "test_docs", "test_cli", "test_apply", "test_process", "test_notebook", "test_distributed",
+                 "test_clock", "test_users_memory", "test_plots", "test_predict", "test_leftovers")  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what takes a checkout, or is long for other reasons: `make quick` leaves it out."""
+    for item in items:
+        takes = _CHECKOUTS.intersection(getattr(item, "fixturenames", ()))
+        if takes or item.path.stem in _OF_CHECKOUTS:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")
 def release_7() -> Path:
     """The latest release as it was published: the folder that holds `yolov5/`. Not to be written into."""
-    folder = release(LATEST)
+    folder = latest()
     models = folder / "yolov5" / "models"
     found = {path.relative_to(models).as_posix() for path in models.rglob("yolo*.yaml")}
     assert found == set(ALL_CFGS)

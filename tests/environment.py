@@ -1,6 +1,8 @@
 """Make the environment of this repository, .venv, and run something in it.
 
     python tests/environment.py test [PYTEST ARGUMENTS]     all tests
+    python tests/environment.py quick [PYTEST ARGUMENTS]    those that need no checkout and take no second
+    python tests/environment.py compat [1.13.1 ...]         what depends on PyTorch's version, under several of them
     python tests/environment.py demo [CHECKOUT]             patch a YOLOv5, train it, show what it prints
     python tests/environment.py lint                        ruff and mypy
     python tests/environment.py bench [ARGUMENTS]           comparison with other profilers
@@ -34,6 +36,8 @@ OLDEST = (3, 8)
 WORKERS = max(1, min(os.cpu_count() or 1, 4))  # each takes up to 2 GB of memory
 COMMANDS: Dict[str, List[List[str]]] = {
     "test": [["-m", "pytest", "-n", str(WORKERS), "--dist", "worksteal"]],
+    "quick": [["-m", "pytest", "-n", str(WORKERS), "-m", "not slow"]],
+    "compat": [["tests/compat.py"]],
     "demo": [["tests/demo.py"]],
     "lint": [["-m", "ruff", "check", "."], ["-m", "mypy"]],
     "bench": [["benchmarks/bench.py"]],
@@ -137,7 +141,7 @@ def clean() -> None:
 def run(command: str, arguments: List[str]) -> int:
     """Run a command in the environment; return the first exit status that is not 0."""
     environment = dict(os.environ, PYTHONNOUSERSITE="1", PYTHONUNBUFFERED="1")
-    if command == "test":  # or every worker takes all processors for each product of matrices
+    if command in ("test", "quick"):  # or every worker takes all processors for each product of matrices
         environment.setdefault("OMP_NUM_THREADS", str((os.cpu_count() or 1) // WORKERS))
     for name in ("PYTHONHOME", "PYTHONPATH"):
         environment.pop(name, None)

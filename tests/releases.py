@@ -165,8 +165,17 @@ def quiet() -> Iterator[None]:
         logging.disable(before)
 
 
+def latest() -> Path:
+    """Return the latest release, fetched if need be, and make its `yolov5` importable, behind our own `utils`."""
+    folder = release(LATEST)
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+    return folder
+
+
 def yolo(cfg: str, **options: Any) -> Any:
     """Build an unpatched model of the latest release, silently, in this process: yolo('hub/yolov5-p6.yaml', nc=1)."""
+    latest()
     from yolov5.models import common
     from yolov5.models import yolo as models
 

@@ -1,0 +1,103 @@
+"""Run what depends on PyTorch's version under several of them, each in an environment of its own.
+
+    python tests/compat.py [1.13.1 ...]     the versions below, or some of them
+
+Tests of `tests/run` and `tests/count`, and the summary line. An environment stays in .cache/compat, for the next time.
+It takes the Pythons that the versions are for; what is not on this machine is said and left out.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import List, NamedTuple, Optional
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from environment import ROOT, say
+
+FOLDER = ROOT / ".cache" / "compat"
+TESTS = ["tests/run", "tests/count", "tests/show/test_torch_utils.py"]
+
+
+class Version(NamedTuple):
+    """A PyTorch, the torchvision that goes with it, and a Python that both are for."""
+
+    torch: str
+    torchvision: str
+    python: str
+
+    @property
+    def interpreter(self) -> Path:
+        """That of its environment."""
+        return FOLDER / self.torch / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+VERSIONS = (
+    Version("1.13.1", "0.14.1", "3.8"),
+    Version("2.0.1", "0.15.2", "3.8"),
+    Version("2.4.1", "0.19.1", "3.11"),
+    Version("2.14.1", "0.29.1", "3.11"),
+)
+
+
+def python_of(version: str) -> Optional[str]:
+    """Find a Python of a version on this machine."""
+    if version == "{}.{}".format(*sys.version_info[:2]):
+        return sys.executable
+    pyenv = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))
+    return shutil.which("python" + version) or next(map(str, pyenv), None)
+
+
+def make(version: Version) -> str:
+    """Make the environment of a version if there is none; return why that can't be done, or nothing."""
+    done = version.interpreter.parent.parent / "done"
+    if done.is_file():
+        return ""
+    python = python_of(version.python)
+    if python is None:
+        return f"there is no Python {version.python} here"
+    say(f"making an environment for torch {version.torch} with Python {version.python}")
+    pins = ["torch==" + version.torch, "torchvision==" + version.torchvision]
+    steps: List[List[str]] = [
+        [python, "-m", "venv", "--clear", str(version.interpreter.parent.parent)],
+        [str(version.interpreter), "-m", "pip", "install", "--disable-pip-version-check", "pip==24.0"],
+        [str(version.interpreter), "-m", "pip", "install", *pins, "-r", str(ROOT / "requirements-dev.txt")],
+    ]
+    for step in steps:
+        if subprocess.call(step, cwd=str(ROOT)):
+            return "{} failed".format(" ".join(step[1:4]))
+    done.write_text("")
+    return ""
+
+
+def run(version: Version) -> str:
+    """Run the tests under a version; return the line that pytest closes with."""
+    environment = dict(os.environ, PYTHONNOUSERSITE="1", OMP_NUM_THREADS="1")
+    command = [str(version.interpreter), "-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider", *TESTS]
+    done = subprocess.run(
+        command,
+        cwd=str(ROOT),
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    lines = done.stdout.strip().splitlines() or ["pytest printed nothing"]
+    say("\n".join(line for line in lines if line.startswith(("FAILED", "ERROR"))))
+    return lines[-1]
+
+
+def main(wanted: List[str]) -> int:
+    """Run under each version, and print a line for each."""
+    found = {}
+    for version in VERSIONS:
+        if not wanted or version.torch in wanted:
+            found[version.torch] = make(version) or run(version)
+            say(f"torch {version.torch}: {found[version.torch]}")
+    return int(any("failed" in line or "error" in line for line in found.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
