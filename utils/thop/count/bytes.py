@@ -9,7 +9,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Sequence
 import torch
 from torch import Tensor
 
-from ..run import Effects, key_of, tensors_in
+from ..run import key_of, tensors_in
 
 
 class Moved(NamedTuple):
@@ -51,23 +51,6 @@ def read_once(tensors: Sequence[Tensor]) -> int:
         return sum(map(stored_bytes, tensors))
     distinct = {(key_of(t), t.storage_offset(), t.shape, t.stride(), t.dtype): t for t in tensors}
     return sum(map(stored_bytes, distinct.values()))
-
-
-def by_schema(effects: Effects, args: Any, kwargs: Any, out: Any) -> Moved:
-    """Charge each distinct input as read, each new result and each argument that is written to as written."""
-    inputs = tensors_in(args)
-    if kwargs:
-        inputs += tensors_in([v for name, v in kwargs.items() if name not in effects.write_only])
-    read = read_once(inputs)
-    if not effects.written and isinstance(out, Tensor):
-        return Moved(read, stored_bytes(out))
-    results = out if isinstance(out, (tuple, list)) else (out,)
-    if len(effects.new_results) == len(results):
-        results = [result for result, new in zip(results, effects.new_results) if new]
-    elif not all(effects.new_results):
-        results = []
-    written = [args[i] if i < len(args) else kwargs.get(name) for i, name in effects.written]
-    return Moved(read, sum(map(stored_bytes, tensors_in((*results, *written)))))
 
 
 Charge = Callable[..., Moved]

@@ -114,11 +114,6 @@ class Training(Answer):
         return reserved_bytes(self.peak)
 
     @property
-    def static(self) -> int:
-        """Bytes that do not depend on the batch: weights, buffers, average, gradients, optimizer state."""
-        return self.weights + self.buffers + self.ema + self.gradients + self.optimizer_state
-
-    @property
     def flops(self) -> int:
         """FLOPs of the products of a step."""
         return self.forward.flops + self.backward.flops + self.optimizer.flops
