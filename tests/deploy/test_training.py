@@ -317,7 +317,7 @@ def test_published_reserved_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def line(batch: int) -> Training:
     """A made-up training: 1 GB, and 0.5 GB an image."""
-    from utils.thop.step import Phase
+    from utils.thop.count.phases import Phase
 
     nothing = Phase()
     return Training(0, 0, 0, 0, 0, 0, [], int(1e9 + 0.5e9 * batch), ("", ""), nothing, nothing, nothing, batch=batch)

@@ -136,6 +136,10 @@ class OperatorFacts(NamedTuple):
     makes_indices: bool
     assumption: str
 
+    def __reduce__(self) -> Any:
+        """Go to another process without functions, which know no way there."""
+        return OperatorFacts, tuple(self._replace(func=None, product=None, charge=None))
+
 
 _KNOWN: Dict[int, OperatorFacts] = {}  # by identity: operators hash in Python
 _REGISTERED: Dict[Any, Any] = {}

@@ -214,7 +214,7 @@ def _distinct(views: List[View]) -> List[View]:
 
 
 def _fills_storage(tensor: Tensor) -> bool:
-    return stored_bytes(tensor) >= storage_of(tensor).nbytes()
+    return tensor.layout is not torch.strided or stored_bytes(tensor) >= storage_of(tensor).nbytes()
 
 
 def _holds_values(output: Any) -> bool:
