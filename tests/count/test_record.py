@@ -148,3 +148,17 @@ def test_only_the_last_step_of_training_counts() -> None:
     size = 64 * 32 * 4
     assert (found.optimizer.read_bytes, found.optimizer.written_bytes) == (9 * size, 5 * size)
     assert found.forward.flops == 2 * 8 * 64 * 32 and found.backward.flops == found.forward.flops
+
+
+@pytest.mark.filterwarnings("ignore:Sparse")
+def test_what_can_not_be_charged_is_named_and_the_count_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(tensor: Tensor) -> int:
+        if tensor.layout is not torch.strided:
+            raise NotImplementedError("a layout that nobody knows")
+        return tensor.numel() * tensor.element_size()
+
+    monkeypatch.setattr("utils.thop.count.record.stored_bytes", fails)
+    table = torch.eye(4).to_sparse()
+    counted = traffic(Does(lambda m, x: torch.sparse.mm(table, x).relu()), torch.ones(4, 4))
+    assert any("a layout that nobody knows" in assumed for _, assumed in counted.uncounted.values())
+    assert [call.bytes for call in counted.calls if call.operator == "relu"] == [128]

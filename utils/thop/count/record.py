@@ -1,7 +1,7 @@
 """The recording of a run: every call of an operator, in order, with the tensors that it read and wrote as views.
 
 Layer totals listen beside the recorder, as they must be asked at the call, and so does what is alive, which can't be
-told afterwards. All else is read from the recording by plain functions: ``traffic_of``, ``flow_of``, ``phases_of``.
+told afterwards. All else is read from the recording by plain functions: bytes, launches, phases.
 """
 
 import sys
@@ -111,8 +111,8 @@ class Recorder(Observer):
         self.calls.append(call)
         if facts.is_view:
             return
-        self._note_operands(call, args, kwargs, out)
         try:
+            self._note_operands(call, args, kwargs, out)
             if facts.charge is not None:
                 self._charge(call, *facts.charge(args, kwargs, out))
             if facts.product is not None:
