@@ -282,7 +282,7 @@ def test_layers_that_the_model_does_not_hold() -> None:
     assert counted.total_output_macs == maps * (4 + 1) + 4 * maps * 4
     assert all(torch.equal(a, b) for a, b in zip(before, (*GLOBAL_NORM.buffers(), *Elsewhere.norm.buffers())))
     assert GLOBAL_NORM.training and not hasattr(model, "late") and list(model.children()) == []
-    real = run(model, (X,), lambda replica: _nothing(), on_shapes=False)
+    real = run(model, (X,), lambda copied: _nothing(), on_shapes=False)
     assert real.mode == "real" and not hasattr(model, "late")
     assert all(torch.equal(a, b) for a, b in zip(before, (*GLOBAL_NORM.buffers(), *Elsewhere.norm.buffers())))
 
@@ -446,7 +446,7 @@ def test_of_a_trainer_only_what_leads_to_the_model_is_copied() -> None:
     model = Helped(trainer)
     trainer.model = model
     copier = Copier(lambda tensor: tensor)
-    copy: Any = copier.replica(model).model
+    copy: Any = copier.copy_model(model).model
     assert copy.helper is not trainer and copy.helper.model is copy
     assert all(numpy.shares_memory(a, b) for a, b in zip(copy.helper.images, trainer.images))
     assert copy.helper.logger is trainer.logger

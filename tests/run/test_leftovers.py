@@ -240,7 +240,7 @@ def test_what_can_not_be_taken_back_is_said() -> None:
             return x * 2
 
     assert kept == () and runner.run is run
-    outcome = run(Iterates(), (X,), lambda replica: Observer())
+    outcome = run(Iterates(), (X,), lambda copied: Observer())
     assert outcome.mode == "shape"
     if outcome.leftovers:
         assert "2, 3, 8" in outcome.leftovers[0]

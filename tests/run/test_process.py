@@ -204,7 +204,7 @@ class Operators(Observer):
 def operators_of(model: nn.Module, on_shapes: bool) -> List[Any]:
     observers: List[Operators] = []
 
-    def observe(replica: Any) -> Operators:
+    def observe(copied: Any) -> Operators:
         observers.append(Operators())
         return observers[-1]
 
@@ -282,7 +282,7 @@ def test_a_users_mode_hears_nothing(kind: Any) -> None:
     with kind() as mode:
         profile(model, (X,), verbose=False)
         traffic(model, (X,))
-        run(model, (X,), lambda replica: Observer(), on_shapes=False)
+        run(model, (X,), lambda copied: Observer(), on_shapes=False)
         assert not [heard for heard in mode.heard if "conv" in str(heard) or "dropout" in str(heard)]
     if FlopCounterMode is None:
         return
@@ -320,7 +320,7 @@ def test_global_hooks_hear_nothing() -> None:
     model[0].register_forward_pre_hook(lambda m, i: own.append(1))
     try:
         counted = profile(model, (X,), verbose=False)
-        run(model, (X,), lambda replica: Observer(), on_shapes=False)
+        run(model, (X,), lambda copied: Observer(), on_shapes=False)
     finally:
         for handle in handles:
             handle.remove()

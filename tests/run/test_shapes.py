@@ -647,7 +647,7 @@ class Operators(Observer):
 def operators_seen(model: nn.Module, x: Tensor, on_shapes: bool) -> List[Any]:
     observers: List[Operators] = []
 
-    def observe(replica: Any) -> Operators:
+    def observe(copied: Any) -> Operators:
         observers.append(Operators())
         return observers[-1]
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from ..run import (
     Drive,
+    ModelCopy,
     Observer,
-    Replica,
     Run,
     collector_paused,
     in_few_words,
@@ -118,14 +118,14 @@ hundreds."""
 class Layers(Observer):
     """Charges every call of a layer to the place in the module tree that it was made from."""
 
-    def __init__(self, replica: Replica, custom_ops: Optional[CustomOps] = None) -> None:
+    def __init__(self, copied: ModelCopy, custom_ops: Optional[CustomOps] = None) -> None:
         self.custom_ops = custom_ops or {}
         self.missing: Dict[str, int] = {}
         self.only_moved: Dict[str, int] = {}
         self.kinds: Set[str] = set()  # of operators that the running module has run itself
         self.hooks: Dict[Type[nn.Module], Optional[ForwardHook]] = {}
-        self.places = Places(replica)
-        self.modules = replica.modules
+        self.places = Places(copied)
+        self.modules = copied.modules
         self.not_run: Dict[str, int] = {}
         self.root = self.places.root
         self.current = self.root
@@ -134,7 +134,7 @@ class Layers(Observer):
         self.asking_a_rule = False
         hear_of_new_formulas()
         if self.custom_ops:
-            for module in replica.modules:
+            for module in copied.modules:
                 self._prepare_buffers(module)
 
     @staticmethod

@@ -9,7 +9,7 @@ from typing import Any, Dict, Iterable, List, Tuple
 
 from torch import Tensor
 
-from ..run import Observer, Replica, key_of, no_torch_function, node_running, storage_of, tensors_in
+from ..run import ModelCopy, Observer, key_of, no_torch_function, node_running, storage_of, tensors_in
 from .calls import BACKWARD, FORWARD, OPTIMIZER, OperatorCall
 from .facts import facts_of
 from .layers import Token
@@ -43,8 +43,8 @@ class Phase:
 class StepRecorder(Observer):
     """Records training steps, the last of which counts, with the phase that each call belongs to."""
 
-    def __init__(self, replica: Replica, block: int = 1) -> None:
-        self.recorder = Recorder(replica, block=block)
+    def __init__(self, copied: ModelCopy, block: int = 1) -> None:
+        self.recorder = Recorder(copied, block=block)
         self.layers, self.storages = self.recorder.layers, self.recorder.storages
         self.enter: Any = self.layers.enter
         self.abandon: Any = self.layers.abandon

@@ -10,7 +10,7 @@ from typing import Dict, Iterable, Iterator, List, Optional, Set, Tuple, Type
 
 from torch import nn
 
-from ..run import Replica, is_unread, lacks_shapes, parameter_sizes
+from ..run import ModelCopy, is_unread, lacks_shapes, parameter_sizes
 from .layer_rules import ForwardHook
 
 
@@ -55,14 +55,14 @@ class Layer:
 class Places:
     """The tree, and the way from a call to its place."""
 
-    def __init__(self, replica: Replica) -> None:
-        self.unregistered = replica.unregistered
+    def __init__(self, copied: ModelCopy) -> None:
+        self.unregistered = copied.unregistered
         self.first: Dict[int, Layer] = {}
         self.below: Dict[int, Dict[int, Layer]] = {}
         self.lazy: Dict[int, nn.Module] = {}  # whose parameters have no shape before they are run
         self.again: List[Layer] = []  # further places of modules that have one already
-        self.root_key = id(replica.model)
-        self.root = self._plant("", "", replica.model, None, set())
+        self.root_key = id(copied.model)
+        self.root = self._plant("", "", copied.model, None, set())
 
     def _plant(self, name: str, path: str, module: nn.Module, parent: Optional[Layer], above: Set[int]) -> Layer:
         """Make the place of a module and, if it is its first, those inside; a module inside itself is left out."""

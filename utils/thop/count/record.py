@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from ..run import (
+    ModelCopy,
     NotCountable,
     Observer,
-    Replica,
     Run,
     collector_paused,
     in_few_words,
@@ -39,8 +39,8 @@ from .storages import Held, Storages
 class Recorder(Observer):
     """Writes a run down, and lets the layer totals hear of it too; ``block``: what sizes are rounded up to."""
 
-    def __init__(self, replica: Replica, custom_ops: Optional[CustomOps] = None, block: int = 1) -> None:
-        self.layers = layers = Layers(replica, custom_ops)
+    def __init__(self, copied: ModelCopy, custom_ops: Optional[CustomOps] = None, block: int = 1) -> None:
+        self.layers = layers = Layers(copied, custom_ops)
         self.enter: Any = layers.enter
         self.abandon: Any = layers.abandon
         self.leave: Any = layers.leave

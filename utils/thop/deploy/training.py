@@ -22,8 +22,8 @@ from ..count.phases import BACKWARD, FORWARD, OPTIMIZER, Phase, StepRecorder, by
 from ..count.storages import in_blocks
 from ..run import (
     KNOWS_NODES,
+    ModelCopy,
     NotCountable,
-    Replica,
     as_inputs,
     as_model,
     collector_paused,
@@ -189,9 +189,9 @@ class _Steps:
         self.recorder: Any = None
         self.gradients = self.state = 0
 
-    def observe(self, replica: Replica) -> StepRecorder:
+    def observe(self, copied: ModelCopy) -> StepRecorder:
         """Make the recorder of the run."""
-        self.recorder = StepRecorder(replica, self.block)
+        self.recorder = StepRecorder(copied, self.block)
         return self.recorder
 
     def drive(self, model: nn.Module, forward: Callable[[], Any]) -> None:

@@ -7,7 +7,7 @@ without values. The user's process does not notice, and the model does not eithe
 from .ambient import collector_paused
 from .blank import BlankBuildFailed, blank
 from .calls import Observer
-from .copier import Replica
+from .copier import ModelCopy
 from .copies import is_unused, light_copy, own_way_aside
 from .inputs import NotCountable, as_inputs, as_model, network_of, unwrap
 from .module_fields import is_unread, lacks_shapes, look_at, parameter_sizes
@@ -32,9 +32,9 @@ __all__ = [
     "BlankBuildFailed",
     "Drive",
     "Effects",
+    "ModelCopy",
     "NotCountable",
     "Observer",
-    "Replica",
     "Run",
     "WeakStorage",
     "as_inputs",

@@ -10,7 +10,7 @@ from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 from torch import Tensor, nn
 
-from .copier import Copier, Replica
+from .copier import Copier, ModelCopy
 from .dispatch import OperatorMode
 from .module_rules import LAYER_RULES, LayerRule
 from .shape_tensor import THREAD, ShapeTensor
@@ -118,8 +118,8 @@ class ForgottenForward:
 class Calls:
     """The calls of one run; forwards: the watched forward of each module that is known, by the module's id."""
 
-    def __init__(self, copier: Copier, replica: Replica, observer: Observer, mode: OperatorMode) -> None:
-        self.copier, self.replica, self.observer, self.mode = copier, replica, observer, mode
+    def __init__(self, copier: Copier, copied: ModelCopy, observer: Observer, mode: OperatorMode) -> None:
+        self.copier, self.copied, self.observer, self.mode = copier, copied, observer, mode
         self.forwards: Dict[int, WatchedForward] = {}
         self.rules = LAYER_RULES.in_force() if mode.on_shapes and not mode.with_gradients else {}
         self.watched = 0
@@ -129,7 +129,7 @@ class Calls:
 
     def watch(self) -> None:
         """Let the observer hear of every forward of the copy's modules, of those that have joined it too."""
-        modules = self.replica.modules
+        modules = self.copied.modules
         for module in modules[self.watched :]:
             self._watch(module)
         self.watched = len(modules)

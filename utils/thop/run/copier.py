@@ -41,7 +41,7 @@ from .shape_tensor import THREAD
 
 
 @dataclass
-class Replica:
+class ModelCopy:
     """A copy of a model: all modules in it, and those that no ``_modules`` holds (plain lists, helpers' attributes).
 
     unregistered: (attribute, module) pairs by the id of the module that owns the attribute.
@@ -67,11 +67,11 @@ class SavedForward:
         return THREAD.run.calls.saved_forward(module, self.function, args, kwargs)
 
 
-class _Husk:
+class _EmptyObject:
     """What a copy whose class has ``__del__`` turns into before it dies: nothing of the original's gets closed."""
 
 
-class _ModuleHusk(nn.Module):
+class _EmptyModule(nn.Module):
     """The same for a module."""
 
 
@@ -104,7 +104,7 @@ class Copier:
         self.unregistered: Dict[int, List[Tuple[str, nn.Module]]] = {}
         self.reach = Reach()
         self.waiting: List[Tuple[Any, Any, Origin]] = []
-        self.husks: List[Any] = []
+        self.emptied: List[Any] = []
         self.helpers: List[Any] = []
         self.uncopied: List[Any] = []  # objects that lead on and refuse to be copied
         self.ordinary: Dict[type, bool] = {}  # classes of modules that are copied as such: are they without __del__?
@@ -112,9 +112,9 @@ class Copier:
         self.owner: Optional[nn.Module] = None
         self.attribute = ""
 
-    def replica(self, model: nn.Module) -> Replica:
+    def copy_model(self, model: nn.Module) -> ModelCopy:
         """Copy a whole model."""
-        return Replica(self.copy(model), self.modules, self.unregistered)
+        return ModelCopy(self.copy(model), self.modules, self.unregistered)
 
     def copy(self, value: Any) -> Any:
         """Return the copy of a value, with all that it leads to."""
@@ -169,7 +169,7 @@ class Copier:
                 self.modules.append(duplicate)
                 return duplicate
             self.ordinary[kind] = not hasattr(kind, "__del__")
-        made: Any = object.__new__(kind) if self.ordinary[kind] else self._empty(kind, _ModuleHusk)
+        made: Any = object.__new__(kind) if self.ordinary[kind] else self._empty(kind, _EmptyModule)
         self.memo[id(original)] = made
         self.modules.append(made)
         if self.attribute:
@@ -177,12 +177,12 @@ class Copier:
         self.waiting.append((original, made, (made, "")))
         return made
 
-    def _empty(self, kind: type, husk: type) -> Any:
-        """Make an object of a class without its constructor; one with ``__del__`` will die as a husk."""
+    def _empty(self, kind: type, empty_kind: type) -> Any:
+        """Make an object of a class without its constructor; one with ``__del__`` will die as one of another."""
         if not hasattr(kind, "__del__"):
             return object.__new__(kind)
-        duplicate: Any = object.__new__(husk)
-        self.husks.append((duplicate, husk))
+        duplicate: Any = object.__new__(empty_kind)
+        self.emptied.append((duplicate, empty_kind))
         object.__setattr__(duplicate, "__class__", kind)
         return duplicate
 
@@ -457,7 +457,7 @@ class Copier:
             for part in attributes_of(original):
                 self.value(part)
             return self.remember(original, copy.deepcopy(original, self.memo))
-        duplicate = self.remember(original, kind.__new__(kind) if is_local else self._empty(kind, _Husk))
+        duplicate = self.remember(original, kind.__new__(kind) if is_local else self._empty(kind, _EmptyObject))
         self.helpers.append(duplicate)
         self.waiting.append((original, duplicate, (self.owner, self.attribute)))
         return duplicate
@@ -496,15 +496,15 @@ class Copier:
 
     def let_go(self) -> None:
         """Empty all copies, so that none keeps another alive, and what dies closes nothing of the original's."""
-        for duplicate, husk in self.husks:
+        for duplicate, empty_kind in self.emptied:
             duplicate.__dict__.clear()
-            object.__setattr__(duplicate, "__class__", husk)
+            object.__setattr__(duplicate, "__class__", empty_kind)
         for module in self.modules:
             if type(module) in self.ordinary:  # not a script
                 module.__dict__.clear()
         for duplicate in self.helpers:
             getattr(duplicate, "__dict__", {}).clear()
-        self.husks, self.helpers, self.waiting, self.modules, self.unregistered = [], [], [], [], {}
+        self.emptied, self.helpers, self.waiting, self.modules, self.unregistered = [], [], [], [], {}
         self.memo, self.originals, self.uncopied, self.reach = {}, [], [], Reach()
 
 

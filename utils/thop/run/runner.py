@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from .ambient import Ambient, Generators
 from .autocast import can_autocast, cuda_autocast
 from .calls import CALLS_OF_MODULES, Calls, Observer
-from .copier import Copier, Replica
+from .copier import Copier, ModelCopy
 from .copies import ELSEWHERE, INPUTS, MODEL, CopyTensor, real_copies, shape_copies
 from .dispatch import OperatorMode, ShapeMode
 from .fused import WatchedFunctions
@@ -33,7 +33,7 @@ from .shape_tensor import THREAD, NeedsValues, in_few_words, is_for_lack_of_valu
 from .taken_down import TakenDown, evict
 from .torch_private import set_grad_enabled
 
-Observe = Callable[[Replica], Observer]
+Observe = Callable[[ModelCopy], Observer]
 Drive = Callable[[nn.Module, Callable[[], Any]], Any]
 
 
@@ -209,16 +209,16 @@ class _Attempt:
         THREAD.run = None
         set_grad_enabled(self.drive is not None)
         self.generators = Generators()
-        replica = self.copier.replica(self.model)
+        copied = self.copier.copy_model(self.model)
         self.copier.copy_tensor = self._copies(INPUTS)
         arguments, keywords = self.copier.copy(self.inputs), self.copier.copy(self.kwargs)
         of_modules, of_others = self._copies(MODEL), self._copies(ELSEWHERE)
         self.copier.copy_tensor = lambda tensor: (of_others if self.copier.owner is None else of_modules)(tensor)
         self.copier.training = None  # what the model does not hold keeps its own flag
-        _settle(replica, training=self.drive is not None)
-        self._take_down(replica)
-        observer = self.observer = self.observe(replica)
-        self.calls = Calls(self.copier, replica, observer, self.mode)
+        _settle(copied, training=self.drive is not None)
+        self._take_down(copied)
+        observer = self.observer = self.observe(copied)
+        self.calls = Calls(self.copier, copied, observer, self.mode)
         observer.begin((*arguments, keywords))
         self.mode.report, self.mode.hands_out = observer.operator, observer.hands_out
         self.mode.taken_apart = observer.taken_apart
@@ -232,11 +232,11 @@ class _Attempt:
             if self.drive is not None:  # it may be called again, after it has emptied its own dictionary
                 given = map_tensors(given, lambda tensor: tensor)
             with cuda_autocast() if self.amp else nullcontext():
-                return replica.model(*given[0], **given[1])
+                return copied.model(*given[0], **given[1])
 
         with self.mode, watch:
             THREAD.run = self
-            output = forward() if self.drive is None else self.drive(replica.model, forward)
+            output = forward() if self.drive is None else self.drive(copied.model, forward)
             THREAD.run = None
         if self.refusal is not None:
             raise self.refusal
@@ -248,10 +248,10 @@ class _Attempt:
         except Exception:  # an object that lets nobody copy it
             return [_facts(tensor) for tensor in tensors_in((output,))]
 
-    def _take_down(self, replica: Replica) -> None:
+    def _take_down(self, copied: ModelCopy) -> None:
         """Note what the copy's code can write to, and replace what must be copied."""
         shared = [type(value) for value in (*self.copier.helpers, *self.copier.reach.barren.values())]
-        self.named = [named_by(dict.fromkeys([*map(type, replica.modules), *filter(_may_have_code, shared)]))]
+        self.named = [named_by(dict.fromkeys([*map(type, copied.modules), *filter(_may_have_code, shared)]))]
         if self.copier.functions:
             self.named.append(Named(self.copier.functions))
         self.named += self.taken_down.take(self.named)
@@ -279,7 +279,7 @@ class _Attempt:
         self.copier.fields.put_back()
         if self.calls is not None:
             self.failed_in = self.calls.failed_in
-            self.modules = [weakref.ref(module) for module in self.calls.replica.modules]
+            self.modules = [weakref.ref(module) for module in self.calls.copied.modules]
             self.calls.let_go()
             self.calls = None
         self.copier.let_go()
@@ -336,18 +336,18 @@ def _may_have_code(kind: type) -> bool:
     return bool(kind.__flags__ & 0x200) and not is_foreign(kind.__module__)
 
 
-def _settle(replica: Replica, training: bool) -> None:
+def _settle(copied: ModelCopy, training: bool) -> None:
     """Put a copy into its mode, and keep its transformer layers from the fused path that skips their parts."""
-    kinds = {type(module) for module in replica.modules}
+    kinds = {type(module) for module in copied.modules}
     if any(kind.train is not nn.Module.train for kind in kinds):
-        foreign = [module for module in replica.modules if not trains_as_a_module(type(module))]
+        foreign = [module for module in copied.modules if not trains_as_a_module(type(module))]
         for module in foreign:  # which does something else by this name, such as to start a training
             module.__dict__["train"] = partial(nn.Module.train, module)
-        replica.model.train(training)
+        copied.model.train(training)
         for module in foreign:
             module.__dict__.pop("train", None)
     transformers = nn.TransformerEncoderLayer, nn.TransformerEncoder
-    for module in replica.modules if any(issubclass(kind, transformers) for kind in kinds) else ():
+    for module in copied.modules if any(issubclass(kind, transformers) for kind in kinds) else ():
         if isinstance(module, nn.TransformerEncoderLayer):
             module.activation_relu_or_gelu = 0
         elif isinstance(module, nn.TransformerEncoder):  # padding would make nested tensors for that path
