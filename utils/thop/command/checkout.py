@@ -225,11 +225,12 @@ def load_weights(path: Path) -> nn.Module:
 
 def fuse(model: nn.Module) -> nn.Module:
     """Fuse a model by its own ``fuse()``; raises ModelError where it has none."""
-    if not callable(getattr(model, "fuse", None)):
+    fuse: Any = getattr(model, "fuse", None)
+    if not callable(fuse):
         raise ModelError(f"{type(model).__name__} has no fuse()")
     with alone(), changed() as changes:
         _unannounced(type(model), changes)
-        fused = model.fuse()
+        fused = fuse()
     return fused if isinstance(fused, nn.Module) else model
 
 

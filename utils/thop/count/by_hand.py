@@ -24,6 +24,7 @@ def add_hooks(model: nn.Module, custom_ops: Optional[CustomOps] = None) -> None:
 
     Each call of the model adds to the buffers of the modules that it calls. The buffers stay out of its state_dict.
     """
+    module: Any
     for module in model.modules():
         _remove(module)
         add_buffers(module)

@@ -46,14 +46,14 @@ def remove_buffers(module: nn.Module) -> None:
         module._non_persistent_buffers_set.discard(name)
 
 
-def add_to_buffers(module: nn.Module, cost: Cost) -> None:
+def add_to_buffers(module: Any, cost: Cost) -> None:
     """Add ``cost`` to the buffers of ``module``."""
     module.total_ops += cost.ops
     module.total_kernel_macs += cost.kernel
     module.total_output_macs += cost.output
 
 
-def read_buffers(module: nn.Module) -> Cost:
+def read_buffers(module: Any) -> Cost:
     """Return what the buffers of ``module`` hold."""
     return Cost(
         module.total_ops.item(),

@@ -138,7 +138,7 @@ class Layers(Observer):
                 self._prepare_buffers(module)
 
     @staticmethod
-    def _prepare_buffers(module: nn.Module) -> None:
+    def _prepare_buffers(module: Any) -> None:
         add_buffers(module)
         module.total_params += count_parameters(module)
 

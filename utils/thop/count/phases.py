@@ -115,7 +115,7 @@ def _place_of_node(otherwise: Layer) -> Layer:
 
 def _tag_nodes(out: Any, layer: Layer) -> None:
     """Write on the nodes of the graph that a module has made, and no part of it has written on, whose they are."""
-    waiting = [tensor.grad_fn for tensor in tensors_in((out,))]
+    waiting: List[Any] = [tensor.grad_fn for tensor in tensors_in((out,))]
     while waiting:
         node = waiting.pop()
         if node is None or _TAG in node.metadata:

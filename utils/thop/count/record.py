@@ -153,7 +153,8 @@ class Recorder(Observer):
         if tensor.layout is not torch.strided:  # a sparse one: its parts have storages
             moved = stored_bytes(tensor)
             return View(-id(tensor), 0, shape, None, dtype, moved // itemsize(dtype), moved)
-        value, offset = hold(tensor).value, tensor.storage_offset()
+        value: int = hold(tensor).value
+        offset: Any = tensor.storage_offset()
         if tensor.is_contiguous():
             elements = tensor.numel()
             return View(value, offset, shape, None, dtype, elements, elements * itemsize(dtype))

@@ -225,7 +225,7 @@ class Load:
         self.sizes = [len(works) for works in networks]
         rows = [work for works in networks for work in works]
         table = torch.tensor(rows, dtype=torch.float64, device="cpu").reshape(-1, len(Work._fields))
-        self.work = Work(*table.unbind(1))
+        self.work: Any = Work(*table.unbind(1))  # type: ignore[arg-type] # a column for each of its numbers
         self.ends = torch.tensor(self.sizes, device="cpu").cumsum(0)
 
     def parts(self, c: Constants) -> List[Tensor]:

@@ -6,9 +6,9 @@ What a launch reads was written by others or is a weight; what it writes is read
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Dict, Iterable, List, Optional, Sequence, Set, Tuple
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Set, Tuple, Union
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..answer import Answer, Rows
 from ..count.calls import OperatorCall, View
@@ -122,7 +122,7 @@ class Deployed(Answer):
 
 def deployed(
     model: nn.Module,
-    inputs: Sequence[Any],
+    inputs: Union[Sequence[Any], Tensor],
     runtime: str = "tensorrt",
     decode: bool = True,
     kwargs: Optional[Dict[str, Any]] = None,
@@ -131,7 +131,7 @@ def deployed(
 
     Args:
         model: any module; it is not touched, a copy of it is run.
-        inputs: the positional arguments of its forward.
+        inputs: the positional arguments of its forward, or the only one if it is a tensor.
         runtime: "tensorrt", "rknn", "ncnn"; "pytorch" and "pytorch-cpu" fuse nothing.
         decode: False ends a detector's heads at their last convolutions, as many deployments do.
         kwargs: the keyword arguments of its forward.

@@ -203,7 +203,7 @@ class _Patch:
             run = THREAD.run
             if run is None:
                 return self.original(module, *args, **kwargs)
-            calls = run.calls
+            calls: Calls = run.calls
             watched = calls.forwards.get(id(module))
             if watched is None:
                 module = calls.join(module)
@@ -211,11 +211,14 @@ class _Patch:
             attributes = module.__dict__
             if attributes["_forward_hooks"] or attributes["_forward_pre_hooks"]:
                 return call_with_hooks(module, *args, **kwargs)
-            forward = watched.forward  # what follows is what it does: a run nests no deeper than a real call
+            forward, rule = (
+                watched.forward,
+                watched.rule,
+            )  # what follows is what it does: a run nests no deeper than a real call
             if attributes.get("forward") is not watched:
                 forward = module.forward
-            elif watched.rule is not None and len(args) == 1 and not kwargs:
-                out = calls.by_layer_rule(watched.rule, module, args[0])
+            elif rule is not None and len(args) == 1 and not kwargs:
+                out = calls.by_layer_rule(rule, module, args[0])
                 if out is not None:
                     return out
             observer, running = calls.observer, calls.running

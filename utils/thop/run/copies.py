@@ -6,14 +6,13 @@ from typing import Any, Callable, Iterator, Optional
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin
 
 from .ambient import Ambient
 from .dispatch import SMALL, OperatorMode
 from .inputs import NotCountable
 from .reach import has_own_construction
 from .shape_tensor import CPU, META, NeedsValues, ShapeTensor, mark_weight, shape_tensor, without_values
-from .torch_private import COMPILED_CALL, make_alias, no_torch_dispatch
+from .torch_private import COMPILED_CALL, UninitializedTensorMixin, make_alias, no_torch_dispatch
 
 _SMALL_BUFFER = 4096
 """Elements up to which a buffer, or a tensor that is a plain attribute, keeps its values."""
@@ -50,7 +49,7 @@ def shape_copies(mode: OperatorMode, whose: str = MODEL) -> CopyTensor:
             else:
                 duplicate = without_values(tensor)
             if kind is _Buffer:
-                duplicate._is_buffer = True
+                duplicate._is_buffer = True  # type: ignore[attr-defined]
         else:
             return _other_copy(tensor)
         mode.own(duplicate)

@@ -7,12 +7,17 @@ from typing import Any, Dict, Optional, Tuple
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.nn.parameter import UninitializedTensorMixin
 from torch.overrides import TorchFunctionMode
 
 from .dispatch import OperatorMode, need_memory
 from .shape_tensor import MEMORY, ShapeTensor
-from .torch_private import RECURRENT, attention_forward_with, no_torch_dispatch, no_torch_function
+from .torch_private import (
+    RECURRENT,
+    UninitializedTensorMixin,
+    attention_forward_with,
+    no_torch_dispatch,
+    no_torch_function,
+)
 
 
 def fuses_attention(

@@ -10,10 +10,9 @@ from typing import Any, Callable, Dict, FrozenSet, List, Optional, Protocol, Tup
 
 import torch
 from torch import nn
-from torch.nn.parameter import UninitializedTensorMixin
 
 from .reach import ATOMS, slots_of
-from .torch_private import COMPILED_CALL
+from .torch_private import COMPILED_CALL, UninitializedTensorMixin
 
 
 class TableCopier(Protocol):
@@ -130,11 +129,19 @@ _all_hooks: Callable[[Dict[str, Any]], Tuple[Any, ...]] = itemgetter(*_FORWARD_H
 @lru_cache(maxsize=None)
 def _stock_attributes() -> Dict[type, FrozenSet[str]]:
     """Return the attributes that the commonest layers have, all of which a copy can share but those of every module."""
-    by_size = nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.LayerNorm, nn.BatchNorm1d, nn.BatchNorm2d
+    by_size: Tuple[Any, ...] = (
+        nn.Linear,
+        nn.Conv1d,
+        nn.Conv2d,
+        nn.ConvTranspose2d,
+        nn.LayerNorm,
+        nn.BatchNorm1d,
+        nn.BatchNorm2d,
+    )
     attention = nn.MultiheadAttention(1, 1, device="meta")  # as all here: values would move the random generator
     layers: List[nn.Module] = [nn.SiLU(), nn.ReLU(), nn.GELU(), nn.Dropout(), attention.out_proj]
     for kind in by_size:
-        sizes = (1, 1, 1) if "Conv" in kind.__name__ else (1, 1) if kind is nn.Linear else (1,)
+        sizes: Tuple[int, ...] = (1, 1, 1) if "Conv" in kind.__name__ else (1, 1) if kind is nn.Linear else (1,)
         layers.append(kind(*sizes, device="meta"))
     return {type(layer): frozenset(layer.__dict__) for layer in layers}
 

@@ -164,9 +164,10 @@ def must_be_copied(kind: type) -> bool:
 def process_generators() -> Dict[int, Any]:
     """Return the generators of random numbers that the process draws from, by identity: these are never copied."""
     numpy = sys.modules.get("numpy.random.mtrand")
-    found = [random._inst, torch.default_generator, getattr(numpy, "_rand", None)]  # type: ignore[attr-defined]
-    if numpy is not None and hasattr(found[-1], "_bit_generator"):
-        found.append(found[-1]._bit_generator)
+    own: Any = getattr(numpy, "_rand", None)
+    found: List[Any] = [random._inst, torch.default_generator, own]  # type: ignore[attr-defined]
+    if numpy is not None and hasattr(own, "_bit_generator"):
+        found.append(own._bit_generator)
     return {id(generator): generator for generator in found}
 
 

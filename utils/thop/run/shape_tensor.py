@@ -36,13 +36,15 @@ THREAD = _Thread()
 class ShapeTensor(Tensor):
     """A tensor of which only the shape, strides, dtype and device are known."""
 
-    __torch_function__ = not_led
+    __torch_function__ = not_led  # type: ignore[assignment]
     _of_weights = False
     """Whether it is a weight, or made of nothing but weights."""
     _memory: Any = None
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         """Hear of an operator that no mode has taken: the tensor has left its run, or its thread."""
         return _refuse(func._schema.name)
 
@@ -54,7 +56,7 @@ class ShapeTensor(Tensor):
     def __copy__(self) -> Tensor:
         return self.detach()
 
-    def __repr__(self, *args: Any, **kwargs: Any) -> str:
+    def __repr__(self, *args: Any, **kwargs: Any) -> str:  # type: ignore[override]
         return f"tensor(..., size={tuple(self.shape)}, dtype={self.dtype}, device='{self.device}')"
 
 

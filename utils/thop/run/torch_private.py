@@ -14,6 +14,7 @@ from torch import Tensor, nn, overrides
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional
 from torch.nn.modules import module as torch_module
+from torch.nn.parameter import UninitializedTensorMixin as UninitializedTensorMixin  # type: ignore[attr-defined]
 from torch.utils import _device, _python_dispatch
 
 # ---- what is in force in a thread ----
@@ -160,6 +161,8 @@ call_with_hooks = FunctionType(_torch_call.__code__, {**_torch_call.__globals__,
 """What PyTorch does where a module has hooks of its own, rebuilt in a namespace without global ones."""
 
 # ---- tensors without memory, and storages ----
+
+# UninitializedTensorMixin: what parameters and buffers of lazy layers are before they have a shape. Since 1.8.
 
 not_led = torch._C._disabled_torch_function_impl
 """A ``__torch_function__`` that does nothing: a subclass costs no more than a tensor. Since 1.7."""
