@@ -1,6 +1,7 @@
 """The recording of a run: what it says of each call, what it costs, and that one is enough."""
 
 import gc
+import sys
 import tracemalloc
 import weakref
 from typing import Any, Callable, List
@@ -84,7 +85,8 @@ def test_a_call_takes_few_bytes(name: str) -> None:
         after, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert after - before < 3 * 1024 * len(recorded.calls)
+    most = 3.0 if sys.version_info >= (3, 11) else 3.5  # KB: objects with attributes were larger
+    assert after - before < most * 1024 * len(recorded.calls)
 
 
 def test_a_recording_goes_with_its_result() -> None:
