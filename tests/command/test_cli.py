@@ -304,9 +304,11 @@ def test_a_cfg_in_no_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT to send to one process")
 def test_how_a_process_ends(nets: Path) -> None:
     """With one line after bad input, and quietly after an interrupt or where nobody reads on."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     bad = start(["compare", CFG, "absent.yaml"], nets)
     unread = start(["devices"], nets)
     interrupted = start(["summary", "nets:slow"], nets)
+    signal.signal(signal.SIGINT, before)
     assert unread.stdout is not None
     unread.stdout.close()
     unread.stdout = None
