@@ -515,6 +515,16 @@ def test_a_torchvision_model_without_values_counts_the_same(name: str) -> None:
     assert traffic_of(blank.record()) == traffic_of(built.record())
 
 
+def test_what_a_module_makes_when_it_is_imported_has_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "makes_at_import.py").write_text(
+        "import torch\nfrom torch import nn\nTHREE = int(torch.full((1,), 3.0).item())\n"
+        "def net():\n    return nn.Conv2d(3, THREE, 1)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    built = build(find(["makes_at_import:net"])[0], Setup((32, 32)), without_values=True)
+    assert built.model.weight.is_meta and built.model.out_channels == 3
+
+
 def test_building_without_values_is_quick() -> None:
     source = find([str(MODELS / "yolov5l.yaml")])[0]
 

@@ -1,6 +1,7 @@
 """The recording of a run: what it says of each call, what it costs, and that one is enough."""
 
 import gc
+import subprocess
 import sys
 import tracemalloc
 import weakref
@@ -9,6 +10,7 @@ from typing import Any, Callable, List
 import pytest
 import torch
 import torchvision
+from releases import ROOT
 from torch import Tensor, nn
 
 from utils.thop import deployed, predict, profile, traffic, training
@@ -164,3 +166,13 @@ def test_what_can_not_be_charged_is_named_and_the_count_goes_on(monkeypatch: pyt
     counted = traffic(Does(lambda m, x: torch.sparse.mm(table, x).relu()), torch.ones(4, 4))
     assert any("a layout that nobody knows" in assumed for _, assumed in counted.uncounted.values())
     assert [call.bytes for call in counted.calls if call.operator == "relu"] == [128]
+
+
+def test_a_recording_hears_nothing_of_itself() -> None:
+    """Not the first time either, when sizes of types are looked up."""
+    code = (
+        "import torch; from torch import nn; from utils.thop.count.record import record\n"
+        "made = [record(nn.Conv2d(3, 4, 3), (torch.zeros(1, 3, 8, 8),)) for _ in range(2)]\n"
+        "assert made[0].calls == made[1].calls and made[0].peak_activation_bytes == made[1].peak_activation_bytes"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, cwd=str(ROOT))

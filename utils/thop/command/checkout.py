@@ -25,7 +25,7 @@ from typing import Any, Callable, Dict, Iterator, Optional, TypeVar
 import torch
 from torch import nn
 
-from ..run import in_few_words
+from ..run import in_few_words, modes_aside
 from ..show.beside import Changes, changed
 from ..show.summary import unannounced
 
@@ -62,7 +62,8 @@ class Checkout:
     def module(self, name: str) -> Any:
         """Import one of its modules; raises ModelError."""
         try:
-            module = importlib.import_module(self.package + name)
+            with modes_aside():
+                module = importlib.import_module(self.package + name)
         except (Exception, SystemExit) as error:
             raise ModelError(f"the YOLOv5 in {self.root} can't be imported: {in_few_words(error)}") from error
         if module.__file__ and self.root not in Path(module.__file__).resolve().parents:

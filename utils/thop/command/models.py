@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..count.record import Recording, record
-from ..run import NotCountable, blank, in_few_words
+from ..run import NotCountable, blank, in_few_words, modes_aside
 from ..run.inputs import Size, as_model, as_size, fitting_size, image_size, images_for, usual_size
 from ..show.report import ModelInfo, sizes_of
 from ..units import dtype_name, listed
@@ -262,8 +262,6 @@ def _seed() -> None:
 def build(source: Source, setup: Setup, without_values: bool = False) -> Built:
     """Build a model, with or without values, and an image for it; raises ModelError."""
     try:
-        if source.kind in PACKAGES:
-            _imported(source.kind)  # now: what a module makes when it is imported must have values
         with blank() if without_values else contextlib.nullcontext():
             model = as_model(_BUILDERS[source.kind](source.text), "the function")
             model = fuse(model) if setup.fuse else model
@@ -309,7 +307,7 @@ def _imported(package: str) -> Any:
     """Import a package that has models; raises ModelError where it is not there."""
     name = {"torchvision": "torchvision.models", "timm": "timm", "ultralytics": "ultralytics.nn.tasks"}[package]
     try:
-        with alone():
+        with alone(), modes_aside():
             return importlib.import_module(name)
     except ImportError as error:
         raise ModelError(f"needs the package {package} ({error})") from error
@@ -386,7 +384,8 @@ def _called(text: str) -> nn.Module:
         sys.path.insert(0, str(Path.cwd()))
     with contextlib.redirect_stdout(sys.stderr):  # stdout is for the numbers
         try:
-            found: Any = importlib.import_module(module_name)
+            with modes_aside():
+                found: Any = importlib.import_module(module_name)
         except (Exception, SystemExit) as error:
             raise ModelError(f"module {module_name} can't be imported: {in_few_words(error)}") from error
         for name in path.split("."):

@@ -8,6 +8,7 @@ from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple
 import torch
 from torch import Tensor
 
+from ..run import element_size
 from .facts import OperatorFacts
 
 FORWARD, BACKWARD, OPTIMIZER = "forward", "backward", "optimizer"
@@ -56,7 +57,7 @@ class View(NamedTuple):
 @lru_cache(maxsize=None)
 def itemsize(dtype: torch.dtype) -> int:
     """Bytes of an element."""
-    return torch.empty((), dtype=dtype, device="meta").element_size()
+    return element_size(dtype)
 
 
 class Geometry(NamedTuple):

@@ -4,7 +4,7 @@
 without values. The user's process does not notice, and the model does not either.
 """
 
-from .ambient import collector_paused
+from .ambient import collector_paused, modes_aside
 from .blank import BlankBuildFailed, blank
 from .calls import Observer
 from .copier import ModelCopy
@@ -19,6 +19,7 @@ from .torch_private import (
     KNOWS_NODES,
     STORAGES_TELL,
     WeakStorage,
+    element_size,
     key_of,
     no_torch_function,
     node_running,
@@ -42,6 +43,7 @@ __all__ = [
     "blank",
     "collector_paused",
     "effects_of",
+    "element_size",
     "in_few_words",
     "instances_in",
     "is_unread",
@@ -52,6 +54,7 @@ __all__ = [
     "light_copy",
     "look_at",
     "map_tensors",
+    "modes_aside",
     "network_of",
     "no_torch_function",
     "node_running",

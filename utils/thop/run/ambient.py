@@ -152,6 +152,19 @@ class Ambient:
 
 
 @contextmanager
+def modes_aside() -> Iterator[None]:
+    """Leave no mode in force while something is imported: what modules make of tensors then must have values."""
+    dispatch, function = DISPATCH_MODES.modes(), FUNCTION_MODES.modes()
+    try:
+        DISPATCH_MODES.replace([])
+        FUNCTION_MODES.replace([])
+        yield
+    finally:
+        DISPATCH_MODES.replace(dispatch)
+        FUNCTION_MODES.replace(function)
+
+
+@contextmanager
 def collector_paused() -> Iterator[None]:
     """Spare a count of milliseconds the garbage collector, which would walk all of torch for a copy's many objects.
 

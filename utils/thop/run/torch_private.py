@@ -15,7 +15,12 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional
 from torch.nn.modules import module as torch_module
 from torch.nn.parameter import UninitializedTensorMixin as UninitializedTensorMixin  # type: ignore[attr-defined]
-from torch.utils import _device, _python_dispatch
+from torch.utils import _python_dispatch
+
+try:
+    from torch.utils import _device
+except ImportError:  # torch before 2.0 has no default device
+    _device = None  # type: ignore[assignment]
 
 # ---- what is in force in a thread ----
 
@@ -86,7 +91,10 @@ def restore_mode_flags(flags: List[Any]) -> None:
             setattr(_python_dispatch, name, value)
 
 
-DEFAULT_DEVICE = (getattr(torch, "_GLOBAL_DEVICE_CONTEXT", None), "device_context"), (_device, "CURRENT_DEVICE")
+DEFAULT_DEVICE = (
+    (getattr(torch, "_GLOBAL_DEVICE_CONTEXT", None), "device_context"),
+    (_device, "CURRENT_DEVICE"),
+)
 """Where ``torch.set_default_device`` keeps what it was told: owners and names. Since 2.0, the former since 2.1."""
 
 if hasattr(torch._C, "_is_any_autocast_enabled"):
@@ -144,6 +152,9 @@ def whole_batch(tensor: Tensor) -> Optional[Tensor]:
 KNOWS_NODES = hasattr(torch._C, "_current_autograd_node")
 node_running: Callable[[], Any] = getattr(torch._C, "_current_autograd_node", lambda: None)
 """The node of the graph that the backward pass is at. Since 2.1; before, none."""
+
+element_size: Callable[[torch.dtype], int] = torch._utils._element_size
+"""Bytes of an element of a type, without making a tensor, which a run would hear of. Since 1.6."""
 
 # ---- calls of modules ----
 
