@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any, Callable
 
 import pytest
-from releases import ALL_CFGS, CACHE, latest, yolo, yolo_settings
+from releases import ALL_CFGS, CACHE, ReleaseError, latest, yolo, yolo_settings
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -15,6 +16,11 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.update(yolo_settings(CACHE / "settings"))
     os.environ.pop("COLUMNS", None)  # which pytest-xdist sets for its workers
     os.unsetenv("COLUMNS")  # and readline, which pytest imports, for child processes behind os.environ's back
+    if "not slow" not in config.option.markexpr:  # `make quick` fetches none
+        try:
+            latest()  # before any test loads another release's `yolov5`
+        except ReleaseError as error:
+            warnings.warn(f"{error}; the tests on real models will fail", stacklevel=1)
 
 
 _CHECKOUTS = {"yolo", "release_7", "started", "checkout"}
