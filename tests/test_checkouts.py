@@ -17,7 +17,7 @@ import pytest
 from releases import ROOT, copy_release, patch, release, run_python, yolo_environment
 
 from utils.thop import compare
-from utils.thop.command.models import ModelError
+from utils.thop.command.models import ModelError, Setup, build, find
 
 SCRIPT = """
 import logging, sys, torch
@@ -80,6 +80,8 @@ def test_models_of_several_checkouts_in_one_table(yolo: Any) -> None:
     assert yolo("yolov5n.yaml")  # another checkout than that of the first cfg is loaded here
     cfgs = [str(release(version) / "yolov5/models/yolov5s.yaml") for version in ("5.0.10", "6.1.9", "7.0.14")]
     alone = [compare([cfg]).rows[0] for cfg in cfgs[:1]]
+    own = build(find([cfgs[2]])[0], Setup(), without_values=True)  # and the one that is loaded is still at hand
+    assert own.parameters == 7_235_389
     text = run_python(
         ["-m", "utils.thop", "compare", *cfgs, "torchvision:resnet18", "--device", "t4", "--json"], cwd=ROOT
     ).stdout

@@ -67,6 +67,7 @@ class Checkout:
         except (Exception, SystemExit) as error:
             raise ModelError(f"the YOLOv5 in {self.root} can't be imported: {in_few_words(error)}") from error
         if module.__file__ and self.root not in Path(module.__file__).resolve().parents:
+            _leave(self)
             what = f"another {self.package}{name} than that of {self.root} is loaded: {module.__file__}"
             raise OtherCheckout(self.root, what)
         return module
@@ -99,6 +100,15 @@ def use(root: Path) -> None:
     """Use the checkout in a folder, whichever this package was patched into."""
     global _in_use
     _in_use = _importable(root)
+
+
+def _leave(checkout: Checkout) -> None:
+    """Take back that a checkout is in use: another one's modules are loaded, by whoever had one before."""
+    global _in_use
+    _in_use = None if _in_use == checkout else _in_use
+    folder = str(checkout.root.parent if checkout.package else checkout.root)
+    if folder in sys.path:
+        sys.path.remove(folder)
 
 
 def _why_none(path: Path) -> str:
