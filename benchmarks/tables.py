@@ -268,6 +268,6 @@ def _count(spec: str, shape: tuple[int, ...], amp: bool, keys: list[Key]) -> Ite
 def _stamp() -> str:
     """A digest of what makes the works: launches, runtimes, the clock's columns."""
     digest = hashlib.sha256()
-    for name in ("clock", "launches", "runtimes", "eager"):
+    for name in ("clock", "launches", "runtimes", "branches"):
         digest.update((ROOT / f"utils/thop/deploy/{name}.py").read_bytes())
     return digest.hexdigest()
