@@ -72,7 +72,9 @@ def test_auxiliary_heads_of_clones(tmp_path: Path) -> None:
     both, without = line.split(" GFLOPs with both, ")
     alone = said(["-m", "utils.thop", "summary", "--json", "models/detect/gelan-s.yaml"], nine, tmp_path)
     alone = json.loads(alone[alone.index("{") :])
-    assert float(without.split()[0]) == pytest.approx(alone["totals"]["gflops"], rel=0.02)
+    assert float(without.split()[0]) == pytest.approx(
+        alone["totals"]["gflops"], rel=0.03
+    )  # with norms, and no merged branch
     assert float(without.split()[0]) < 0.75 * float(both.split()[-1])
 
 
