@@ -99,7 +99,6 @@ def answers(model: Any, inputs: Any) -> dict[str, Any]:
 
 def _run(checkout: str, out: Path, patterns: list[str]) -> None:
     import torch
-    from releases import CACHE  # noqa: F401 - the folder of settings
     from tqdm import tqdm
 
     from benchmarks.common import use_release

@@ -1,7 +1,6 @@
 """A call of an operator: what was called, by whom, what it has read and written; and the rows that calls sum up to."""
 
 from dataclasses import dataclass, field
-from functools import lru_cache
 from math import prod
 from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple
 
@@ -37,7 +36,7 @@ class View(NamedTuple):
     @property
     def itemsize(self) -> int:
         """Bytes of an element."""
-        return itemsize(self.dtype)
+        return element_size(self.dtype)
 
     @property
     def dense(self) -> bool:
@@ -52,12 +51,6 @@ class View(NamedTuple):
     def moving(self, moved: int) -> "View":
         """The same tensor, of which so many bytes are moved."""
         return self._replace(elements=moved // self.itemsize, bytes=moved)
-
-
-@lru_cache(maxsize=None)
-def itemsize(dtype: torch.dtype) -> int:
-    """Bytes of an element."""
-    return element_size(dtype)
 
 
 class Geometry(NamedTuple):

@@ -41,11 +41,9 @@ from .places import Layer, Places
 Tree = Dict[str, Tuple[float, float, float, float, Any]]
 
 
-def count_parameters(module: nn.Module, recurse: bool = True) -> int:
-    """Count the elements of a module's parameters, each parameter once."""
-    return sum(
-        {k: n for m in (module.modules() if recurse else [module]) for k, n in parameter_sizes(m).items()}.values()
-    )
+def count_parameters(module: nn.Module) -> int:
+    """Count the elements of the parameters of a module and of all inside it, each parameter once."""
+    return sum({k: n for m in module.modules() for k, n in parameter_sizes(m).items()}.values())
 
 
 def dfs_count(counted: Union[Layer, nn.Module]) -> Tuple[float, float, float, float, Tree]:

@@ -19,6 +19,7 @@ from ..run import (
     Observer,
     Run,
     collector_paused,
+    element_size,
     in_few_words,
     instances_in,
     map_tensors,
@@ -27,7 +28,7 @@ from ..run import (
     tensors_in,
 )
 from .bytes import stored_bytes
-from .calls import FORWARD, LayerRow, OperatorCall, View, geometry_of, itemsize
+from .calls import FORWARD, LayerRow, OperatorCall, View, geometry_of
 from .facts import OperatorFacts, facts_of
 from .flops import PRODUCTS, PRODUCTS_IN_DISGUISE
 from .layer_rules import CustomOps
@@ -152,14 +153,14 @@ class Recorder(Observer):
         shape, dtype = tensor.shape, tensor.dtype
         if tensor.layout is not torch.strided:  # a sparse one: its parts have storages
             moved = stored_bytes(tensor)
-            return View(-id(tensor), 0, shape, None, dtype, moved // itemsize(dtype), moved)
+            return View(-id(tensor), 0, shape, None, dtype, moved // element_size(dtype), moved)
         value: int = hold(tensor).value
         offset: Any = tensor.storage_offset()
         if tensor.is_contiguous():
             elements = tensor.numel()
-            return View(value, offset, shape, None, dtype, elements, elements * itemsize(dtype))
+            return View(value, offset, shape, None, dtype, elements, elements * element_size(dtype))
         moved = stored_bytes(tensor)
-        return View(value, offset, shape, tensor.stride(), dtype, moved // itemsize(dtype), moved)
+        return View(value, offset, shape, tensor.stride(), dtype, moved // element_size(dtype), moved)
 
     @staticmethod
     def _charge(call: OperatorCall, read: int, written: int) -> None:

@@ -6,6 +6,7 @@ or tensor that documentation speaks of. ``make compat`` runs the tests of it und
 
 import weakref
 from contextlib import contextmanager
+from functools import lru_cache
 from types import FunctionType
 from typing import Any, Callable, Dict, Iterator, List, Optional
 
@@ -153,7 +154,7 @@ KNOWS_NODES = hasattr(torch._C, "_current_autograd_node")
 node_running: Callable[[], Any] = getattr(torch._C, "_current_autograd_node", lambda: None)
 """The node of the graph that the backward pass is at. Since 2.1; before, none."""
 
-element_size: Callable[[torch.dtype], int] = torch._utils._element_size
+element_size: Callable[[torch.dtype], int] = lru_cache(maxsize=None)(torch._utils._element_size)
 """Bytes of an element of a type, without making a tensor, which a run would hear of. Since 1.6."""
 
 # ---- calls of modules ----
