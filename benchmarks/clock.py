@@ -49,7 +49,7 @@ from utils.thop.deploy.estimates import (  # noqa: E402
     sheet_peak,
 )
 from utils.thop.deploy.fitting import Groups, Measured, before, fit_from  # noqa: E402
-from utils.thop.deploy.runtimes import RUNTIMES  # noqa: E402
+from utils.thop.deploy.runtimes import all_runtimes  # noqa: E402
 
 # What is taken for likely before any device was measured, for all kinds: mean, in the unit of the files, and width of
 # the logarithm. Peaks and bandwidths are hardly pulled at all.
@@ -57,7 +57,7 @@ HYPER = {
     "peak": (2.0, 3.0), "bandwidth": (10.0, 2.5), "overhead": (4.0, 1.5), "start": (50.0, 2.0), "host": (10.0, 1.0),
     "overlap": (1.0, 1.1), "depthwise": (2.0, 1.2), "activations": (1.5, 1.2), "dense": (0.9, 0.5),
     "inner": (20.0, 1.5), "softmax": (2.0, 1.2), "norm": (1.5, 1.0), "concat": (0.9, 1.0), "weights": (1.0, 0.5),
-    "curve": (0.2, 1.2), "passes": (1.0, 0.4),
+    "curve": (0.2, 1.2), "passes": (1.0, 0.4), "lookup": (1000.0, 1.0), "pool": (1.5, 0.7),
 }  # fmt: skip
 NO_HOST = (1e-3, 0.01)  # of a runtime that launches a whole network at once
 GPU_OVERHEAD = (4.0, 0.6)  # a GPU starts a kernel that is waiting for it in microseconds
@@ -86,7 +86,7 @@ class Place:
     def settle(self) -> None:
         """Put the rows in the order of their precisions, once all are there."""
         order = sorted(
-            range(len(self.rows)), key=lambda i: RUNTIMES[self.runtime].precisions.index(self.rows[i].precision)
+            range(len(self.rows)), key=lambda i: all_runtimes()[self.runtime].precisions.index(self.rows[i].precision)
         )
         self.rows, self.counted = [self.rows[i] for i in order], [self.counted[i] for i in order]
         self.groups = self.part(range(len(self.rows)))
@@ -101,7 +101,7 @@ class Place:
 
     @property
     def family(self) -> str:
-        return RUNTIMES[self.runtime].family
+        return all_runtimes()[self.runtime].family
 
     @property
     def sheet(self) -> Sheet:
@@ -167,7 +167,7 @@ def learn(places: Sequence[Place], runtime: str, without: str = "") -> Prior:
     First that of the kind, and from it that of the runtime's own devices, where the kind has several runtimes.
     """
     known = [place for place in places if place.silicon != without and place.posterior is not None]
-    family = RUNTIMES[runtime].family if runtime in RUNTIMES else runtime
+    family = all_runtimes()[runtime].family if runtime in all_runtimes() else runtime
     alike = [place for place in known if place.family == family]
     own = [place for place in alike if place.runtime == runtime]
     prior = _learn(alike, family, *hyper(family))
@@ -448,7 +448,7 @@ def write(places: Sequence[Place], judged: Sequence[Judged]) -> None:
     families = sorted({place.family for place in places})
     for name in (*families, *sorted({place.runtime for place in places})):
         prior = learn(places, name)
-        family = RUNTIMES[name].family if name in RUNTIMES else name
+        family = all_runtimes()[name].family if name in all_runtimes() else name
         units = [UNITS.get(name, 1.0) for name in Constants._fields]
         rows_of = zip(Constants._fields, prior.mean, prior.width, units)
         constants = {name: [float(f"{math.exp(m) / unit:.4g}"), round(w, 3)] for name, m, w, unit in rows_of}

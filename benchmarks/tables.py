@@ -28,7 +28,7 @@ from utils.thop.count.record import record
 from utils.thop.deploy.clock import Work, work_of
 from utils.thop.deploy.launches import as_deployed
 from utils.thop.deploy.measurements import published
-from utils.thop.deploy.runtimes import RUNTIMES
+from utils.thop.deploy.runtimes import all_runtimes
 from utils.thop.run import blank
 
 FOLDER = Path(__file__).with_name("published")
@@ -261,13 +261,13 @@ def _count(spec: str, shape: tuple[int, ...], amp: bool, keys: list[Key]) -> Ite
         counted = record(build(spec, not amp), (torch.zeros(shape, device="meta"),), amp=amp)
     activations = float(sum(layer.output for layer in counted.layers.root.walk()))
     for one in keys:
-        deployed = as_deployed(counted, RUNTIMES[one[2]], one[4])
+        deployed = as_deployed(counted, all_runtimes()[one[2]], one[4])
         yield one, Counted(work_of(deployed, one[3]), float(deployed.flops), activations)
 
 
 def _stamp() -> str:
     """A digest of what makes the works: launches, runtimes, the clock's columns."""
     digest = hashlib.sha256()
-    for name in ("clock", "launches", "runtimes", "branches"):
-        digest.update((ROOT / f"utils/thop/deploy/{name}.py").read_bytes())
+    for name in ("clock.py", "launches.py", "executed.py", "fusion.py", "rewrites.py", "branches.py", "runtimes.yaml"):
+        digest.update((ROOT / "utils/thop/deploy" / name).read_bytes())
     return digest.hexdigest()

@@ -23,7 +23,7 @@ from utils.thop.deploy.estimates import entry_of, prior_of, read_runtimes
 from utils.thop.deploy.fitting import Measured, Sheet, fit
 from utils.thop.deploy.launches import Deployed
 from utils.thop.deploy.measurements import FOLDER, NETWORKS, find_measurement, published
-from utils.thop.deploy.runtimes import RUNTIMES
+from utils.thop.deploy.runtimes import all_runtimes
 
 NAMES = ("resnet18", "resnet50", "mobilenet_v2", "vgg11", "densenet121", "squeezenet1_0", "shufflenet_v2_x1_0",
          "efficientnet_b0", "regnet_x_400mf", "mnasnet0_5", "googlenet", "alexnet")  # fmt: skip
@@ -55,7 +55,8 @@ def zoo() -> list[Deployed]:
         ("tensorrt", "float16", [max(36864 / 1e9, 2 * 1064 / 1e6)]),
         ("tensorrt", "int8", [max(36864 / 1e9, 1064 / 1e6)]),
         ("rknn", "int8", [1064 / 1e6]),
-        ("ncnn", "float32", [max(36864 / 1e9, 4 * 1064 / 1e6)]),
+        # a convolution, and a pass of SiLU
+        ("ncnn", "float32", [max(36864 / 1e9, 4 * 1064 / 1e6), 4 * 1024 / 1e6]),
         # nothing fused, in half precision: 1,056 elements, and layout changes of 2 x (256 + 512); a norm of 512 and 32
         # constants (float32 stays what it is in none of them); SiLU
         ("pytorch", "float16", [2 * 1056 / 1e6 + 2 * 2 * 768 / 1e6, 2 * (1024 + 32) / 1e6, 2 * 1024 / 1e6]),
@@ -128,7 +129,7 @@ def test_channels_are_computed_in_whole_steps() -> None:
     ):
         for runtime, factor in padded.items():
             network = deployed(model, (x,), runtime)
-            (work,) = (w for w in work_of(network, RUNTIMES[runtime].precisions[0]) if w.operations)
+            (work,) = (w for w in work_of(network, all_runtimes()[runtime].precisions[0]) if w.operations)
             assert work.operations == pytest.approx(factor * flops) and network.flops == flops
 
 
@@ -152,11 +153,24 @@ def test_slices_are_copied_where_a_runtime_does() -> None:
             a, b = torch.relu(x).chunk(2, 1)
             return torch.relu(a) + torch.nn.functional.max_pool2d(b, 1) + torch.nn.functional.max_pool2d(a, 1)
 
-    network = deployed(Halves(), (X,), "tensorrt")
+    counts = {name: len(deployed(Halves(), (X,), name).launches) for name in ("pulsar2", "rknn", "tensorrt")}
+    assert counts["tensorrt"] - counts["pulsar2"] == 2  # each half once
+    moved = {name: sum(work.bytes for work in work_of(deployed(Halves(), (X,), name), "int8")) for name in counts}
+    assert moved["tensorrt"] - moved["pulsar2"] == 2 * 256
+
+
+def test_curves_are_looked_up_beside_the_products() -> None:
+    network = deployed(
+        nn.Sequential(nn.Conv2d(16, 20, 1), nn.SiLU(), nn.Conv2d(20, 20, 1)), (torch.zeros(1, 16, 8, 8),), "rknn"
+    )
     works = work_of(network, "int8")
-    assert sum(work.starts for work in works) - len(works) == 2  # each half once
-    assert sum(work.passes for work in works) == 2 * 256
-    assert not sum(work.passes for work in work_of(deployed(Halves(), (X,), "rknn"), "int8"))
+    assert [work.lookup for work in works] == [32 * 64, 0]  # in whole steps of 32 outputs
+    constants = Constants(1e6, 1e9, lookup=3000.0)
+    times = time_launches(network, Load([works]), constants)
+    assert [one.binds for one in times] == ["output stage", "arithmetic"]
+    assert times[0].seconds == pytest.approx(3000 * 32 * 64 / 1e6)
+    fast = time_launches(network, Load([works]), constants._replace(lookup=1.0))
+    assert fast[0].seconds == pytest.approx(2 * 16 * 32 * 64 / 1e6) and fast[0].binds == "arithmetic"
 
 
 # ---- autocast ----
@@ -190,7 +204,7 @@ def test_autocast_casts_what_pytorch_casts() -> None:
             return y
 
     model = Mixed().eval()
-    network = deployed(model, (X,), "pytorch").under(RUNTIMES["pytorch"], "amp")
+    network = deployed(model, (X,), "pytorch").under(all_runtimes()["pytorch"], "amp")
     seen = [heard.get() for _ in range(heard.qsize())][-1]
     half, single = torch.float16, torch.float32
     assert seen == {
@@ -213,8 +227,10 @@ def made_up(zoo: list[Deployed], constants: Constants, noise: float = 0.0) -> li
 
 
 @pytest.mark.parametrize(
-    "constants", [Constants(2e12, 7e9), Constants(5e10, 1e10), Constants(1e13, 2e9), Constants(3e12, 8e9, softmax=40.0)]
-)
+    "constants",
+    [Constants(2e12, 7e9, lookup=900.0), Constants(5e10, 1e10, lookup=900.0), Constants(1e13, 2e9, lookup=900.0),
+     Constants(3e12, 8e9, lookup=900.0, softmax=40.0)],
+)  # fmt: skip
 def test_times_are_found_again(zoo: list[Deployed], constants: Constants) -> None:
     found = calibrate(made_up(zoo, constants), "int8")
     again = made_up(zoo, found.constants)
@@ -226,7 +242,7 @@ def test_times_are_found_again(zoo: list[Deployed], constants: Constants) -> Non
 
 
 def test_each_network_narrows_the_range(zoo: list[Deployed]) -> None:
-    ranges = calibrate(made_up(zoo, Constants(2e12, 7e9, curve=3.0)), "int8").ranges
+    ranges = calibrate(made_up(zoo, Constants(2e12, 7e9, lookup=900.0)), "int8").ranges
     assert ranges[0] > ranges[2] > ranges[-1] > 1.05 and ranges[0] > ranges[4]
     one = calibrate(made_up(zoo[:1], Constants(2e12, 7e9)), "int8")
     assert one.ratios == () and one.estimate.basis.networks == 1 and len(one.ranges) == 1
@@ -244,11 +260,11 @@ def test_one_odd_measurement_is_named_and_carries_nothing_away(zoo: list[Deploye
 
 def test_ranges_hold_for_devices_like_those_that_taught_them(zoo: list[Deployed]) -> None:
     """Devices drawn from the prior, five networks measured with the usual noise: nine of ten others lie inside."""
-    prior = prior_of(RUNTIMES["rknn"])
+    prior = prior_of(all_runtimes()["rknn"])
     generator = torch.Generator().manual_seed(1)
     inside = []
     for _ in range(20):
-        drawn = torch.tensor(prior.mean) + torch.tensor(prior.width) * torch.randn(16, generator=generator)
+        drawn = torch.tensor(prior.mean) + torch.tensor(prior.width) * torch.randn(len(prior.mean), generator=generator)
         drawn[:2] = torch.tensor([math.log(2e12), math.log(8e9)])
         constants = Constants(*drawn.exp().tolist())
         noise = (prior.spread * torch.randn(len(zoo), generator=generator)).exp().tolist()
@@ -261,12 +277,14 @@ def test_ranges_hold_for_devices_like_those_that_taught_them(zoo: list[Deployed]
 
 
 def test_precisions_share_all_but_the_peak(zoo: list[Deployed]) -> None:
-    right = {"int8": Constants(4e12, 5e10, 2e-5), "float16": Constants(2e12, 5e10, 2e-5)}
+    right = {
+        "int8": Constants(4e12, 5e10, 2e-5, lookup=900.0), "float16": Constants(2e12, 5e10, 2e-5, lookup=900.0)
+    }  # fmt: skip
     groups = {
         name: [Measured(works, seconds_of(works, constants)) for works in (work_of(network, name) for network in zoo)]
         for name, constants in right.items()
     }
-    found = fit(groups, prior_of(RUNTIMES["rknn"]), Sheet())
+    found = fit(groups, prior_of(all_runtimes()["rknn"]), Sheet())
     assert found.precisions == ("int8", "float16") and found.basis.networks == 2 * len(zoo)
     for name, rows in groups.items():
         for row in rows:
@@ -289,7 +307,7 @@ def test_an_estimate_goes_through_a_file(zoo: list[Deployed]) -> None:
         ({"peaks": {"float32": 1}}, "file: rknn: peaks: float32: rknn has int8 and float16"),
         ({"peaks": {"int8": -1}}, "file: rknn: int8 must be a number above 0, not -1"),
         ({"peaks": {"int8": 1}, "speed": 3}, "file: rknn: speed is not known here"),
-        ({"peaks": {"int8": 1}, "covariance": [1, 2]}, "file: rknn: covariance has 136 numbers for these precisions"),
+        ({"peaks": {"int8": 1}, "covariance": [1, 2]}, "file: rknn: covariance has 171 numbers for these precisions"),
         ({"int8": {"peak": 1, "bandwidth": 5}}, "int8: in the form of version 2.0; make it again with 'calibrate'"),
     ],
 )
@@ -311,7 +329,7 @@ def test_constants_by_hand_have_the_width_of_what_they_say(zoo: list[Deployed]) 
 
 def test_factors() -> None:
     assert mean_factor([2, 0.5, 1, 1]) == pytest.approx(math.sqrt(2))
-    prior = prior_of(RUNTIMES["rknn"])
+    prior = prior_of(all_runtimes()["rknn"])
     assert prior.factor(0) == prior.factors["sheet"] and prior.factor(5) == prior.factors["five"]
     assert prior.factor(1000) == prior.factors["many"]
     assert prior.factor(4) == pytest.approx((prior.factors["three"] + prior.factors["five"]) / 2)
@@ -422,7 +440,9 @@ def test_published_tables_are_read() -> None:
     assert find_measurement(7_022_326, 15_937_536_000, **known) is find_measurement(1_800_000, 4e9, **known) is None
     devices = load_devices()
     assert {row.device for row in rows} <= devices.keys()
-    assert all(row.runtime in RUNTIMES and row.precision in RUNTIMES[row.runtime].precisions for row in rows)
+    assert all(
+        row.runtime in all_runtimes() and row.precision in all_runtimes()[row.runtime].precisions for row in rows
+    )
 
 
 def test_every_device_has_its_estimate() -> None:
@@ -446,7 +466,7 @@ def test_an_estimate_can_be_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
         for _, counted in tables.count_one(row):
             measured.append(Measured(counted.works, row.seconds))
     device = find_device("rk3588")
-    found = fit({"int8": measured}, prior_of(RUNTIMES["rknn"]), Sheet(device.bandwidth, device.peaks))
+    found = fit({"int8": measured}, prior_of(all_runtimes()["rknn"]), Sheet(device.bandwidth, device.peaks))
     assert known.basis.networks == len(measured) == 22
     for row in measured:
         again, written = (seconds_of(row.works, each.constants("int8")) for each in (found, known))

@@ -15,7 +15,7 @@ from utils.thop import deployed
 from utils.thop.count.record import record
 from utils.thop.deploy import DeviceError
 from utils.thop.deploy.launches import Deployed, as_deployed
-from utils.thop.deploy.runtimes import RUNTIMES
+from utils.thop.deploy.runtimes import all_runtimes
 
 IMAGE = torch.zeros(1, 3, 64, 64)
 
@@ -123,13 +123,76 @@ def test_what_is_launched_at_once(name: str) -> None:
     assert found == expected
 
 
-def test_a_runtime_fuses_what_its_table_says() -> None:
-    model = Of(lambda m, x: x + functional.silu(m.b(functional.relu(m.a(x)))), a=conv(4, 4), b=conv(4, 4))
-    assert shown(deployed(model, (X,), "rknn")) == ["convolution+relu 256>256", "convolution+silu+add 512>256"]
-    assert shown(deployed(model, (X,), "ncnn")) == [
-        "convolution+relu 256>256", "convolution+silu 256>256", "add 512>256",
+# ---- what each runtime takes along: "relu" and so on behind a convolution, then a residual ----
+
+TAKEN: dict[str, list[str]] = {
+    "tensorrt": ["convolution+silu", "convolution+silu+add", "convolution+add+relu"],
+    "horizon": ["convolution+silu", "convolution+silu+add", "convolution+add+relu"],
+    # a residual fits behind a clamp and before it, but not behind a curve that was looked up
+    "rknn": ["convolution+silu", "convolution+silu", "add", "convolution+add+relu"],
+    "ncnn": ["convolution", "silu", "convolution", "silu", "add", "convolution", "add", "relu"],
+}
+
+
+@pytest.mark.parametrize("runtime", TAKEN)
+def test_a_runtime_fuses_what_its_table_says(runtime: str) -> None:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        y = functional.silu(m.a(x))
+        y = y + functional.silu(m.b(y))
+        return functional.relu(y + m.c(y))
+
+    model = Of(forward, a=conv(4, 4), b=conv(4, 4), c=conv(4, 4))
+    assert ["+".join(x.operators) for x in deployed(model, (X,), runtime).launches] == TAKEN[runtime]
+
+
+def test_an_activation_that_is_written_out_is_the_same_to_a_compiler() -> None:
+    written = {
+        "silu": lambda y: y * torch.sigmoid(y),
+        "silu, the other way round": lambda y: y.sigmoid().mul(y),
+        "hardswish": lambda y: y * functional.hardtanh(y + 3, 0, 6),
+        "mish": lambda y: y * torch.tanh(functional.softplus(y)),
+    }
+    for name, function in written.items():
+        found = deployed(Of(lambda m, x, f=function: f(m.a(x)), a=conv(4, 4)), (X,), "rknn").launches
+        assert len(found) == 1, name
+    gate = Of(lambda m, x: m.a(x) * torch.sigmoid(m.b(x)), a=conv(4, 4), b=conv(4, 4))
+    assert shown(deployed(gate, (X,), "rknn")) == ["convolution 256>256", "convolution+sigmoid 256>256", "mul 512>256"]
+
+
+def test_parts_of_a_tensor_are_copied_where_a_runtime_does_so() -> None:
+    def halves(m: Any, x: Tensor) -> Tensor:
+        one, other = m.a(x).chunk(2, 1)
+        return torch.cat([one, other, m.b(other)], 1)
+
+    model = Of(halves, a=conv(4, 4), b=conv(2, 2))
+    found = {name: shown(deployed(model, (X,), name)) for name in ("pulsar2", "rknn", "tensorrt")}
+    assert found["pulsar2"] == ["convolution 256>256", "convolution 128>128", "cat 384>384"]
+    assert found["rknn"] == ["convolution 256>256", "split 256>256", "convolution 128>128", "cat 384>384"]
+    assert found["tensorrt"] == [
+        "convolution 256>256", "split 128>128", "convolution 128>128", "split 128>128", "cat 384>384",
     ]  # fmt: skip
-    assert len(deployed(model, (X,), "pytorch").launches) == 5
+
+
+def test_a_convolution_of_a_resized_map_and_another_is_taken_apart_on_rknn() -> None:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        y = functional.interpolate(m.small(x), scale_factor=2.0)
+        return functional.silu(m.norm(m.both(torch.cat([y, x], 1))))
+
+    model = Of(forward, small=conv(4, 8, stride=2), both=conv(12, 4), norm=nn.BatchNorm2d(4)).eval()
+    small = (torch.zeros(1, 4, 10, 10),)
+    network = deployed(model, small, "rknn")
+    assert [x.operators for x in network.launches] == [
+        ["convolution"], ["upsample_nearest2d"], ["convolution"],
+        ["convolution", "add", "native_batch_norm"], ["silu"],
+    ]  # fmt: skip
+    whole = deployed(model, small, "ncnn")
+    assert network.flops == whole.flops and network.weight_elements == whole.weight_elements
+    assert len(whole.launches) == 5
+
+
+def test_a_runtime_that_there_is_not() -> None:
+    model = conv(4, 4)
+    assert len(deployed(nn.Sequential(model, nn.ReLU()), (X,), "pytorch").launches) == 2
     with pytest.raises(DeviceError, match="no runtime is called 'tensorflow'; did you mean tensorrt"):
         deployed(model, (X,), "tensorflow")
 
@@ -259,7 +322,7 @@ def test_launches_are_what_ran(name: str) -> None:
     side = {"inception_v3": 299, "googlenet": 224, "vit_b_32": 224, "swin_t": 224, "maxvit_t": 224}.get(name, 64)
     counted = record(model, (torch.zeros(2, 3, side, side),))
     steps = {id(step): step for step in counted.steps}
-    for runtime in RUNTIMES.values():
+    for runtime in all_runtimes().values():
         network = as_deployed(counted, runtime)
         assert network.flops == counted.flops
         inside = [id(step) for launch in network.launches for step in launch.steps]

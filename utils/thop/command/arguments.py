@@ -1,11 +1,12 @@
 """What the command takes: its commands, their arguments, and what is wrong with those that it was given."""
 
 import argparse
+import math
 import re
 from pathlib import Path
 from typing import Any, Iterable, List, NoReturn, Sequence
 
-from ..deploy.runtimes import RUNTIMES
+from ..deploy.runtimes import all_runtimes
 from ..deploy.training import OPTIMIZERS, parse_memory
 from ..run.inputs import Size
 from ..show.comparison import NAMES
@@ -19,6 +20,7 @@ _MODELS = """\
 MODEL is one of
   models/yolov5s.yaml      a YOLOv5 cfg, built by the checkout's own classes; 'models/**/*.yaml' for all that match
   runs/.../best.pt         a weights file (*.pt, *.pth), opened by the checkout's own loader
+  best.onnx                an exported network, with the package onnx
   torchvision:resnet50     a model of torchvision, without weights; timm:resnet50 one of timm
   ultralytics:yolo11n.yaml a network of the package ultralytics
   package.module:function  a function that returns a torch.nn.Module; the current folder is searched first
@@ -109,13 +111,42 @@ def _add_predict(commands: Any) -> None:
 def _add_calibrate(commands: Any) -> None:
     calibrate = _add_command(commands, "calibrate", "make a device out of networks that you measured on your board")
     calibrate.add_argument(
-        "table", type=Path, metavar="MEASURED.csv",
+        "table", type=Path, metavar="MEASURED.csv", nargs="?",
         help="columns model (a MODEL) and ms (milliseconds of a pass over the batch); optional: imgsz, batch",
     )  # fmt: skip
+    calibrate.add_argument(
+        "--log", type=Path, metavar="FILE",
+        help="in its place the profile of one --model: RKNN's performance table, what trtexec --exportProfile writes, "
+        "OpenVINO's detailed counters, ONNX Runtime's profile, what ncnn prints with NCNN_BENCHMARK",
+    )  # fmt: skip
+    calibrate.add_argument("--model", metavar="MODEL", help="of which the --log is")
+    _add_images(calibrate, "of the --log; by default the model's usual one", 1)
+    words = "milliseconds of a pass of the --model without profiling, if they are known too"
+    calibrate.add_argument("--ms", type=_milliseconds, help=words)
     calibrate.add_argument("--name", required=True, help="what --device shall call it")
     _add_runtime(calibrate, "one of", "int8, float16, float32 or amp; the runtime's usual one", required=True)
     _add_fuse(calibrate)
     _add_file(calibrate, "add the device to a file for --devices; shown without")
+
+
+def _milliseconds(words: str) -> float:
+    try:
+        found = float(words)
+    except ValueError:
+        found = 0.0
+    if not 0 < found < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, not '{words}'")
+    return found
+
+
+def _one_way_to_calibrate(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Check that there is a table of measured networks, or a log of one."""
+    if bool(arguments.table) == bool(arguments.log):
+        parser.error("calibrate takes either MEASURED.csv, or --log FILE with --model MODEL")
+    if bool(arguments.log) != bool(arguments.model):
+        parser.error("--log and --model go together: the profile of a network")
+    if arguments.table and (arguments.ms or arguments.imgsz):
+        parser.error("--ms and --imgsz go with --log; MEASURED.csv has columns for them")
 
 
 def _add_train(commands: Any) -> None:
@@ -208,7 +239,7 @@ def _add_device(command: argparse.ArgumentParser, required: bool = False) -> Non
 
 def _add_runtime(command: argparse.ArgumentParser, runtime: str, precision: str, required: bool = False) -> None:
     """Add what runs a network, and how."""
-    words = f"{runtime} {', '.join(RUNTIMES)}"
+    words = f"{runtime} {', '.join(all_runtimes())}"
     command.add_argument("--runtime", required=required, metavar="NAME", help=words)
     command.add_argument("--precision", metavar="NAME", help=precision)
     words = "end a detector's heads at their last convolutions"
@@ -315,6 +346,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         parser.error(f"{arguments.command} takes one MODEL; compare shows several side by side")
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if arguments.command == "calibrate":
+        _one_way_to_calibrate(arguments, parser)
     return arguments
 
 

@@ -126,6 +126,7 @@ class Recorder(Observer):
             self._alive(out)
         if facts.makes_indices:
             self.indices = call, self.storages.of(out[1]), call.writes[1].bytes
+            call.padded_window = tuple(args[1]) if len(args) > 3 and any(args[3]) else ()
         if facts.assumption:
             self._assume(facts.name, facts.assumption)
 

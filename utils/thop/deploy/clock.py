@@ -1,11 +1,12 @@
 """The clock: how long launches take on a device under a runtime, one formula for all of them.
 
-    launch = (arithmetic^p + memory^p)^(1/p) + passes + overhead
+    launch = (max(arithmetic, look-ups)^p + memory^p)^(1/p) + passes + overhead
     network = max(sum of launches, launches x host) + start
 
 Arithmetic is operations / peak, memory bytes / bandwidth, each kind of work at its own rate; p says how far the two
-overlap: 1 for one after the other, and the larger of both as it grows. A host that submits launches one by one is
-waited for where it is slower than the device. What each device has is an estimate (``estimates.py``).
+overlap: 1 for one after the other, and the larger of both as it grows. Some NPUs look curves up for each output, on the
+way out of a product and while the next is computed: the output stage. A host that submits launches one by one is waited
+for where it is slower than the device. What each device has is an estimate (``estimates.py``).
 """
 
 import math
@@ -19,7 +20,7 @@ from ..answer import Rows
 from ..count.calls import Geometry, OperatorCall, View
 from ..count.record import Recording
 from .launches import Deployed, Launch
-from .runtimes import CURVES, Runtime
+from .runtimes import BYTES, CURVES, Runtime
 
 _HALF = 2
 _POINTWISE_LAYOUT = 0.15  # of the layout changes around a 1 x 1 convolution, which mostly runs as a matrix product
@@ -64,8 +65,7 @@ def _added_passes(step: OperatorCall, halved: bool) -> float:
     return bias + share * 2.0 * (x.elements + out.elements) * _size(x, halved)
 
 
-BYTES = {"int8": 1, "float16": 2, "bfloat16": 2, "float32": 4, "tf32": 4, "float64": 8}
-ARITHMETIC, MEMORY, STARTING = "arithmetic", "memory", "starting launches"
+ARITHMETIC, MEMORY, OUTPUT_STAGE, STARTING = "arithmetic", "memory", "output stage", "starting launches"
 
 
 class Constants(NamedTuple):
@@ -76,8 +76,9 @@ class Constants(NamedTuple):
 
     Factors of the time that a part takes beside others, of the same operations: depthwise products, products of
     activations (attention), dense 3 x 3 convolutions of stride 1; inner: the length of the inner product at which a
-    product reaches half of the peak. Of the same bytes: softmax, norms over channels, concatenations, weights; curve:
-    of each output that an activation such as SiLU is looked up or computed for; passes: of copies around kernels.
+    product reaches half of the peak; lookup: operations that looking up a curve is worth. Of the same bytes: softmax,
+    norms over channels, concatenations, pooling, weights; curve: of each output that an activation such as SiLU is
+    computed for; passes: of copies around kernels.
     """
 
     peak: Any
@@ -90,9 +91,11 @@ class Constants(NamedTuple):
     activations: Any = 1.0
     dense: Any = 1.0
     inner: Any = 0.0
+    lookup: Any = 0.0
     softmax: Any = 1.0
     norm: Any = 1.0
     concat: Any = 1.0
+    pool: Any = 1.0
     weights: Any = 1.0
     curve: Any = 0.0
     passes: Any = 1.0
@@ -102,9 +105,9 @@ class Work(NamedTuple):
     """What one launch takes, and how much of it is of a kind that has a rate of its own.
 
     operations of all products, on padded channels too, of depthwise ones, of products of activations, of dense 3 x 3
-    convolutions of stride 1, by_inner: divided by the length of the inner product; bytes of activations, of those of
-    softmax, of norms over channels, of concatenations, of weights, of outputs of curves; passes: bytes of copies
-    around; starts.
+    convolutions of stride 1, by_inner: divided by the length of the inner product; lookup: outputs whose curve is
+    looked up; bytes of activations, of those of softmax, of norms over channels, of concatenations, of pooling, of
+    weights, of outputs of curves that are computed; passes: bytes of copies around.
     """
 
     operations: float = 0.0
@@ -112,19 +115,23 @@ class Work(NamedTuple):
     activations: float = 0.0
     dense: float = 0.0
     by_inner: float = 0.0
+    lookup: float = 0.0
     bytes: float = 0.0
     softmax: float = 0.0
     norm: float = 0.0
     concat: float = 0.0
+    pool: float = 0.0
     weights: float = 0.0
     curve: float = 0.0
     passes: float = 0.0
-    starts: float = 1.0
 
 
 @dataclass(frozen=True)
 class LaunchTime:
-    """The predicted time of one launch, and what binds it: "arithmetic", "memory" or "starting launches"."""
+    """The predicted time of one launch, and what binds it.
+
+    That is "arithmetic", "memory", "output stage" or "starting launches".
+    """
 
     launch: Launch
     seconds: float
@@ -148,7 +155,6 @@ def _work(launch: Launch, runtime: Runtime, precision: str, moved: Dict[int, Mov
     names = launch.operators
     weights = launch.weight_elements
     size = float(BYTES.get(precision, BYTES["float16"]))
-    copied = launch.slices if runtime.copies_slices else []
     if moved:
         parts = [moved[id(step)] for step in launch.steps]
         all_bytes, passes = sum(m.kernel for m in parts), sum(m.passes for m in parts)
@@ -156,7 +162,7 @@ def _work(launch: Launch, runtime: Runtime, precision: str, moved: Dict[int, Mov
         bytes_ = all_bytes - weights_bytes
     else:
         bytes_, weights_bytes = size * (launch.elements - weights), size * weights
-        passes = 2.0 * size * sum(operand.elements for operand in copied)
+        passes = 0.0
     work = dict.fromkeys(("operations", "depthwise", "activations", "dense", "by_inner"), 0.0)
     for step in launch.steps:
         if step.flops:
@@ -168,10 +174,11 @@ def _work(launch: Launch, runtime: Runtime, precision: str, moved: Dict[int, Mov
         softmax=bytes_ if any("softmax" in name for name in names) else 0.0,
         norm=bytes_ if any(norm in name for name in names for norm in _NORMS) else 0.0,
         concat=bytes_ if names == ["cat"] else 0.0,
+        pool=bytes_ if "pool" in names[0] else 0.0,
         weights=weights_bytes,
-        curve=curves * size,
+        lookup=curves if runtime.looks_up else 0.0,
+        curve=0.0 if runtime.looks_up else curves * size,
         passes=passes,
-        starts=1.0 + len(copied),
     )
 
 
@@ -226,29 +233,31 @@ class Load:
         rows = [work for works in networks for work in works]
         table = torch.tensor(rows, dtype=torch.float64, device="cpu").reshape(-1, len(Work._fields))
         self.work: Any = Work(*table.unbind(1))  # type: ignore[arg-type] # a column for each of its numbers
+        self.counts = torch.tensor(self.sizes, dtype=torch.float64, device="cpu")
         self.ends = torch.tensor(self.sizes, device="cpu").cumsum(0)
 
     def parts(self, c: Constants) -> List[Tensor]:
-        """The seconds of each launch's arithmetic and memory, by themselves, and of the passes around them."""
+        """The seconds of each launch's arithmetic, output stage and memory, and of the passes around them."""
         w = self.work
         operations = w.operations + w.depthwise * (c.depthwise - 1) + w.activations * (c.activations - 1)
         operations = operations + w.dense * (c.dense - 1) + w.by_inner * c.inner
         moved = w.bytes + w.softmax * (c.softmax - 1) + w.norm * (c.norm - 1) + w.concat * (c.concat - 1)
-        moved = moved + w.weights * c.weights + w.curve * c.curve
-        return [operations / c.peak, moved / c.bandwidth, w.passes * c.passes / c.bandwidth]
+        moved = moved + w.pool * (c.pool - 1) + w.weights * c.weights + w.curve * c.curve
+        looked_up = w.lookup * c.lookup
+        return [operations / c.peak, looked_up / c.peak, moved / c.bandwidth, w.passes * c.passes / c.bandwidth]
 
     def launches(self, c: Constants) -> Tensor:
         """Predict the seconds of each launch on the device; constants may be columns, and give rows then."""
-        arithmetic, memory, passes = self.parts(c)
+        arithmetic, looked_up, memory, passes = self.parts(c)
         power = 1.0 + c.overlap
-        larger = torch.maximum(arithmetic, memory).clamp_min(1e-15)
-        kernel = larger * ((arithmetic / larger) ** power + (memory / larger) ** power) ** (1.0 / power)
-        return kernel + passes + self.work.starts * c.overhead
+        inside = torch.maximum(arithmetic, looked_up)
+        larger = torch.maximum(inside, memory).clamp_min(1e-15)
+        kernel = larger * ((inside / larger) ** power + (memory / larger) ** power) ** (1.0 / power)
+        return kernel + passes + c.overhead
 
     def seconds(self, c: Constants) -> Tensor:
         """Predict the seconds of each network: the device's, or the host's where that is slower."""
-        starts = self.by_network(self.work.starts)
-        return torch.maximum(self.by_network(self.launches(c)), starts * c.host) + c.start
+        return torch.maximum(self.by_network(self.launches(c)), self.counts * c.host) + c.start
 
     def by_network(self, values: Tensor) -> Tensor:
         """Sum launches, in the last axis, network by network."""
@@ -264,15 +273,13 @@ def seconds_of(works: Sequence[Work], constants: Constants) -> float:
 
 def time_launches(deployed: Deployed, load: Load, constants: Constants) -> List[LaunchTime]:
     """Predict the seconds of each of one network's launches; with the start of the pass in them they are its time."""
-    device, (arithmetic, memory, passes) = load.launches(constants), load.parts(constants)
-    starts: Tensor = load.work.starts  # type: ignore[assignment]
-    host = starts * constants.host
+    device, (arithmetic, looked_up, memory, passes) = load.launches(constants), load.parts(constants)
     start = constants.start / max(load.sizes[0], 1)
-    if float(host.sum()) > float(device.sum()):
-        return Rows(LaunchTime(one, float(s) + start, STARTING) for one, s in zip(deployed.launches, host))
-    rows = zip(deployed.launches, *(part.tolist() for part in (device, arithmetic, memory + passes, starts)))
+    if constants.host * len(deployed.launches) > float(device.sum()):
+        return Rows(LaunchTime(one, constants.host + start, STARTING) for one in deployed.launches)
+    rows = zip(deployed.launches, *(part.tolist() for part in (device, arithmetic, looked_up, memory + passes)))
     found = []
-    for launch, seconds, computing, moving, starts in rows:
-        parts = {ARITHMETIC: computing, MEMORY: moving, STARTING: starts * constants.overhead}
+    for launch, seconds, computing, looking_up, moving in rows:
+        parts = {ARITHMETIC: computing, OUTPUT_STAGE: looking_up, MEMORY: moving, STARTING: constants.overhead}
         found.append(LaunchTime(launch, seconds + start, max(parts, key=lambda part: parts[part])))
     return Rows(found)

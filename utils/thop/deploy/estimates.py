@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..units import listed
 from .clock import Constants, Load
-from .runtimes import RUNTIMES, DeviceError, Runtime
+from .runtimes import DeviceError, Runtime, all_runtimes
 
 PRIORS = Path(__file__).with_name("priors.yaml")
 SHARED = Constants._fields[1:]  # by all precisions of a device
@@ -238,10 +238,10 @@ def read_runtimes(entries: Any, where: str) -> Dict[str, Estimate]:
     """Read a device's ``runtimes``; raises DeviceError, saying where, for what is none."""
     found: Dict[str, Estimate] = {}
     for name, entry in _mapping(entries, where).items():
-        if name not in RUNTIMES:
-            raise DeviceError(f"{where}: no runtime is called {name!r}, only {listed(RUNTIMES)}")
+        if name not in all_runtimes():
+            raise DeviceError(f"{where}: no runtime is called {name!r}, only {listed(all_runtimes())}")
         place = f"{where}: {name}"
-        found[name] = _estimate(_mapping(entry, place), RUNTIMES[name], place)
+        found[name] = _estimate(_mapping(entry, place), all_runtimes()[name], place)
     return found
 
 

@@ -19,8 +19,8 @@ from .calibration import Calibration
 from .clock import MEMORY, Constants, LaunchTime, Load, time_launches, work_of
 from .devices import Device, find_device, load_devices
 from .estimates import NINE_OF_TEN, Basis, Estimate, of_sheet, prior_of, sheet_peak, with_precision
-from .launches import Deployed, as_deployed
-from .runtimes import RUNTIMES, DeviceError, Runtime, find_runtime
+from .launches import Deployed, DeviceMemory, as_deployed
+from .runtimes import DeviceError, Runtime, all_runtimes, find_runtime
 
 Where = Union[str, Device, Calibration]
 _MEAN = 0.8  # deviations that a normal distribution is off on average
@@ -52,8 +52,8 @@ class Timing(Answer):
     """The expected time of a forward pass.
 
     low, high: nine of ten networks on devices like these lie between; error: the factor by which predictions are off
-    on average; basis: what they rest on; binds: what most of the time goes to, "arithmetic", "memory" or "starting
-    launches".
+    on average; basis: what they rest on; memory: what the network takes of the device's; binds: what most of the time
+    goes to, "arithmetic", "memory", "output stage" or "starting launches".
     """
 
     device: str
@@ -67,6 +67,7 @@ class Timing(Answer):
     basis: str
     binds: str
     launch_count: int
+    memory: DeviceMemory
 
 
 @dataclass(frozen=True, repr=False)
@@ -87,7 +88,7 @@ class Prediction(Timing):
         return {name: assumed for name, (_, assumed) in self.deployed.flow.uncounted.items()}
 
     def share(self, binds: str) -> float:
-        """The share of the time that goes to "arithmetic", "memory" or "starting launches"."""
+        """The share of the time that goes to "arithmetic", "memory", "output stage" or "starting launches"."""
         part = sum(launch.seconds for launch in self.launches if launch.binds == binds)
         return part / self.seconds if self.seconds else 0.0
 
@@ -204,7 +205,7 @@ def find_place(
 def choose(device: Device, runtime: Optional[str], precision: Optional[str]) -> Tuple[Runtime, str]:
     """Say which runtime and precision are meant; raises DeviceError for those that the device can't have."""
     if runtime is None:
-        of_kind = [one.name for one in RUNTIMES.values() if one.kind == device.kind]
+        of_kind = [one.name for one in all_runtimes().values() if one.kind == device.kind]
         known = [name for name in of_kind if name in device.runtimes]
         measured = [name for name in known if precision is None or precision in device.runtimes[name].precisions]
         runtime = (measured or known or of_kind)[0]
@@ -212,7 +213,7 @@ def choose(device: Device, runtime: Optional[str], precision: Optional[str]) -> 
         runtime = "pytorch-cpu"
     chosen = find_runtime(runtime)
     if chosen.kind != device.kind:
-        others = [one.name for one in RUNTIMES.values() if one.kind == device.kind]
+        others = [one.name for one in all_runtimes().values() if one.kind == device.kind]
         raise DeviceError(f"{chosen.name} does not run on {device.name} ({device.title}), but {listed(others, ' or ')}")
     if precision is None and chosen.name in device.runtimes:
         return chosen, next(one for one in chosen.precisions if one in device.runtimes[chosen.name].precisions)
@@ -282,5 +283,5 @@ def predict_deployed(network: Deployed, device: Union[Device, Calibration], prec
     binds = max(parts, key=lambda part: parts[part])
     title = device.name if isinstance(device, Calibration) else device.title
     low, high = seconds * math.exp(-reach), seconds * math.exp(reach)
-    numbers = seconds, low, high, error, basis, binds, len(launches)
+    numbers = seconds, low, high, error, basis, binds, len(launches), network.memory(precision)
     return Prediction(device.name, title, runtime, precision, *numbers, launches, network, constants)

@@ -1,14 +1,17 @@
-"""Runtimes: what each executes at once, and how fast its kernels are beside each other.
-
-Few numbers, each with a meaning; those of a device (how fast all of it is) are fitted, and stand in devices.yaml.
-"""
+"""Runtimes: what each executes at once, read from runtimes.yaml, where each entry says why."""
 
 import difflib
-from dataclasses import dataclass, field
-from typing import Dict, FrozenSet, Mapping, Optional, Tuple
+from dataclasses import dataclass, field, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Dict, FrozenSet, Mapping, Optional, Sequence, Tuple, Union
 
 from ..run import in_few_words
 from ..units import listed
+
+CATALOGUE = Path(__file__).with_name("runtimes.yaml")
+ANY, FREE, ONCE = "any", "free", "once"
+Sequences = Tuple[Tuple[str, ...], ...]
 
 
 class DeviceError(ValueError):
@@ -35,43 +38,52 @@ ARITHMETIC = _aten("add sub rsub mul div neg abs maximum minimum pow square sqrt
 CLAMPS = _aten("relu relu6 hardtanh clamp clamp_min clamp_max threshold leaky_relu prelu _prelu_kernel")
 CURVES = _aten("silu sigmoid gelu tanh mish elu selu celu softplus hardswish hardsigmoid erf log_sigmoid_forward "
                "sin cos atan")  # fmt: skip
-POINTWISE = ARITHMETIC | CLAMPS | CURVES | BATCH_NORMS
+BYTES = {"int8": 1, "float16": 2, "bfloat16": 2, "float32": 4, "tf32": 4, "float64": 8}
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """How a runtime executes a network.
+    """How a runtime executes a network; runtimes.yaml explains each field, and has the reasons.
 
-    kind: of the devices that it is for (gpu, cpu, npu). precisions: those that it has, the usual one first. fused:
-    operators that it computes in the launch of what comes before. eager: each call is executed as it comes, asked for
-    or not; otherwise what depends on no input is made in advance, and BatchNorms are folded.
-
-    copies_slices: a part of a tensor is copied before it is read. adds_passes: there are those that eager PyTorch adds
-    on CUDA. winograd: convolutions may be computed with fewer products than their definition has. in_place_of: what
-    else it may compute in where a precision is asked for. padding: the steps in which input and output channels are
-    computed, whatever a product has of them; curves are looked up for the latter too.
+    fuses: by what a launch begins with, what it takes along: sequences of kinds of operators, or ``ANY``.
     """
 
     name: str
     title: str
     kind: str
     precisions: Tuple[str, ...]
-    fused: FrozenSet[str] = field(default=frozenset(), repr=False)
+    decode: bool = True
     eager: bool = False
-    copies_slices: bool = False
+    fuses: Mapping[str, Union[str, Sequences]] = field(default_factory=dict, repr=False)
+    sums_in_place: bool = False
+    slices: str = FREE
+    through_onnx: bool = False
+    spells: Mapping[str, Tuple[str, ...]] = field(default_factory=dict, repr=False)
+    pads_first: bool = False
+    leaves_out: FrozenSet[str] = field(default=frozenset(), repr=False)
+    fuses_attention: bool = False
+    splits_concats: float = 0.0
+    tiles: int = 0
+    padding: Tuple[int, int] = (1, 1)
+    stored_channels: Tuple[int, int] = (1, 1)
+    looks_up: bool = False
     adds_passes: bool = False
     winograd: bool = False
-    in_place_of: Mapping[str, Tuple[str, ...]] = field(default_factory=dict, repr=False)
-    padding: Tuple[int, int] = (1, 1)
+    computes_in: Mapping[str, Tuple[str, ...]] = field(default_factory=dict, repr=False)
+    why: str = field(default="", repr=False)
 
     @property
     def family(self) -> str:
         """Whose devices are alike: of one kind, and with a host that submits each call or without."""
         return f"{self.kind}-eager" if self.eager else self.kind
 
-    def computes_in(self, precision: str) -> Tuple[str, ...]:
+    def may_compute_in(self, precision: str) -> Tuple[str, ...]:
         """The types that it may compute in where a precision is asked for."""
-        return self.in_place_of.get(precision, ()) + (precision,)
+        return self.computes_in.get(precision, ()) + (precision,)
+
+    def takes_along(self, kinds: Sequence[str]) -> Union[str, Sequences]:
+        """What a launch that begins with an operator of some kinds, the most special first, takes along."""
+        return next((self.fuses[kind] for kind in kinds if kind in self.fuses), ())
 
     def precision(self, name: Optional[str]) -> str:
         """Return a precision of the runtime by its name, the usual one without; raises DeviceError for an unknown."""
@@ -83,79 +95,35 @@ class Runtime:
         return key
 
 
-RUNTIMES: Dict[str, Runtime] = {
-    runtime.name: runtime
-    for runtime in (
-        Runtime(
-            "tensorrt",
-            "TensorRT",
-            "gpu",
-            ("float16", "int8", "float32"),
-            fused=POINTWISE,  # its compiler makes a kernel for any chain of them
-            winograd=True,
-            in_place_of={"float32": ("tf32",)},
-            copies_slices=True,  # a split's parts, which a C2f block consists of, are layers of their own
-        ),
-        Runtime(
-            "pytorch",
-            "PyTorch, eager",
-            "gpu",
-            ("amp", "float16", "float32"),
-            eager=True,
-            adds_passes=True,
-            winograd=True,
-            in_place_of={"amp": ("float16", "bfloat16"), "float32": ("tf32",)},
-            padding=(8, 64),  # of tensor cores, and of a block of outputs; by published times
-        ),
-        Runtime(
-            "pytorch-cpu",
-            "PyTorch on the CPU",
-            "cpu",
-            ("float32",),
-            eager=True,
-            winograd=True,
-        ),
-        Runtime(
-            "rknn",
-            "RKNN",
-            "npu",
-            ("int8", "float16"),
-            fused=POINTWISE,
-            padding=(16, 32),  # rknn-toolkit2 2.5.0 reckons an RK3588's cycles in 32 outputs; inputs by published times
-        ),
-        Runtime(
-            "horizon",
-            "Horizon BPU",
-            "npu",
-            ("int8",),
-            fused=POINTWISE,
-            padding=(16, 32),  # by published times
-        ),
-        Runtime(
-            "pulsar2",
-            "Pulsar2",
-            "npu",
-            ("int8",),
-            fused=POINTWISE,
-        ),
-        Runtime(
-            "ncnn",
-            "ncnn",
-            "cpu",
-            ("float32", "float16"),
-            fused=CLAMPS | CURVES | BATCH_NORMS,  # not the residual addition
-            winograd=True,
-            in_place_of={"float32": ("float16",)},  # newer Arm cores store and compute in it by default
-        ),
-    )
-}
+@lru_cache(maxsize=1)
+def all_runtimes() -> Dict[str, Runtime]:
+    """Read runtimes.yaml, by name."""
+    import yaml  # here, so that counting needs torch alone
+
+    entries = yaml.safe_load(CATALOGUE.read_text(encoding="utf-8"))
+    return {name: _runtime(name, entry) for name, entry in entries.items()}
+
+
+def _runtime(name: str, entry: Dict[str, Any]) -> Runtime:
+    unknown = set(entry) - {each.name for each in fields(Runtime)}
+    if unknown:
+        raise DeviceError(f"{CATALOGUE}: {name}: {listed(sorted(unknown))} is not known here")
+    entry = {**entry, "leaves_out": frozenset(entry.get("leaves_out", ()))}
+    return Runtime(name, **{key: _tuples(value) for key, value in entry.items()})
+
+
+def _tuples(value: Any) -> Any:
+    """Lists as tuples, however deep they lie."""
+    if isinstance(value, list):
+        return tuple(map(_tuples, value))
+    return {key: _tuples(each) for key, each in value.items()} if isinstance(value, dict) else value
 
 
 def find_runtime(name: str) -> Runtime:
     """Return a runtime by its name; raises DeviceError with those that there are."""
-    key = name.strip().lower() if isinstance(name, str) else str(name)
-    if key not in RUNTIMES:
-        close = difflib.get_close_matches(key, RUNTIMES, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"known are {listed(RUNTIMES)}"
+    key, known = name.strip().lower() if isinstance(name, str) else str(name), all_runtimes()
+    if key not in known:
+        close = difflib.get_close_matches(key, known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known are {listed(known)}"
         raise DeviceError(f"no runtime is called {name!r}; {hint}")
-    return RUNTIMES[key]
+    return known[key]

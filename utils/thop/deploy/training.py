@@ -34,7 +34,7 @@ from ..run import (
 from .clock import Constants
 from .devices import Device
 from .prediction import estimate_for
-from .runtimes import RUNTIMES, DeviceError
+from .runtimes import DeviceError, all_runtimes
 
 CUDA_BLOCK = 512
 _RESERVED, _WORKSPACES = 1.22, 0.14e9  # reserved is about so many times the peak, and so many bytes more
@@ -349,7 +349,7 @@ def step_seconds(training: Training, device: Device) -> Tuple[float, str]:
     no more than twice the forward's arithmetic is taken for the backward's. Raises DeviceError where nothing
     is known of the device under PyTorch.
     """
-    runtime = RUNTIMES["pytorch"]
+    runtime = all_runtimes()["pytorch"]
     precision = "amp" if training.amp else "float32"
     known, basis = estimate_for(device, runtime, precision)
     constants = known.constants(precision)

@@ -3,7 +3,8 @@
 from typing import Dict, List, Optional, Set, Tuple
 
 from ..count.calls import OperatorCall
-from .launches import Deployed, is_inside
+from .executed import is_inside
+from .launches import Deployed
 
 
 def left_out(network: Deployed) -> Dict[str, int]:

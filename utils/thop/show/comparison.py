@@ -82,6 +82,8 @@ class Row:
             "images_per_second": self.images / prediction.seconds if prediction.seconds else None,
             "measured_seconds": self.measured_seconds,
             "launches": prediction.launch_count,
+            "arena_bytes": prediction.memory.arena_bytes,
+            "weight_bytes": prediction.memory.weight_bytes,
         }
 
     def _sum(self, column: str) -> float:
@@ -263,6 +265,8 @@ PREDICTED = (
     Quantity("predicted_high_seconds", "to", _SECONDS, compared=False),
     Quantity("images_per_second", "images/s"),
     Quantity("measured_seconds", "published", _SECONDS, compared=False),
+    Quantity("arena_bytes", "arena", _BYTES, compared=False, spare=1),
+    Quantity("weight_bytes", "weights", _BYTES, compared=False, spare=1),
 )
 NAMES = {quantity.heading.lower(): quantity for quantity in COMPARED}
 """What is compared, by what it is called on the command line."""
@@ -350,7 +354,9 @@ def _about_time(rows: Sequence[Row], with_least: bool) -> List[str]:
         where = place_of(prediction)
         found.append(f"Time is the expected one on {where}, from {prediction.basis}; off by x {prediction.error:.2f}.")
     if found:
-        found.append("Binds says what most of the time goes to.")
+        words = "Binds says what most of the time goes to"
+        arena = "; arena and weights are what the network takes of the device's memory"
+        found.append(f"{words}{arena if prediction is not None and not with_least else ''}.")
     return found
 
 

@@ -116,7 +116,13 @@ def saved(figure: "Figure", path: Optional[PathLike]) -> "Figure":
 # ---- where the time goes ----
 
 _STARTING: Style = {"facecolor": "#b9b9b9", "edgecolor": "#555555"}
-_STYLES: Dict[str, Style] = {"arithmetic": ARITHMETIC, "memory": MEMORY, "starting launches": _STARTING}
+_LOOKING_UP: Style = {"facecolor": "#7fb3a3", "edgecolor": "#ffffff"}
+_STYLES: Dict[str, Style] = {
+    "arithmetic": ARITHMETIC,
+    "output stage": _LOOKING_UP,
+    "memory": MEMORY,
+    "starting launches": _STARTING,
+}
 _MODULES = 60
 
 

@@ -1,9 +1,13 @@
 """What a network takes elsewhere: its expected time, module by module, what would be faster, a step of training."""
 
+from dataclasses import replace
 from typing import List, Sequence
 
-from ..deploy.clock import STARTING, seconds_of, work_of
-from ..deploy.launches import Deployed
+import torch
+
+from ..count.facts import facts_of
+from ..deploy.clock import ARITHMETIC, MEMORY, OUTPUT_STAGE, STARTING, seconds_of, work_of
+from ..deploy.launches import Deployed, as_deployed
 from ..deploy.prediction import LayerTime, Prediction, Timing
 from ..deploy.training import CONTEXT, Training, needed
 from ..deploy.unused import left_out, two_predictions
@@ -35,7 +39,7 @@ def headline(prediction: Prediction) -> str:
     """The prediction in one line."""
     binds = ", ".join(
         f"{what} {prediction.share(what):.0%}"
-        for what in ("memory", "arithmetic", "starting launches")
+        for what in (MEMORY, ARITHMETIC, OUTPUT_STAGE, STARTING)
         if prediction.share(what) >= 0.005
     )
     return f"{timing_headline(prediction)}; of it {binds}"
@@ -46,12 +50,21 @@ def time_table(prediction: Prediction) -> str:
     layers = prediction.layers(2)
     shown: Sequence[LayerTime] = layers
     notes: List[str] = [f"Predicted from {prediction.basis}; off by x {prediction.error:.2f} on average."]
+    notes.append(memory_line(prediction))
     notes += [f"Not known of {name}: {assumed}." for name, assumed in prediction.uncounted.items()]
     if len(layers) > _MODULES:
         shown = sorted(layers, key=lambda layer: layer.seconds, reverse=True)[:_MODULES]
         rest = sum(layer.share for layer in layers) - sum(layer.share for layer in shown)
         notes.insert(0, f"The {_MODULES} heaviest of {len(layers)} modules; the others take {rest:.1%}.")
     return to_text(time_grid(prediction, shown, notes))
+
+
+def memory_line(prediction: Prediction) -> str:
+    """What the network takes of the device's memory."""
+    memory = prediction.memory
+    where = f" (at {memory.at})" if memory.at else ""
+    weights = readable_bytes(memory.weight_bytes)
+    return f"In memory: {readable_bytes(memory.arena_bytes)} for activations{where}, {weights} for weights."
 
 
 def time_grid(prediction: Prediction, layers: Sequence[LayerTime], notes: List[str]) -> Grid:
@@ -84,22 +97,31 @@ def advice(prediction: Prediction) -> List[str]:
 
 
 def _activations(prediction: Prediction) -> List[str]:
-    """Curves that are computed or looked up for every output: what the time would be with ReLU in their place."""
+    """What the time would be with ReLU in place of a curve."""
     network, runtime = prediction.deployed, prediction.runtime
     names = {step.name.rstrip("_") for launch in prediction.launches for step in launch.launch.steps}
     curves = sorted(names & {"aten::silu", "aten::gelu", "aten::hardswish", "aten::mish"})
     if runtime.eager or len(curves) != 1:
         return []
-    works = [work._replace(curve=0.0) for work in work_of(network, prediction.precision)]
-    seconds = seconds_of(works, prediction.constants)
+    seconds = seconds_of(work_of(_with_relu(network, curves[0]), prediction.precision), prediction.constants)
     saved = 1 - seconds / prediction.seconds
     if saved <= _WORTH:
         return []
     what = {"aten::silu": "SiLU", "aten::gelu": "GELU"}.get(curves[0], curves[0].replace("aten::", ""))
+    alone = any(one.launch.operators[0] in curves[0] for one in prediction.launches)
+    why = "looked up for every output" if runtime.looks_up else "a launch of its own" if alone else "computed for each"
     return [
-        f"{what} takes {saved:.0%} here, as it is computed or looked up for every output; ReLU would give about "
-        f"{1 / seconds:.0f} runs a second instead of {1 / prediction.seconds:.0f}."
+        f"{what} takes {saved:.0%} here, as it is {why}; ReLU would give about {1 / seconds:.0f} runs a second instead "
+        f"of {1 / prediction.seconds:.0f}."
     ]
+
+
+def _with_relu(network: Deployed, curve: str) -> Deployed:
+    """The same network with ReLU in place of an activation, which may be fused in another way."""
+    relu = facts_of(torch.ops.aten.relu.default)
+    flow = network.flow
+    calls = [replace(call, facts=relu) if call.name.rstrip("_") == curve else call for call in flow.calls]
+    return as_deployed(replace(flow, calls=calls), network.runtime, network.decode)
 
 
 def _movers(layers: Sequence[LayerTime]) -> List[str]:
@@ -197,6 +219,6 @@ def work_table(found: Training) -> str:
 
 
 __all__ = [
-    "THE_MODEL", "advice", "headline", "kept_table", "memory_grid", "milliseconds", "place_of", "time_grid",
-    "time_table", "timing_headline", "training_headline", "work_table",
+    "THE_MODEL", "advice", "headline", "kept_table", "memory_grid", "memory_line", "milliseconds", "place_of",
+    "time_grid", "time_table", "timing_headline", "training_headline", "work_table",
 ]  # fmt: skip

@@ -1,0 +1,202 @@
+"""Our launches against those of the runtimes' own compilers, network by network (graphs/README.md)."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections import Counter
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from releases import yolo
+from torch import nn
+
+from utils.thop.command.models import task_of
+from utils.thop.count.record import Recording, record
+from utils.thop.deploy.launches import Launch, as_deployed
+from utils.thop.deploy.runtimes import find_runtime
+
+GRAPHS = Path(__file__).with_name("graphs")
+FILES = {
+    "rknn": "rknn-rk3588",
+    "ncnn": "ncnn",
+    "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
+    "tflite": "tflite",
+}
+PRODUCTS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
+MOVES = {"Concat": "cat", "Split": "split", "Slice": "split", "Resize": "resize", "Upsample": "resize", "Pad": "pad"}
+FAR = {  # what is not within 3 %: a norm over channels that an export spells out, and layer scales; in ncnn
+    # nn.MultiheadAttention is one layer
+    ("ncnn", "tv:convnext_tiny"), ("ncnn", "y5:hub/yolov5s-transformer"),
+    ("onnxruntime", "tv:convnext_tiny"), ("openvino", "tv:convnext_tiny"), ("rknn", "tv:convnext_tiny"),
+    ("tflite", "tv:convnext_tiny"),
+}  # fmt: skip
+
+
+# ---- theirs ----
+
+
+@lru_cache(maxsize=None)
+def rows(runtime: str) -> dict[str, list[dict[str, str]]]:
+    """The launches of a compiler, by network."""
+    found: dict[str, list[dict[str, str]]] = {}
+    with (GRAPHS / f"{FILES[runtime]}.csv").open(newline="") as lines:
+        for row in csv.DictReader(lines):
+            found.setdefault(row["network"], []).append(row)
+    return {name: _merged(graph) for name, graph in found.items() if "head=" not in name}
+
+
+def _merged(graph: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Without what only changes layout; a convolution in tiles, whose activation comes last, is one launch."""
+    found: list[dict[str, str]] = []
+    tiled: dict[str, dict[str, str]] = {}
+    for row in graph:
+        first = row["members"].partition(" ")[0]
+        if row["operator"] in ("PAD", "PADV2"):
+            row["members"] = "Pad@" + first.partition("@")[2]
+        elif first.startswith("BatchNormalization") and row["operator"] in ("SUB", "MUL"):  # its activation comes last
+            row["members"] = first
+        members = [member.partition("@") for member in row["members"].split()]
+        if members and all(kind in ("Transpose", "Reshape") for kind, _, _ in members):
+            continue
+        block = members[0][2].rpartition(".")[0] if members else ""
+        if block in tiled and _kinds_of(row["members"]) == {("curve", members[0][2])}:
+            tiled[block]["members"] += " " + row["members"]
+            continue
+        if int(row.get("rows") or 1) > 1:
+            tiled.update((path.rpartition(".")[0], row) for kind, _, path in members if kind in PRODUCTS)
+        found.append(row)
+    return found
+
+
+def _kinds_of(members: str) -> set[tuple[str, str]]:
+    """What a compiler's launch does, by module."""
+    found = set()
+    for member in members.split():
+        kind, _, path = member.partition("@")
+        if kind in PRODUCTS:
+            found.add(("product", path))
+        elif "Pool" in kind or kind == "ReduceMean":
+            found.add(("pool", path))
+        else:
+            words = {"Softmax": "softmax", "LayerNorm": "norm", "RMSNorm": "norm"}
+            plain = next((told for word, told in words.items() if word in kind), "add" if kind == "Add" else "curve")
+            found.add((MOVES.get(kind, plain), path))
+    return _told(found)
+
+
+# ---- ours ----
+
+
+def _kinds(launch: Launch) -> set[tuple[str, str]]:
+    """What our launch does, by module."""
+    multiplies = launch.product is not None
+    found = set()
+    for step in launch.steps:
+        name = step.name.replace("aten::", "").rstrip("_")
+        if step.geometry is not None:
+            found.add(("product", step.path))
+        elif "batch_norm" in name:
+            found |= set() if multiplies else {("curve", step.path)}
+        else:
+            words = {"pool": "pool", "mean": "pool", "upsample": "resize", "softmax": "softmax", "norm": "norm",
+                     "pad": "pad"}  # fmt: skip
+            plain = name if name in ("add", "cat", "split") else "curve"
+            found.add((next((kind for word, kind in words.items() if word in name), plain), step.path))
+    return _told(found)
+
+
+def _told(found: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Without what ways of naming a product's parts can't agree on: concats that it reads, sums of its own parts."""
+    products = {path for kind, path in found if kind == "product"}
+    beside = {("add", path) for path in products}
+    return {one for one in found if not (products and one[0] in ("cat", "split")) and one not in beside}
+
+
+@lru_cache(maxsize=None)
+def recorded(name: str) -> Recording:
+    """A network of the files, counted."""
+    package, _, rest = name.partition(":")
+    called, *options = rest.split(";")
+    side = 224 if package == "tv" else 640
+    return record(_build(package, called, options), (torch.zeros(1, 3, side, side),))
+
+
+def _build(package: str, name: str, options: list[str]) -> nn.Module:
+    model: Any
+    if package == "tv":
+        more = {"aux_logits": False, "init_weights": False} if name == "googlenet" else {}
+        return torchvision.models.get_model(name, weights=None, **more).eval()
+    if package == "y5":
+        model = yolo(f"{name}.yaml")
+        for option in options:
+            for module in model.modules():
+                if type(module).__name__ == "Conv" and isinstance(module.act, nn.SiLU):
+                    module.act = getattr(nn, option.partition("=")[2])()
+        return model.eval().fuse()
+    from ultralytics.nn import tasks
+
+    logging.disable(logging.INFO)
+    model = getattr(tasks, task_of(name))(f"{name}.yaml", verbose=False).eval()
+    logging.disable(logging.NOTSET)
+    return model.fuse(verbose=False)
+
+
+def compared(runtime: str, name: str) -> tuple[int, int, int]:
+    """How many launches we say, how many there are, and how many hold the same operators of the same modules."""
+    ours = as_deployed(recorded(name), find_runtime(runtime), decode=False).launches
+    theirs = rows(runtime)[name]
+    mine, others = (
+        Counter(map(frozenset, kinds)) for kinds in (map(_kinds, ours), (_kinds_of(r["members"]) for r in theirs))
+    )
+    return len(ours), len(theirs), sum((mine & others).values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", FILES)
+def test_launches_are_those_of_the_compiler(runtime: str) -> None:
+    found = {name: compared(runtime, name) for name in rows(runtime)}
+    assert len(found) >= 20
+    equal = [name for name, (ours, theirs, _) in found.items() if ours == theirs]
+    assert len(equal) >= 0.9 * len(found), {name: found[name] for name in found if name not in equal}
+    for name, (ours, theirs, _) in found.items():
+        assert abs(ours - theirs) <= 0.03 * theirs or (runtime, name) in FAR, (name, ours, theirs)
+    same, largest = (sum(numbers) for numbers in zip(*((one[2], max(one[:2])) for one in found.values())))
+    assert same >= 0.95 * largest, (same, largest)
+
+
+@pytest.mark.parametrize("name", ["y5:yolov5s", "ul:yolov8n", "tv:mobilenet_v2"])
+def test_a_network_by_all_compilers(name: str) -> None:
+    for runtime in FILES:
+        if name in rows(runtime):
+            ours, theirs, same = compared(runtime, name)
+            assert ours == theirs and same >= 0.97 * theirs, runtime
+
+
+# ---- memory ----
+
+LIGHT = {"tv:efficientnet_b0", "tv:squeezenet1_1", "tv:shufflenet_v2_x1_0"}  # their weights are filled up
+SCRATCH = {  # what the toolkit plans beside results is not known here: of softmax on the CPU, of small resized maps
+    "y5:hub/yolov5s-ghost", "y5:segment/yolov5n-seg", "ul:yolo11s", "ul:yolo12n", "tv:mobilenet_v3_large",
+    "tv:convnext_tiny",
+}  # fmt: skip
+
+
+def test_memory_is_what_the_compiler_plans() -> None:
+    with (GRAPHS / "rknn-memory.csv").open(newline="") as lines:
+        planned = [row for row in csv.DictReader(lines) if row["device"] == "rk3588" and "head=" not in row["network"]]
+    assert len(planned) >= 20
+    runtime = find_runtime("rknn")
+    exact = []
+    for row in planned:
+        memory = as_deployed(recorded(row["network"]), runtime, decode=False).memory("int8")
+        assert memory.weight_bytes == pytest.approx(float(row["weight_kb"]) * 1024, rel=0.1) or row["network"] in LIGHT
+        off = memory.arena_bytes / (float(row["internal_kb"]) * 1024)
+        assert 0.9 <= off <= 1.1 or row["network"] in SCRATCH, (row, memory.arena_bytes / 1024)
+        exact += [row["network"]] if abs(off - 1) < 1e-3 else []
+    assert len(exact) >= 0.75 * len(planned)

@@ -1,0 +1,160 @@
+"""What a runtime executes of a run: a compiler drops what nobody asks for, and makes in advance what needs no input."""
+
+from dataclasses import dataclass, field
+from typing import Dict, List, Optional, Sequence, Set, Tuple
+
+from ..count.calls import OperatorCall, View
+from ..count.facts import ELEMENTWISE, MULTIPLIES
+from ..count.record import Recording
+from .runtimes import ARITHMETIC, BATCH_NORMS, CLAMPS, CURVES, Runtime
+
+
+@dataclass
+class Unit:
+    """What no compiler takes apart: a call, or several that are one operator.
+
+    kinds: what it is, the most special word first; needs: the values that it can't run without, weights aside; folded:
+    elements of the bias that a folded BatchNorm leaves.
+    """
+
+    steps: List[OperatorCall]
+    kinds: Tuple[str, ...]
+    needs: Set[int] = field(default_factory=set)
+    folded: int = 0
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether each element of the result is made of one element of each operand."""
+        return self.kinds[-1] == "pointwise"
+
+    @property
+    def made(self) -> Set[int]:
+        """The values that it writes."""
+        return {view.value for step in self.steps for view in step.writes}
+
+    @property
+    def result(self) -> Optional[View]:
+        """What it writes, the first of several."""
+        return self.steps[-1].writes[0] if self.steps[-1].writes else None
+
+
+@dataclass
+class Executed:
+    """The units that are executed, in order.
+
+    varying: values that are made anew in every pass, all others are weights or made of them in advance; outputs: those
+    that are returned; maker, readers: of a value, by positions of units; sizes: elements of what is written;
+    all_counts: every call is executed, asked for or not.
+    """
+
+    units: List[Unit]
+    varying: Set[int]
+    outputs: Set[int]
+    all_counts: bool
+
+    def __post_init__(self) -> None:
+        self.maker: Dict[int, int] = {}
+        self.sizes: Dict[int, int] = {}
+        self.readers: Dict[int, List[int]] = {}
+        for i, unit in enumerate(self.units):
+            for step in unit.steps:
+                for operand in step.writes:
+                    self.maker[operand.value] = i
+                    self.sizes[operand.value] = operand.elements
+            for value in unit.needs:
+                self.readers.setdefault(value, []).append(i)
+
+    def makers(self, i: int) -> List[int]:
+        """Who makes what a unit needs."""
+        return [self.maker[value] for value in self.units[i].needs if value in self.maker]
+
+
+def executed(counted: Recording, steps: Sequence[OperatorCall], runtime: Runtime, decode: bool) -> Executed:
+    """Say what a runtime executes of a run; ``steps``: its calls, with branches merged where it merges them."""
+    all_counts = runtime.eager or counted.untraced
+    as_shipped = bool(counted.heads and counted.predictions) and not all_counts  # as exported
+    wanted = _Wanted(steps, counted.inputs, set(counted.predictions if as_shipped else counted.outputs), runtime.eager)
+    kept = list(steps) if all_counts else wanted.asked_for()
+    if not decode:
+        kept = wanted.cut(kept, counted.heads, counted.averages)
+    units = [Unit([step], _kinds(step, wanted.varying), wanted.needs(step)) for step in kept]
+    return Executed(units, wanted.varying, wanted.outputs, all_counts)
+
+
+def is_inside(path: str, modules: Sequence[str]) -> bool:
+    """Say whether a module is one of some, or in one of them."""
+    return any(path == module or path.startswith(f"{module}.") or not module for module in modules)
+
+
+def _kinds(step: OperatorCall, varying: Set[int]) -> Tuple[str, ...]:
+    """What an operator is, the most special word first."""
+    name = step.name.replace("aten::", "").rstrip("_")
+    if step.geometry is not None:
+        if "attention" in name:
+            return (name, "attention")
+        if "conv" not in name:
+            weighted = any(view.value not in varying for view in step.reads)
+            return ("linear", "product") if weighted else ("matmul",)
+        form = "depthwise " if step.geometry.depthwise else "transposed " if step.geometry.transposed else ""
+        return (f"{form}convolution", "convolution", "product") if form else ("convolution", "product")
+    for names, kind in ((CLAMPS, "clamp"), (CURVES, "curve"), (BATCH_NORMS, "batch_norm"), (ARITHMETIC, "arithmetic")):
+        if step.name in names:
+            by_number = name in ("mul", "div") and all(view.elements == 1 for view in step.reads[1:])
+            return (name, *(("scale",) if by_number else ()), kind, "pointwise")
+    if "upsample" in name:
+        return (name, "resize")
+    kind = next((word for word in ("pool", "softmax") if word in name), "")
+    return (name, kind) if kind else (name,)
+
+
+# ---- what is asked for ----
+
+
+class _Wanted:
+    """Which calls of a run are executed; outputs: the values that are returned."""
+
+    def __init__(self, steps: Sequence[OperatorCall], inputs: Set[int], outputs: Set[int], eager: bool) -> None:
+        self.steps, self.outputs = steps, outputs
+        self.varying = set(inputs)
+        for step in steps:
+            if eager or step.after in self.varying or any(operand.value in self.varying for operand in step.reads):
+                self.varying.update(operand.value for operand in step.writes)
+
+    def needs(self, step: OperatorCall) -> Set[int]:
+        """The values that a step can't run without, weights aside."""
+        values = {operand.value for operand in step.reads}
+        if step.after is not None:
+            values.add(step.after)
+        return values & self.varying
+
+    def asked_for(self) -> List[OperatorCall]:
+        """Steps whose results are returned, or needed by others that are executed."""
+        needed = self.outputs & self.varying
+        found = []
+        for step in reversed(self.steps):
+            if any(operand.value in needed for operand in step.writes):
+                found.append(step)
+                needed |= self.needs(step)
+        return found[::-1]
+
+    def cut(self, kept: List[OperatorCall], heads: Sequence[str], averages: Sequence[str]) -> List[OperatorCall]:
+        """End detecting heads at their last convolutions: what these write is returned in place of what is decoded.
+
+        An activation that is a module of its own, such as that of a segmentation's prototypes, stays.
+        """
+        tail = [step for step in kept if is_inside(step.path, heads)]
+        feeding: Set[int] = set()  # values of which a convolution with trained weights is still to be made
+        dropped: List[OperatorCall] = []
+        for step in reversed(tail):
+            weighted = step.kind == MULTIPLIES and any(operand.value not in self.varying for operand in step.reads)
+            activates = step.kind == ELEMENTWISE and step.path not in heads
+            ends = (weighted or activates) and not is_inside(step.path, averages)
+            if ends or any(o.value in feeding for o in step.writes):
+                feeding |= self.needs(step)
+            else:
+                dropped.append(step)
+        made = {operand.value for step in dropped for operand in step.writes}
+        read = {value for step in dropped for value in self.needs(step)}
+        self.outputs = (self.outputs | read) - made
+        gone = set(map(id, dropped))
+        return [step for step in kept if id(step) not in gone]

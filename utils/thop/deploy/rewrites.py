@@ -1,0 +1,380 @@
+"""What compilers make of a network before they fuse: other operators that come to the same.
+
+They know an operator that is written out in several, fold what scales or shifts a product's channels into its weights,
+leave out what changes nothing but layout and type, and some take products of concatenations apart.
+"""
+
+from collections import Counter
+from dataclasses import replace
+from itertools import count, takewhile
+from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
+
+import torch
+
+from ..count.calls import LayerRow, OperatorCall, View
+from ..count.facts import facts_of
+from .executed import Executed, Unit
+from .runtimes import Runtime
+
+_WRITTEN_OUT = {
+    frozenset(("sigmoid",)): "silu",
+    frozenset(("hardsigmoid",)): "hardswish",
+    frozenset(("add", "hardtanh")): "hardswish",
+    frozenset(("softplus", "tanh")): "mish",
+}
+"""Activations by what ``x`` is multiplied with."""
+_LONGEST = 4  # steps of an activation that is written out
+_COPIES = frozenset(("clone", "_to_copy", "contiguous", "_reshape_copy", "as_strided"))
+_UNARY = frozenset(("sigmoid", "hardsigmoid"))
+_SHIFTS, _SCALES = frozenset(("add", "sub")), frozenset(("mul", "div"))
+
+
+def rewritten(program: Executed, runtime: Runtime) -> Executed:
+    """Return what a compiler makes of a program."""
+    rewriting = _Rewriting(program)
+    rewriting.leave_out(runtime)
+    rewriting.fold("scale" in runtime.leaves_out)
+    rewriting.recognise_activations()
+    if runtime.through_onnx:
+        rewriting.join_concats()
+    if runtime.fuses_attention:
+        rewriting.recognise_attention()
+    if runtime.splits_concats:
+        rewriting.take_apart(runtime.splits_concats)
+    if runtime.spells:
+        rewriting.spell_out(runtime.spells)
+    if runtime.pads_first:
+        rewriting.pad_first()
+    return Executed(rewriting.units, program.varying, program.outputs, program.all_counts)
+
+
+class _Rewriting:
+    """The units of a program, who makes a value, and how many read it."""
+
+    def __init__(self, program: Executed) -> None:
+        self.varying, self.outputs = program.varying, program.outputs
+        self.fresh = count(-1_000_000, -1)
+        self.set(program.units)
+
+    def set(self, units: Sequence[Unit]) -> None:
+        self.units = list(units)
+        self.reads = Counter(value for unit in units for value in unit.needs)
+        self.made = {value: unit for unit in units for value in unit.made}
+
+    def only_read(self, value: int) -> bool:
+        """Say whether one unit alone reads a value."""
+        return self.reads[value] == 1 and value not in self.outputs
+
+    # ---- what changes nothing ----
+
+    def leave_out(self, runtime: Runtime) -> None:
+        """Leave out what changes layout or type alone, or nothing; whoever has read it reads what it was made of."""
+        original: Dict[int, int] = {}
+        found = []
+        for unit in self.units:
+            unit = _renamed(unit, original)
+            if self._is_left_out(unit, runtime):
+                original[unit.steps[0].writes[0].value] = unit.steps[0].reads[0].value
+            else:
+                found.append(unit)
+        self.set(found)
+
+    def _is_left_out(self, unit: Unit, runtime: Runtime) -> bool:
+        step = unit.steps[0]
+        if len(unit.needs) != 1 or len(step.writes) != 1 or step.writes[0].value in self.outputs:
+            return False
+        if unit.kinds[0] in _COPIES or not runtime.leaves_out.isdisjoint(unit.kinds):
+            return True
+        idle = step.reads[0].shape == step.writes[0].shape
+        return idle and any(f"idle {kind}" in runtime.leaves_out for kind in unit.kinds)
+
+    # ---- what is folded into a product ----
+
+    def fold(self, scales: bool) -> None:
+        """Fold what scales and shifts the channels of a product into its weights, a BatchNorm above all."""
+        found: Dict[int, Unit] = {}  # by identity, in order
+        for unit in self.units:
+            product = self._folds_into(unit, scales)
+            if product is not None:
+                found.pop(id(product))
+                bias = unit.steps[0].reads[0].shape[1] if "batch_norm" in unit.kinds else product.folded
+                unit = Unit(product.steps + unit.steps, product.kinds, product.needs, bias)
+                self.made.update(dict.fromkeys(unit.made, unit))
+            found[id(unit)] = unit
+        self.set(list(found.values()))
+
+    def _folds_into(self, unit: Unit, scales: bool) -> Optional[Unit]:
+        """The product whose result a unit scales or shifts, by a number or one a channel, if nobody else reads it."""
+        if len(unit.needs) != 1:
+            return None
+        (value,) = unit.needs
+        product = self.made.get(value)
+        if product is None or product.kinds[-1] != "product" or not self.only_read(value) or product.result is None:
+            return None
+        if "batch_norm" in unit.kinds:
+            return None if product.folded else product
+        channels = max(product.result.shape[1:2] + product.result.shape[-1:], default=0)
+        others = [view for view in unit.steps[0].reads if view.value not in self.varying]
+        alone = len(others) == len(unit.steps[0].reads) - 1
+        fits = alone and all(view.elements <= channels for view in others)
+        kind = unit.kinds[0]
+        folded = kind in _SHIFTS or (kind in _SCALES and (scales or "convolution" in product.kinds))
+        return product if folded and fits else None
+
+    # ---- what is written out ----
+
+    def recognise_activations(self) -> None:
+        """Make one of an activation that is written out."""
+        gone: Dict[int, Unit] = {}
+        found = []
+        for unit in self.units:
+            chain = self._written_out(unit) if unit.kinds[0] == "mul" and len(unit.needs) == 2 else []
+            if chain:
+                gone.update((id(one), one) for one in chain)
+                name = _WRITTEN_OUT.get(frozenset(one.kinds[0] for one in chain), "activation")
+                steps = [step for one in chain for step in one.steps] + unit.steps
+                unit = Unit(steps, (name, "curve", "pointwise"), set(chain[0].needs))
+            found.append(unit)
+        self.set([unit for unit in found if id(unit) not in gone])
+
+    def _written_out(self, last: Unit) -> List[Unit]:
+        """The units from ``x`` to what it is multiplied with, if each is made of the one before; else nothing."""
+        one, other = last.needs
+        for value, x in ((one, other), (other, one)):
+            chain: List[Unit] = []
+            while value in self.made and self.only_read(value) and len(chain) < _LONGEST:
+                unit = self.made[value]
+                if not unit.pointwise or len(unit.needs) != 1 or "batch_norm" in unit.kinds:
+                    break
+                chain.insert(0, unit)
+                (value,) = unit.needs
+                if value == x:
+                    return chain
+        return []
+
+    def spell_out(self, spellings: Mapping[str, Sequence[str]]) -> None:
+        """Make several of each operator that a runtime does not have: ``x`` times a gate, or one after the other."""
+        found: List[Unit] = []
+        for unit in self.units:
+            words = next((spellings[kind] for kind in unit.kinds if kind in spellings), None)
+            found += [unit] if words is None or len(unit.steps) > 1 else self._spelled(unit.steps[0], words, unit.needs)
+        self.set(found)
+
+    def _spelled(self, step: OperatorCall, words: Sequence[str], needs: Set[int]) -> Iterator[Unit]:
+        """Yield a unit for each word; each but the first reads what came before, and a last product ``x`` too."""
+        before: List[View] = []
+        x, out = step.reads[0], step.writes[0]
+        for word in words:
+            gated = bool(before) and len(words) == 2 and word == "mul"
+            made = out if word is words[-1] else self._new(out)
+            reads = [*before, x] if gated else [*before, *step.reads[1:]] if before else list(step.reads)
+            facts = facts_of(
+                getattr(torch.ops.aten, word).default if word in _UNARY else getattr(torch.ops.aten, word).Tensor
+            )
+            one = replace(step, facts=facts, operator=word, reads=reads, writes=[made])
+            kinds = (word, "curve" if word in _UNARY else "arithmetic", "pointwise")
+            yield Unit([one], kinds, {view.value for view in reads} & self.varying)
+            before = [made]
+
+    def pad_first(self) -> None:
+        """Put a launch for its padding before each window with a stride whose padding is not the same on both sides."""
+        found: List[Unit] = []
+        for unit in self.units:
+            step = unit.steps[0]
+            if _pads_unevenly(step):
+                padded = self._new(step.reads[0])
+                facts = facts_of(torch.ops.aten.constant_pad_nd.default)
+                pad = replace(step, facts=facts, operator="constant_pad_nd", flops=0, geometry=None,
+                              reads=[step.reads[0]], writes=[padded])  # fmt: skip
+                found.append(Unit([pad], ("constant_pad_nd",), {step.reads[0].value}))
+                steps = [replace(step, reads=[padded, *step.reads[1:]]), *unit.steps[1:]]
+                unit = replace(unit, steps=steps, needs=(unit.needs - {step.reads[0].value}) | {padded.value})
+            found.append(unit)
+        self.set(found)
+
+    def recognise_attention(self) -> None:
+        """Make one of two products of activations with a softmax between."""
+        gone: Set[int] = set()
+        found = []
+        for unit in self.units:
+            softmax = self._made_alone(unit, "softmax") if unit.kinds == ("matmul",) else None
+            scores = self._made_alone(softmax, "matmul") if softmax is not None else None
+            if softmax is not None and scores is not None:
+                scale = self._made_alone(scores, "scale")
+                parts = [one for one in (scale, scores, softmax) if one is not None]
+                gone.update(map(id, parts))
+                parts.append(unit)
+                made = set().union(*(one.made for one in parts))
+                needs = set().union(*(one.needs for one in parts)) - made
+                unit = Unit([step for one in parts for step in one.steps], ("attention",), needs)
+            found.append(unit)
+        self.set([unit for unit in found if id(unit) not in gone])
+
+    def _made_alone(self, unit: Unit, kind: str) -> Optional[Unit]:
+        """The unit that made the first operand, if it is of a kind and nobody else reads that."""
+        value = unit.steps[0].reads[0].value
+        maker = self.made.get(value)
+        return maker if maker is not None and kind in maker.kinds and self.only_read(value) else None
+
+    # ---- concatenations ----
+
+    def join_concats(self) -> None:
+        """Make one of a concat that another alone reads."""
+        gone: Set[int] = set()
+        found = []
+        for unit in self.units:
+            inner = [self.made[value] for value in unit.needs if value in self.made and self.only_read(value)]
+            inner = [one for one in inner if one.kinds[0] == "cat" and unit.kinds[0] == "cat"]
+            for one in inner:
+                gone.add(id(one))
+                step, held = unit.steps[0], one.made
+                reads = [new for view in step.reads for new in (one.steps[0].reads if view.value in held else [view])]
+                unit = Unit([replace(step, reads=reads)], unit.kinds, (unit.needs | one.needs) - held)
+            found.append(unit)
+        self.set([unit for unit in found if id(unit) not in gone])
+
+    def take_apart(self, ratio: float) -> None:
+        """Make of a 1 x 1 convolution of two concatenated maps, with few outputs, a product for each of them."""
+        parts: Dict[int, List[Unit]] = {}  # by the identity of the unit that they take the place of
+        for unit in self.units:
+            geometry = unit.steps[0].geometry
+            joined = next((self.made[value] for value in unit.needs if value in self.made), None)
+            if joined is None or joined.kinds[0] != "cat" or geometry is None or "convolution" not in unit.kinds:
+                continue
+            pointwise = set(geometry.kernel) == {1} and geometry.groups == 1
+            alone = all(map(self.only_read, joined.made)) and len(joined.steps[0].reads) == 2
+            if pointwise and alone and geometry.inner >= ratio * geometry.columns:
+                parts[id(joined)] = []
+                parts[id(unit)] = list(self._products(unit, joined.steps[0]))
+        self.set([one for unit in self.units for one in parts.get(id(unit), [unit])])
+
+    def _products(self, unit: Unit, joined: OperatorCall) -> Iterator[Unit]:
+        """Yield a product for each part of a concat; the last adds what the first came to."""
+        step = unit.steps[0]
+        out, all_elements = step.writes[0], step.reads[0].elements
+        sums: List[View] = []
+        for part in joined.reads:
+            last = part is joined.reads[-1]
+            made = self._new(out)
+            product = _share_of(step, part, part.elements / all_elements, made, last)
+            steps, needs = [product], {part.value} | {view.value for view in sums}
+            if last:
+                steps += [_sum(step, [made, *sums], out), *unit.steps[1:]]
+            yield Unit(steps, ("sum", "product") if last else unit.kinds, needs, unit.folded if last else 0)
+            sums.append(made)
+
+    def _new(self, like: View) -> View:
+        value = next(self.fresh)
+        self.varying.add(value)
+        return like._replace(value=value)
+
+
+def _renamed(unit: Unit, original: Dict[int, int]) -> Unit:
+    """The same unit, reading what values were made of that are not there any more."""
+    if not any(value in original for value in unit.needs):
+        return unit
+    steps = [
+        replace(step, reads=[view._replace(value=original.get(view.value, view.value)) for view in step.reads],
+                after=original.get(step.after, step.after) if step.after is not None else None)
+        for step in unit.steps
+    ]  # fmt: skip
+    return replace(unit, steps=steps, needs={original.get(value, value) for value in unit.needs})
+
+
+def _share_of(step: OperatorCall, part: View, share: float, made: View, with_bias: bool) -> OperatorCall:
+    """The product of a part of what a step multiplies."""
+    assert step.geometry is not None
+    weights = [view._replace(elements=round(view.elements * share)) for view in step.reads[1:] if len(view.shape) > 1]
+    weights += [view for view in step.reads[1:] if len(view.shape) < 2 and with_bias]
+    geometry = step.geometry._replace(inner=round(step.geometry.inner * share))
+    return replace(step, flops=round(step.flops * share), reads=[part, *weights], writes=[made], geometry=geometry)
+
+
+def _sum(step: OperatorCall, reads: Sequence[View], out: View) -> OperatorCall:
+    facts = facts_of(torch.ops.aten.add.Tensor)
+    return replace(step, facts=facts, operator="add", flops=0, geometry=None, reads=reads, writes=[out])
+
+
+def _pads_unevenly(step: OperatorCall) -> bool:
+    """Say whether a window of 3 and a stride of 2, say, is padded: one side would do, and PyTorch pads both."""
+    window = step.geometry.kernel if step.geometry is not None else step.padded_window
+    if len(window) != 2:
+        return False
+    x, out = step.reads[0].shape, step.writes[0].shape
+    stride = round(x[-1] / out[-1])
+    return stride > 1 and window[-1] > stride and (window[-1] - stride) % 2 == 1 and out[-1] * stride >= x[-1]
+
+
+# ---- parts of tensors ----
+
+
+def copy_slices(program: Executed, groups: Sequence[List[Unit]], together: bool) -> Tuple[Executed, List[List[Unit]]]:
+    """Copy the parts of tensors that launches read of each other, all parts of one at once or each for itself."""
+    copier = _Slices(program, together)
+    found = [one for group in groups for one in copier.copied(group)]
+    units = [unit for group in found for unit in group]
+    return Executed(units, program.varying, program.outputs, program.all_counts), found
+
+
+class _Slices:
+    """The copies of parts that were read so far."""
+
+    def __init__(self, program: Executed, together: bool) -> None:
+        self.program, self.together, self.fresh = program, together, count(-1, -1)
+        self.copies: Dict[Tuple[int, Tuple[object, ...]], View] = {}
+        self.splits: Dict[int, List[OperatorCall]] = {}  # by the value that they are parts of
+
+    def copied(self, group: List[Unit]) -> Iterator[List[Unit]]:
+        """Yield the copies that a launch waits for, then itself, reading them."""
+        inside = {value for unit in group for value in unit.made}
+        found = []
+        for unit in group:
+            steps, needs = [], set(unit.needs)
+            for step in unit.steps:
+                parts = {id(view) for view in step.reads if view.value not in inside and self._is_part(view)}
+                for view in step.reads:
+                    if id(view) in parts:
+                        yield from self._copy(step, view)
+                reads = [self.copies[view.value, view.region] if id(view) in parts else view for view in step.reads]
+                steps.append(replace(step, reads=reads) if parts else step)
+                if parts:
+                    whole = {view.value for view in reads} | {step.after}
+                    needs -= {view.value for view in step.reads if view.value not in whole}
+                    needs |= {view.value for view in reads if view.value < 0} - inside
+            found.append(replace(unit, steps=steps, needs=needs))
+        yield found
+
+    def _is_part(self, view: View) -> bool:
+        return view.value in self.program.varying and 0 < view.elements < self.program.sizes.get(view.value, 0)
+
+    def _copy(self, reader: OperatorCall, view: View) -> Iterator[List[Unit]]:
+        """Note a copy of a part, and yield who makes it where that is new; its module is that of all readers."""
+        known = self.splits.setdefault(view.value, [])
+        if known:
+            row = LayerRow("", path=_common(known[0].path, reader.path))
+            for split in known:
+                split.layer = row
+        if (view.value, view.region) in self.copies:
+            return
+        copy = self.copies[view.value, view.region] = view._replace(value=next(self.fresh), offset=0, strides=None)
+        self.program.varying.add(copy.value)
+        if known and self.together:
+            known[0].reads, known[0].writes = [*known[0].reads, view], [*known[0].writes, copy]
+            return
+        row = known[0].layer if known else LayerRow("", path=reader.path)
+        split = OperatorCall(row, _SPLIT, "split", reads=[view], writes=[copy])
+        split.read_bytes = split.written_bytes = view.bytes
+        known.append(split)
+        yield [Unit([split], ("split",), {view.value})]
+
+
+_SPLIT = facts_of(torch.ops.aten.split_with_sizes_copy.default)._replace(name="aten::split", operator="split")
+
+
+def _common(one: str, other: str) -> str:
+    """The path of the module that holds two."""
+    pairs = zip(one.split("."), other.split("."))
+    return ".".join(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+__all__ = ["copy_slices", "rewritten"]
