@@ -226,7 +226,8 @@ Key = Tuple[str, Tuple[int, ...], str, str, bool]
 
 def key(row: Row) -> Key:
     """What decides about the works of a network."""
-    return row.model, row.shape, row.runtime, row.precision, row.decode
+    varies = row.device in all_runtimes()[row.runtime].devices
+    return row.model, row.shape, f"{row.runtime}@{row.device}" if varies else row.runtime, row.precision, row.decode
 
 
 def count_all(wanted: list[Row]) -> dict[Key, Counted]:
@@ -261,7 +262,8 @@ def _count(spec: str, shape: tuple[int, ...], amp: bool, keys: list[Key]) -> Ite
         counted = record(build(spec, not amp), (torch.zeros(shape, device="meta"),), amp=amp)
     activations = float(sum(layer.output for layer in counted.layers.root.walk()))
     for one in keys:
-        deployed = as_deployed(counted, all_runtimes()[one[2]], one[4])
+        name, _, device = one[2].partition("@")
+        deployed = as_deployed(counted, all_runtimes()[name].on(device), one[4])
         yield one, Counted(work_of(deployed, one[3]), float(deployed.flops), activations)
 
 

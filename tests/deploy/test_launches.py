@@ -352,7 +352,7 @@ def test_detectors_of_ultralytics_end_at_their_last_convolutions() -> None:
 
     model = DetectionModel("yolov10n.yaml", verbose=False).eval()
     image = torch.zeros(1, 3, 64, 64)
-    whole, cut = deployed(model, (image,), "rknn"), deployed(model, (image,), "rknn", decode=False)
+    whole, cut = deployed(model, (image,), "rknn", decode=True), deployed(model, (image,), "rknn")
     for network in (whole, cut):  # one of its two heads is for training
         heads = {path.split(".")[2][:-1] for x in network.launches for path in x.layers if "model.23." in path}
         assert len(heads & {"cv", "one2one_cv"}) == 1

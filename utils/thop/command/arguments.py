@@ -145,8 +145,8 @@ def _one_way_to_calibrate(arguments: argparse.Namespace, parser: argparse.Argume
         parser.error("calibrate takes either MEASURED.csv, or --log FILE with --model MODEL")
     if bool(arguments.log) != bool(arguments.model):
         parser.error("--log and --model go together: the profile of a network")
-    if arguments.table and (arguments.ms or arguments.imgsz):
-        parser.error("--ms and --imgsz go with --log; MEASURED.csv has columns for them")
+    if arguments.table and (arguments.ms or arguments.imgsz or arguments.batch > 1):
+        parser.error("--ms, --imgsz and --batch go with --log; MEASURED.csv has columns for them")
 
 
 def _add_train(commands: Any) -> None:
@@ -242,8 +242,10 @@ def _add_runtime(command: argparse.ArgumentParser, runtime: str, precision: str,
     words = f"{runtime} {', '.join(all_runtimes())}"
     command.add_argument("--runtime", required=required, metavar="NAME", help=words)
     command.add_argument("--precision", metavar="NAME", help=precision)
-    words = "end a detector's heads at their last convolutions"
-    command.add_argument("--no-decode", dest="decode", action="store_false", help=words)
+    words = "decode a detector's predictions there, or end its heads at their last convolutions; as is usual, without"
+    either = command.add_mutually_exclusive_group()
+    either.add_argument("--decode", action="store_true", default=None, help=words)
+    either.add_argument("--no-decode", dest="decode", action="store_false", help=argparse.SUPPRESS)
 
 
 def _add_devices_file(command: argparse.ArgumentParser) -> None:

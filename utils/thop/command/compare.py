@@ -110,7 +110,7 @@ def compare(
     precision: Optional[str] = None,
     imgsz: Any = None,
     batch: int = 1,
-    decode: bool = True,
+    decode: Optional[bool] = None,
     sort: Optional[str] = None,
     baseline: Optional[str] = None,
     devices: Optional[PathLike] = None,

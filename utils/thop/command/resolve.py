@@ -19,12 +19,12 @@ from ..show.comparison import Row
 
 @dataclass(frozen=True)
 class Place:
-    """Where models are to run; decode: whether detectors decode their predictions there."""
+    """Where models are to run; decode: whether detectors decode their predictions there, None for as is usual."""
 
     device: Device
     runtime: Runtime
     precision: str
-    decode: bool
+    decode: Optional[bool]
 
     def device_for(self, dtypes: Sequence[torch.dtype]) -> Device:
         """Return the device with its peaks for some types, which are measured where it is this machine."""
@@ -63,15 +63,16 @@ class Place:
         flops = counted.flops / max(row.images, 1)
         measured = find_measurement(row.parameters, flops, model=row.name, shape=row.shape, **where)
         row.measured_seconds = measured.seconds if measured else None
-        if measured and measured.decode != self.decode:
-            row.rounded = "; ".join(filter(None, [row.rounded, "published without decoding, as with --no-decode"]))
+        if measured and measured.decode != prediction.deployed.decode:
+            how = "with decoding, as with --decode" if measured.decode else "without decoding, as with --no-decode"
+            row.rounded = "; ".join(filter(None, [row.rounded, f"published {how}"]))
 
 
 def resolve(
     name: str,
     runtime: Optional[str] = None,
     precision: Optional[str] = None,
-    decode: bool = True,
+    decode: Optional[bool] = None,
     devices: Optional[PathLike] = None,
     dtype: torch.dtype = torch.float32,
     must_predict: bool = False,

@@ -110,8 +110,9 @@ class OperatorCall:
     """One call of an ATen operator, views among them; ``dtype`` is that of its operands where it has FLOPs.
 
     layer: the row of the module that ran it; facts: what is known of the operator; reads, writes: what it was given and
-    has made, nothing where it made a view; geometry: of a product; padded_window: of a max pool that pads; after: a value that is written over in part, or
-    whose rest is kept: no element of it is read; phase: of a training step; number: of the call in its run.
+    has made, nothing where it made a view; geometry: of a product; padded_window: of a max pool that pads; after: a
+    value that is written over in part, or whose rest is kept: no element of it is read; phase: of a training step;
+    number: of the call in its run.
     """
 
     layer: LayerRow = field(repr=False)

@@ -1,7 +1,7 @@
 """What a runtime executes of a run: a compiler drops what nobody asks for, and makes in advance what needs no input."""
 
 from dataclasses import dataclass, field
-from typing import Dict, List, Optional, Sequence, Set, Tuple
+from typing import Collection, Dict, List, Optional, Sequence, Set, Tuple
 
 from ..count.calls import OperatorCall, View
 from ..count.facts import ELEMENTWISE, MULTIPLIES
@@ -76,9 +76,15 @@ def executed(counted: Recording, steps: Sequence[OperatorCall], runtime: Runtime
     wanted = _Wanted(steps, counted.inputs, set(counted.predictions if as_shipped else counted.outputs), runtime.eager)
     kept = list(steps) if all_counts else wanted.asked_for()
     if not decode:
-        kept = wanted.cut(kept, counted.heads, counted.averages)
-    units = [Unit([step], _kinds(step, wanted.varying), wanted.needs(step)) for step in kept]
+        kept = wanted.cut(kept, counted.heads, counted.averages, _decoded(counted, runtime))
+    units = [Unit([step], _kinds(step, wanted.varying, runtime.generates), wanted.needs(step)) for step in kept]
     return Executed(units, wanted.varying, wanted.outputs, all_counts)
+
+
+def _decoded(counted: Recording, runtime: Runtime) -> List[str]:
+    """The branches of heads whose results are decoded on the device all the same, by their paths."""
+    kinds = {layer.path: layer.kind.__name__ for layer in counted.layers.root.walk() if layer.path in counted.heads}
+    return [f"{path}.{name}" for path, kind in kinds.items() for name in runtime.decodes.get(kind, ())]
 
 
 def is_inside(path: str, modules: Sequence[str]) -> bool:
@@ -86,8 +92,8 @@ def is_inside(path: str, modules: Sequence[str]) -> bool:
     return any(path == module or path.startswith(f"{module}.") or not module for module in modules)
 
 
-def _kinds(step: OperatorCall, varying: Set[int]) -> Tuple[str, ...]:
-    """What an operator is, the most special word first."""
+def _kinds(step: OperatorCall, varying: Set[int], generates: Collection[str]) -> Tuple[str, ...]:
+    """What an operator is, the most special word first; what a runtime generates kernels for is point-wise to it."""
     name = step.name.replace("aten::", "").rstrip("_")
     if step.geometry is not None:
         if "attention" in name:
@@ -101,10 +107,9 @@ def _kinds(step: OperatorCall, varying: Set[int]) -> Tuple[str, ...]:
         if step.name in names:
             by_number = name in ("mul", "div") and all(view.elements == 1 for view in step.reads[1:])
             return (name, *(("scale",) if by_number else ()), kind, "pointwise")
-    if "upsample" in name:
-        return (name, "resize")
-    kind = next((word for word in ("pool", "softmax") if word in name), "")
-    return (name, kind) if kind else (name,)
+    words = {"upsample": "resize", "pool": "pool", "softmax": "softmax"}
+    kind = next((kind for word, kind in words.items() if word in name), name)
+    return tuple(dict.fromkeys((name, kind, *(("spread", "pointwise") if kind in generates else ()))))
 
 
 # ---- what is asked for ----
@@ -137,18 +142,22 @@ class _Wanted:
                 needed |= self.needs(step)
         return found[::-1]
 
-    def cut(self, kept: List[OperatorCall], heads: Sequence[str], averages: Sequence[str]) -> List[OperatorCall]:
+    def cut(
+        self, kept: List[OperatorCall], heads: Sequence[str], averages: Sequence[str], decoded: Sequence[str]
+    ) -> List[OperatorCall]:
         """End detecting heads at their last convolutions: what these write is returned in place of what is decoded.
 
-        An activation that is a module of its own, such as that of a segmentation's prototypes, stays.
+        An activation that is a module of its own, such as that of a segmentation's prototypes, stays, and so does what
+        is made of the branches ``decoded`` alone, by their paths.
         """
         tail = [step for step in kept if is_inside(step.path, heads)]
+        stays = self._of_branches(tail, heads, set(decoded))
         feeding: Set[int] = set()  # values of which a convolution with trained weights is still to be made
         dropped: List[OperatorCall] = []
         for step in reversed(tail):
             weighted = step.kind == MULTIPLIES and any(operand.value not in self.varying for operand in step.reads)
             activates = step.kind == ELEMENTWISE and step.path not in heads
-            ends = (weighted or activates) and not is_inside(step.path, averages)
+            ends = (weighted or activates or id(step) in stays) and not is_inside(step.path, averages)
             if ends or any(o.value in feeding for o in step.writes):
                 feeding |= self.needs(step)
             else:
@@ -158,3 +167,20 @@ class _Wanted:
         self.outputs = (self.outputs | read) - made
         gone = set(map(id, dropped))
         return [step for step in kept if id(step) not in gone]
+
+    def _of_branches(self, tail: Sequence[OperatorCall], heads: Sequence[str], wanted: Set[str]) -> Set[int]:
+        """The steps of heads, by identity, that are made of some of their branches and of no others."""
+        branches: Dict[int, Set[str]] = {}  # of a value
+        found: Set[int] = set()
+        for step in tail if wanted else ():
+            head = next(path for path in heads if is_inside(step.path, [path]))
+            inside = step.path[len(head) :].strip(".").partition(".")[0]
+            of = (
+                {f"{head}.{inside}"}
+                if inside
+                else set().union(*(branches.get(value, set()) for value in self.needs(step)))
+            )
+            branches.update((view.value, of) for view in step.writes)
+            if of and of <= wanted:
+                found.add(id(step))
+        return found

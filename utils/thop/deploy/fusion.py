@@ -67,7 +67,9 @@ class _Fusion:
 
     def _outgrows(self, unit: Unit, value: int) -> bool:
         """Say whether a unit spreads a value over more elements, which no kernel has in its registers."""
-        return unit.result is not None and unit.result.elements > self.program.sizes[value]
+        return (
+            unit.result is not None and "spread" not in unit.kinds and unit.result.elements > self.program.sizes[value]
+        )
 
     def _is_read_inside(self, value: int, begun: int) -> bool:
         """Say whether all who read a value could be in the launch that makes it."""

@@ -107,13 +107,15 @@ class DeviceMemory:
 class Deployed(Answer):
     """A network as a runtime executes it; flow: what ran, call by call.
 
-    merged: steps of parallel branches that are in others now, as an export makes it of RepVGG's and RepConv's blocks.
+    decode: whether a detector's predictions are decoded, usual: because the runtime's users do it so; merged: steps of
+    parallel branches that are in others now, as an export makes it of RepVGG's and RepConv's blocks.
     """
 
     runtime: Runtime
     launches: List[Launch]
     flow: Recording
     decode: bool = True
+    usual: bool = False
     merged: List[OperatorCall] = field(default_factory=list)
 
     def under(self, runtime: Runtime, precision: str) -> "Deployed":
@@ -121,7 +123,7 @@ class Deployed(Answer):
         counted = self.flow.under(precision == "amp")
         if runtime is self.runtime and counted is self.flow:
             return self
-        return as_deployed(counted, runtime, self.decode)
+        return as_deployed(counted, runtime, None if self.usual else self.decode)
 
     @property
     def batch(self) -> int:
@@ -161,7 +163,7 @@ def deployed(
     model: nn.Module,
     inputs: Union[Sequence[Any], Tensor],
     runtime: str = "tensorrt",
-    decode: bool = True,
+    decode: Optional[bool] = None,
     kwargs: Optional[Dict[str, Any]] = None,
 ) -> Deployed:
     """Run ``model`` without values and return what ``runtime`` would launch for it.
@@ -170,7 +172,7 @@ def deployed(
         model: any module; it is not touched, a copy of it is run.
         inputs: the positional arguments of its forward, or the only one if it is a tensor.
         runtime: "tensorrt", "rknn", "ncnn"; "pytorch" and "pytorch-cpu" fuse nothing.
-        decode: False ends a detector's heads at their last convolutions, as many deployments do.
+        decode: False ends a detector's heads at their last convolutions; by default as the runtime's users do it.
         kwargs: the keyword arguments of its forward.
 
     Raises DeviceError for an unknown runtime, and what ``traffic`` raises.
@@ -180,8 +182,9 @@ def deployed(
 
 
 @collector_paused()
-def as_deployed(counted: Recording, runtime: Runtime, decode: bool = True) -> Deployed:
+def as_deployed(counted: Recording, runtime: Runtime, decode: Optional[bool] = None) -> Deployed:
     """Make the launches of a run that has been counted."""
+    usual, decode = decode is None, runtime.decode if decode is None else decode
     steps, merged = (counted.steps, []) if runtime.eager else merge_branches(counted.steps, counted.outputs)
     program = executed(counted, steps, runtime, decode)
     if not runtime.eager:
@@ -190,7 +193,7 @@ def as_deployed(counted: Recording, runtime: Runtime, decode: bool = True) -> De
     if runtime.slices != FREE:
         program, groups = copy_slices(program, groups, together=runtime.slices == ONCE)
     launches = Rows(_launch(group, program, runtime.eager) for group in groups if not _is_free(group))
-    return Deployed(runtime, launches, counted, decode, merged)
+    return Deployed(runtime, launches, counted, decode, usual, merged)
 
 
 def _is_free(group: Sequence[Unit]) -> bool:

@@ -16,7 +16,7 @@ from ..run import as_inputs, as_model, collector_paused
 from ..run.inputs import fitting_size, images_for, usual_size
 from ..units import listed
 from .calibration import Calibration
-from .clock import MEMORY, Constants, LaunchTime, Load, time_launches, work_of
+from .clock import MEMORY, Constants, LaunchTime, Load, leaving, time_launches, work_of
 from .devices import Device, find_device, load_devices
 from .estimates import NINE_OF_TEN, Basis, Estimate, of_sheet, prior_of, sheet_peak, with_precision
 from .launches import Deployed, DeviceMemory, as_deployed
@@ -52,7 +52,8 @@ class Timing(Answer):
     """The expected time of a forward pass.
 
     low, high: nine of ten networks on devices like these lie between; error: the factor by which predictions are off
-    on average; basis: what they rest on; memory: what the network takes of the device's; binds: what most of the time
+    on average; basis: what they rest on; memory: what the network takes of the device's; leaves:
+    operators that go back to the CPU, with module and reason; binds: what most of the time
     goes to, "arithmetic", "memory", "output stage" or "starting launches".
     """
 
@@ -68,6 +69,7 @@ class Timing(Answer):
     binds: str
     launch_count: int
     memory: DeviceMemory
+    leaves: Tuple[Tuple[str, str, str], ...]
 
 
 @dataclass(frozen=True, repr=False)
@@ -124,7 +126,7 @@ def predict(
     runtime: Optional[str] = None,
     precision: Optional[str] = None,
     inputs: Any = None,
-    decode: bool = True,
+    decode: Optional[bool] = None,
     devices: Optional[PathLike] = None,
 ) -> Prediction:
     """Predict the time of a forward pass on a device: ``predict(model, (x,), device="t4")``.
@@ -136,7 +138,7 @@ def predict(
         runtime, precision: those that the device has figures of, the first by default.
         inputs: what the module's forward takes, a tensor or a tuple; by default an image of the model's usual size,
             640 x 640 for a detector.
-        decode: False ends a detector's heads at their last convolutions.
+        decode: False ends a detector's heads at their last convolutions; by default as the runtime's users do it.
 
     Raises DeviceError for a device, runtime or precision that there is not, or that nothing is known of, and TypeError
     for what is no model or no inputs.
@@ -181,7 +183,7 @@ def predict_counted(
     device: Where,
     runtime: Optional[str] = None,
     precision: Optional[str] = None,
-    decode: bool = True,
+    decode: Optional[bool] = None,
     devices: Optional[PathLike] = None,
 ) -> Prediction:
     """Predict the time of what ``count`` counts, under autocast if it is told so: ``predict`` explains the others."""
@@ -216,8 +218,9 @@ def choose(device: Device, runtime: Optional[str], precision: Optional[str]) -> 
         others = [one.name for one in all_runtimes().values() if one.kind == device.kind]
         raise DeviceError(f"{chosen.name} does not run on {device.name} ({device.title}), but {listed(others, ' or ')}")
     if precision is None and chosen.name in device.runtimes:
-        return chosen, next(one for one in chosen.precisions if one in device.runtimes[chosen.name].precisions)
-    return chosen, chosen.precision(precision)
+        measured_in = device.runtimes[chosen.name].precisions
+        return chosen.on(device.name), next(one for one in chosen.precisions if one in measured_in)
+    return chosen.on(device.name), chosen.precision(precision)
 
 
 def estimate_for(device: Union[Device, Calibration], runtime: Runtime, precision: str) -> Tuple[Estimate, str]:
@@ -276,6 +279,8 @@ def predict_deployed(network: Deployed, device: Union[Device, Calibration], prec
         basis += "; taken for float16 throughout, as what autocast does depends on values"
     if network.flow.untraced:
         basis += "; what it returns can't be followed, so every step counts"
+    if network.flow.heads:
+        basis += "; predictions are decoded" if network.decode else "; heads end at their last convolutions"
     if network.merged:
         basis += "; parallel branches are merged, as before an export"
     launches = time_launches(network, load, constants)
@@ -283,5 +288,7 @@ def predict_deployed(network: Deployed, device: Union[Device, Calibration], prec
     binds = max(parts, key=lambda part: parts[part])
     title = device.name if isinstance(device, Calibration) else device.title
     low, high = seconds * math.exp(-reach), seconds * math.exp(reach)
-    numbers = seconds, low, high, error, basis, binds, len(launches), network.memory(precision)
+    leaves = ((one, leaving(one, runtime)) for one in network.launches)
+    left = tuple((one.operators[0].strip("_"), one.layers[0], reason) for one, reason in leaves if reason)
+    numbers = seconds, low, high, error, basis, binds, len(launches), network.memory(precision), left
     return Prediction(device.name, title, runtime, precision, *numbers, launches, network, constants)

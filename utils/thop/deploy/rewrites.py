@@ -45,6 +45,8 @@ def rewritten(program: Executed, runtime: Runtime) -> Executed:
         rewriting.spell_out(runtime.spells)
     if runtime.pads_first:
         rewriting.pad_first()
+    if runtime.lays_out_input:
+        rewriting.lay_out()
     return Executed(rewriting.units, program.varying, program.outputs, program.all_counts)
 
 
@@ -175,6 +177,22 @@ class _Rewriting:
             kinds = (word, "curve" if word in _UNARY else "arithmetic", "pointwise")
             yield Unit([one], kinds, {view.value for view in reads} & self.varying)
             before = [made]
+
+    def lay_out(self) -> None:
+        """Put a copy before the first convolution of an input."""
+        found: List[Unit] = []
+        for unit in self.units:
+            step = unit.steps[0]
+            if "convolution" in unit.kinds and step.reads[0].value not in self.made:
+                made = self._new(step.reads[0])
+                facts = facts_of(torch.ops.aten.clone.default)
+                copy = replace(step, facts=facts, operator="clone", flops=0, geometry=None, reads=step.reads[:1],
+                               writes=[made])  # fmt: skip
+                found.append(Unit([copy], ("clone",), {step.reads[0].value}))
+                steps = [replace(step, reads=[made, *step.reads[1:]]), *unit.steps[1:]]
+                unit = replace(unit, steps=steps, needs=(unit.needs - {step.reads[0].value}) | {made.value})
+            found.append(unit)
+        self.set(found)
 
     def pad_first(self) -> None:
         """Put a launch for its padding before each window with a stride whose padding is not the same on both sides."""
@@ -358,17 +376,24 @@ class _Slices:
             return
         copy = self.copies[view.value, view.region] = view._replace(value=next(self.fresh), offset=0, strides=None)
         self.program.varying.add(copy.value)
-        if known and self.together:
+        if known and self.together and known[0].facts is _SPLIT:
             known[0].reads, known[0].writes = [*known[0].reads, view], [*known[0].writes, copy]
             return
         row = known[0].layer if known else LayerRow("", path=reader.path)
-        split = OperatorCall(row, _SPLIT, "split", reads=[view], writes=[copy])
+        facts = _STRIDED if _has_a_step(view) else _SPLIT
+        split = OperatorCall(row, facts, facts.operator, reads=[view], writes=[copy])
         split.read_bytes = split.written_bytes = view.bytes
         known.append(split)
         yield [Unit([split], ("split",), {view.value})]
 
 
 _SPLIT = facts_of(torch.ops.aten.split_with_sizes_copy.default)._replace(name="aten::split", operator="split")
+_STRIDED = _SPLIT._replace(name="aten::strided_slice", operator="strided_slice")  # every second column, say
+
+
+def _has_a_step(view: View) -> bool:
+    """Say whether no two elements of a part lie beside each other."""
+    return view.strides is not None and min((s for n, s in zip(view.shape, view.strides) if n > 1), default=1) > 1
 
 
 def _common(one: str, other: str) -> str:

@@ -1,7 +1,7 @@
 """Runtimes: what each executes at once, read from runtimes.yaml, where each entry says why."""
 
 import difflib
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Dict, FrozenSet, Mapping, Optional, Sequence, Tuple, Union
@@ -53,9 +53,12 @@ class Runtime:
     kind: str
     precisions: Tuple[str, ...]
     decode: bool = True
+    decodes: Mapping[str, Tuple[str, ...]] = field(default_factory=dict, repr=False)
     eager: bool = False
     fuses: Mapping[str, Union[str, Sequences]] = field(default_factory=dict, repr=False)
     sums_in_place: bool = False
+    generates: FrozenSet[str] = field(default=frozenset(), repr=False)
+    lays_out_input: bool = False
     slices: str = FREE
     through_onnx: bool = False
     spells: Mapping[str, Tuple[str, ...]] = field(default_factory=dict, repr=False)
@@ -66,10 +69,13 @@ class Runtime:
     tiles: int = 0
     padding: Tuple[int, int] = (1, 1)
     stored_channels: Tuple[int, int] = (1, 1)
+    memory_note: str = field(default="", repr=False)
     looks_up: bool = False
     adds_passes: bool = False
     winograd: bool = False
     computes_in: Mapping[str, Tuple[str, ...]] = field(default_factory=dict, repr=False)
+    leaves: Mapping[str, str] = field(default_factory=dict, repr=False)
+    devices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
     why: str = field(default="", repr=False)
 
     @property
@@ -80,6 +86,10 @@ class Runtime:
     def may_compute_in(self, precision: str) -> Tuple[str, ...]:
         """The types that it may compute in where a precision is asked for."""
         return self.computes_in.get(precision, ()) + (precision,)
+
+    def on(self, device: str) -> "Runtime":
+        """The runtime as it is on a device, where that differs."""
+        return _varied(self.name, device)
 
     def takes_along(self, kinds: Sequence[str]) -> Union[str, Sequences]:
         """What a launch that begins with an operator of some kinds, the most special first, takes along."""
@@ -108,8 +118,15 @@ def _runtime(name: str, entry: Dict[str, Any]) -> Runtime:
     unknown = set(entry) - {each.name for each in fields(Runtime)}
     if unknown:
         raise DeviceError(f"{CATALOGUE}: {name}: {listed(sorted(unknown))} is not known here")
-    entry = {**entry, "leaves_out": frozenset(entry.get("leaves_out", ()))}
+    entry = {**entry, **{key: frozenset(entry.get(key, ())) for key in ("leaves_out", "generates")}}
     return Runtime(name, **{key: _tuples(value) for key, value in entry.items()})
+
+
+@lru_cache(maxsize=None)
+def _varied(name: str, device: str) -> Runtime:
+    runtime = all_runtimes()[name]
+    changes = runtime.devices.get(device, {})
+    return replace(runtime, **{key: _tuples(value) for key, value in changes.items()}) if changes else runtime
 
 
 def _tuples(value: Any) -> Any:

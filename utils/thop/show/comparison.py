@@ -18,7 +18,7 @@ from ..deploy.runtimes import DeviceError
 from ..traffic import Traffic
 from ..units import kinds_not_counted
 from .grid import Column, Grid, Line, to_latex, to_markdown, to_text
-from .predictions import place_of
+from .predictions import place_of, remarks_on
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -101,6 +101,8 @@ class Row:
         if self.traffic.missing:
             names = ", ".join(self.traffic.missing)
             found.append(f"{kinds_not_counted(self.traffic.missing)} ({names})")
+        if self.prediction is not None:
+            found += remarks_on(self.prediction)
         for operator, (_, assumption) in self.traffic.uncounted.items():
             found.append(f"{operator} is not exact: {assumption}")
         return found

@@ -1,7 +1,7 @@
 """What a network takes elsewhere: its expected time, module by module, what would be faster, a step of training."""
 
 from dataclasses import replace
-from typing import List, Sequence
+from typing import Dict, List, Sequence, Tuple
 
 import torch
 
@@ -50,13 +50,25 @@ def time_table(prediction: Prediction) -> str:
     layers = prediction.layers(2)
     shown: Sequence[LayerTime] = layers
     notes: List[str] = [f"Predicted from {prediction.basis}; off by x {prediction.error:.2f} on average."]
-    notes.append(memory_line(prediction))
+    notes += [memory_line(prediction), *(f"{line[0].upper()}{line[1:]}." for line in remarks_on(prediction))]
     notes += [f"Not known of {name}: {assumed}." for name, assumed in prediction.uncounted.items()]
     if len(layers) > _MODULES:
         shown = sorted(layers, key=lambda layer: layer.seconds, reverse=True)[:_MODULES]
         rest = sum(layer.share for layer in layers) - sum(layer.share for layer in shown)
         notes.insert(0, f"The {_MODULES} heaviest of {len(layers)} modules; the others take {rest:.1%}.")
     return to_text(time_grid(prediction, shown, notes))
+
+
+def remarks_on(prediction: Timing) -> List[str]:
+    """Say what has to be known of the memory, and name what the runtime gives back to the CPU."""
+    found: Dict[Tuple[str, str], List[str]] = {}
+    for operator, path, reason in prediction.leaves:
+        found.setdefault((operator, reason), []).append(path or THE_MODEL)
+    note = prediction.runtime.memory_note
+    return [note] * bool(note) + [
+        f"left to the CPU: {operator} at {listed(paths[:_NAMES])}{' and others' * (len(paths) > _NAMES)} ({reason})"
+        for (operator, reason), paths in found.items()
+    ]
 
 
 def memory_line(prediction: Prediction) -> str:
@@ -219,6 +231,18 @@ def work_table(found: Training) -> str:
 
 
 __all__ = [
-    "THE_MODEL", "advice", "headline", "kept_table", "memory_grid", "memory_line", "milliseconds", "place_of",
-    "time_grid", "time_table", "timing_headline", "training_headline", "work_table",
+    "THE_MODEL",
+    "advice",
+    "headline",
+    "kept_table",
+    "memory_grid",
+    "memory_line",
+    "milliseconds",
+    "place_of",
+    "remarks_on",
+    "time_grid",
+    "time_table",
+    "timing_headline",
+    "training_headline",
+    "work_table",
 ]  # fmt: skip

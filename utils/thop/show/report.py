@@ -246,7 +246,7 @@ class ModelInfo(Answer):
     # ---- to reckon with ----
 
     def predict(
-        self, device: Any, runtime: Optional[str] = None, precision: Optional[str] = None, decode: bool = True
+        self, device: Any, runtime: Optional[str] = None, precision: Optional[str] = None, decode: Optional[bool] = None
     ) -> "Prediction":
         """Predict the time of the same forward pass on a device, as ``utils.thop.predict`` does.
 
@@ -257,7 +257,7 @@ class ModelInfo(Answer):
         return predict_counted(self._recorded().under, device, runtime, precision, decode)
 
     def advice(
-        self, device: Any, runtime: Optional[str] = None, precision: Optional[str] = None, decode: bool = True
+        self, device: Any, runtime: Optional[str] = None, precision: Optional[str] = None, decode: Optional[bool] = None
     ) -> List[str]:
         """Say in sentences what would make the same forward pass faster on a device; raises what ``predict`` raises."""
         from .predictions import advice
