@@ -67,7 +67,7 @@ SPREAD = 0.10
 _BETWEEN, _DEVICES = 0.6, 3.0  # how unlike devices of a kind are, in widths of the above, worth so many devices
 _PASSES, _FOLDS = 4, 10
 _DRAWS = {"one": 8, "three": 8, "five": 20}
-_QUANTILE = 0.92
+_QUANTILE = 0.94
 _WORTH = 2  # devices that all kinds together, and a normal distribution, count as beside a kind's own
 FEWEST = 5  # networks of a table that is shown
 

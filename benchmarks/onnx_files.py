@@ -1,6 +1,6 @@
 """Exported networks against the cfgs that they were made of: launches, elements, time, for all cfgs of YOLOv5 v7.0.
 
-    python benchmarks/onnx_files.py [CFG ...]        28 by default; some six minutes and 8 GB of memory
+    python benchmarks/onnx_files.py [CFG ...]        28 by default; some two minutes
 
 Each is built with random weights, fused, exported with ``torch.onnx.export(dynamo=False)`` at 640 x 640 and read again.
 """

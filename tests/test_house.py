@@ -9,7 +9,15 @@ import pytest
 from releases import ROOT
 
 THOP = ROOT / "utils" / "thop"
-ROOMS = ("run", "count", "", "deploy", "show", "command")  # "" for the public functions; each imports those before it
+ROOMS = (
+    "run",
+    "count",
+    "",
+    "deploy",
+    "measure",
+    "show",
+    "command",
+)  # "" for the public functions; each imports those before it
 FILES = sorted(file.relative_to(THOP) for file in THOP.rglob("*.py"))
 TOP = {"__init__.py", "__main__.py", "namesake.py"}  # the package itself, which knows all rooms
 

@@ -45,12 +45,15 @@ def test_a_table_of_predictions(capsys: pytest.CaptureFixture[str]) -> None:
     for name, published in (("yolov5n", 12.121), ("yolov5s", 20.661)):
         model = build_yolo(f"{name}.yaml").eval()
         found = predict(model, "rk3588", decode=False)
-        row = next(line.split() for line in out.splitlines() if line.startswith(name))
+        line = next(line for line in out.splitlines() if line.startswith(name))
+        row = line.split()
         assert float(row[3]) == len(found.launches)
         shown = [float(text) for text in row[4:9]]
         milliseconds = [1e3 * seconds for seconds in (found.seconds, found.low, found.high)]
         assert shown == pytest.approx([*milliseconds, 1 / found.seconds, published], abs=0.051)
-        assert row[9] == found.binds
+        memory = [float(text) for text in row[9:11]]
+        assert memory == pytest.approx([found.memory.arena_bytes / 1e6, found.memory.weight_bytes / 1e6], abs=0.051)
+        assert line.endswith(found.binds)
     assert "Time is the expected one on Rockchip RK3588" in out and "RKNN, int8" in out
     assert "Least" not in out and "Accesses" not in out
     differences = next(line for line in out.splitlines() if line.strip().startswith("+"))

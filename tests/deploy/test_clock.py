@@ -307,7 +307,7 @@ def test_an_estimate_goes_through_a_file(zoo: list[Deployed]) -> None:
         ({"peaks": {"float32": 1}}, "file: rknn: peaks: float32: rknn has int8 and float16"),
         ({"peaks": {"int8": -1}}, "file: rknn: int8 must be a number above 0, not -1"),
         ({"peaks": {"int8": 1}, "speed": 3}, "file: rknn: speed is not known here"),
-        ({"peaks": {"int8": 1}, "covariance": [1, 2]}, "file: rknn: covariance has 171 numbers for these precisions"),
+        ({"peaks": {"int8": 1}, "covariance": [1, 2]}, "file: rknn: covariance has 190 numbers for these precisions"),
         ({"int8": {"peak": 1, "bandwidth": 5}}, "int8: in the form of version 2.0; make it again with 'calibrate'"),
     ],
 )

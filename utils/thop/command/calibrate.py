@@ -5,7 +5,7 @@ import csv
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, List, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple
 
 from ..deploy.calibration import Calibration, calibrate
 from ..deploy.devices import THIS, key_of
@@ -13,8 +13,10 @@ from ..deploy.estimates import entry_of as estimate_entry
 from ..deploy.estimates import joined, read_runtimes
 from ..deploy.launches import Deployed, as_deployed
 from ..deploy.runtimes import DeviceError, Runtime, find_runtime, unreadable
+from ..measure.logs import LogFit, Matched, calibrate_from_log, factor_by_time, layer_times, match_log, read_log
 from ..run import in_few_words
 from ..show.grid import Column, Grid, Line, to_text
+from ..show.predictions import THE_MODEL, milliseconds
 from .checkout import ModelError
 from .models import Built, Setup, Source, counted, find, size_in
 
@@ -77,11 +79,7 @@ def calibrate_board(
     arguments: argparse.Namespace, progress: Callable[..., Iterable[Any]]
 ) -> Tuple[Calibration, List[Measured]]:
     """Count the measured models and fit the board's constants; raises DeviceError for what does not fit."""
-    runtime = find_runtime(arguments.runtime)
-    precision = runtime.precision(arguments.precision)
-    name = key_of(arguments.name)
-    if not name or name == THIS:
-        raise DeviceError(f"a device can't be called {arguments.name!r}")
+    runtime, precision, name = _board(arguments)
     lines = read_measurements(arguments.table, arguments.fuse)
     measured = []
     for line in progress(lines):
@@ -89,15 +87,53 @@ def calibrate_board(
     return calibrate(measured, precision, name), lines
 
 
+def _board(arguments: argparse.Namespace) -> Tuple[Runtime, str, str]:
+    """The runtime, the precision and the name of what is calibrated; raises DeviceError."""
+    runtime = find_runtime(arguments.runtime)
+    precision = runtime.precision(arguments.precision)
+    name = key_of(arguments.name)
+    if not name or name == THIS:
+        raise DeviceError(f"a device can't be called {arguments.name!r}")
+    return runtime, precision, name
+
+
+def calibrate_log(arguments: argparse.Namespace, progress: Callable[..., Iterable[Any]]) -> Tuple[Calibration, str]:
+    """Fit a board's constants to the profile of one model, and say how; raises DeviceError for what does not fit."""
+    runtime, precision, name = _board(arguments)
+    rows = read_log(arguments.log, runtime.name)
+    sources = find([arguments.model])
+    if len(sources) != 1:
+        raise DeviceError(f"{arguments.model} stands for {len(sources)} files, and the log is of one")
+    setup = Setup(arguments.imgsz, arguments.batch, False, arguments.fuse)
+    for source in progress(sources):
+        network = _deployed(source, setup, runtime, precision == "amp", arguments.decode, source.text)
+    try:
+        matched = match_log(rows, network)
+    except DeviceError as error:
+        raise DeviceError(f"{arguments.log}: {error}") from error
+    seconds = arguments.ms / 1e3 if arguments.ms else None
+    fitted = calibrate_from_log(network, matched, precision, name, seconds=seconds)
+    return fitted.calibration, describe_log(fitted, network, matched, seconds)
+
+
 def _deploy(arguments: argparse.Namespace, line: Measured, runtime: Runtime, amp: bool) -> Deployed:
+    where = f"{arguments.table}, line {line.number}: {line.source.text}"
+    return _deployed(line.source, line.setup, runtime, amp, arguments.decode, where)
+
+
+def _deployed(
+    source: Source, setup: Setup, runtime: Runtime, amp: bool, decode: Optional[bool], where: str
+) -> Deployed:
+    """Count a model; raises DeviceError, which begins with ``where``, for what can't be counted."""
+
     def count(built: Built) -> Deployed:
-        return as_deployed(built.record(amp), runtime, arguments.decode)
+        return as_deployed(built.record(amp), runtime, decode)
 
     try:
-        return counted(line.source, line.setup, count)
+        return counted(source, setup, count)
     except Exception as error:
-        reason = str(error) if isinstance(error, ModelError) else in_few_words(error)
-        raise DeviceError(f"{arguments.table}, line {line.number}: {line.source.text}: {reason}") from error
+        reason = str(error) if isinstance(error, (ModelError, DeviceError)) else in_few_words(error)
+        raise DeviceError(f"{where}: {reason}") from error
 
 
 def describe(calibration: Calibration, lines: List[Measured]) -> str:
@@ -110,14 +146,53 @@ def describe(calibration: Calibration, lines: List[Measured]) -> str:
         by_others = ("", "") if math.isnan(ratio) else (f"{line.seconds * ratio * 1e3:.3f} ms", f"x {ratio:.2f}")
         rows.append(Line([line.source.name, *times, *by_others, f"x {reach:.2f}"]))
     table = to_text(Grid([Column("network", is_text=True), *columns], rows, bare=True))
-    known = calibration.constants
-    place = f"{calibration.name}, {calibration.runtime.title}, {calibration.precision}"
-    constants = f"peak {known.peak / 1e12:.4g} TOPS, bandwidth {known.bandwidth / 1e9:.4g} GB/s"
-    said = [f"{place}: {constants}", f"Of ten other networks nine lie within x {calibration.ranges[-1]:.2f}."]
+    said = _constants(calibration)
     if calibration.odd:
         name = lines[calibration.odd - 1].source.name
         said.append(f"{name} contradicts all others: was it measured alike?")
     return "\n".join([table, "", *said])
+
+
+def _constants(calibration: Calibration) -> List[str]:
+    known = calibration.constants
+    place = f"{calibration.name}, {calibration.runtime.title}, {calibration.precision}"
+    constants = f"peak {known.peak / 1e12:.4g} TOPS, bandwidth {known.bandwidth / 1e9:.4g} GB/s"
+    return [f"{place}: {constants}", f"Of ten other networks nine lie within x {calibration.ranges[-1]:.2f}."]
+
+
+_NAMED = 5  # layers
+
+
+def describe_log(fitted: LogFit, network: Deployed, matched: Matched, seconds: Optional[float]) -> str:
+    """What of a log belongs to the network, what does not, and how far its layers are off after the fit."""
+    times, pairs, calibration = layer_times(network, matched, fitted), matched.pairs, fitted.calibration
+    odd = sorted(zip(pairs, times), key=lambda one: -abs(one[0].seconds - one[1]))[:_NAMED]
+    columns = [Column(text) for text in ("measured", "fitted", "off")]
+    rows = []
+    for pair, time in odd:
+        numbers = milliseconds(pair.seconds), milliseconds(time), f"x {time / pair.seconds:.2f}"
+        rows.append(Line([pair.launches[0].layers[0] or THE_MODEL, *numbers]))
+    table = to_text(Grid([Column("largest misfits", is_text=True), *columns], rows, bare=True))
+    count, whole = sum(len(pair.rows) for pair in pairs), milliseconds(matched.seconds)
+    said = [f"{count} of {count + len(matched.rows_left)} rows match, {matched.share:.1%} of {whole}."]
+    left = sorted(matched.rows_left, key=lambda row: -row.seconds)
+    alone = [f"{' + '.join(one.operators)} of {one.layers[0] or THE_MODEL}" for one in matched.launches_left]
+    for text, names in (
+        ("Rows of no launch here", [f"{row.name} ({milliseconds(row.seconds)})" for row in left]),
+        ("Launches without a row", alone),
+    ):
+        said += [f"{text}: {_first(names)}."] if names else []
+    said.append(f"The layers are off by x {factor_by_time(pairs, times):.2f} on average, weighted by time.")
+    if seconds:
+        whole = milliseconds(seconds * calibration.ratios[0])
+        said.append(f"A pass takes {whole} by the fit, and {milliseconds(seconds)} as it was measured.")
+    return "\n".join([table, "", *said, *_constants(calibration)])
+
+
+def _first(names: Sequence[str]) -> str:
+    """The first of many names, and how many more there are."""
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def entry_of(calibration: Calibration, title: str, source: str) -> Dict[str, Any]:
@@ -158,4 +233,7 @@ def add_to_file(path: Path, name: str, entry: Dict[str, Any]) -> None:
     path.write_text(file_text(held), encoding="utf-8")
 
 
-__all__ = ["Measured", "add_to_file", "calibrate_board", "describe", "entry_of", "file_text", "read_measurements"]
+__all__ = [
+    "Measured", "add_to_file", "calibrate_board", "calibrate_log", "describe", "describe_log", "entry_of", "file_text",
+    "read_measurements",
+]  # fmt: skip

@@ -34,7 +34,7 @@ from ..show.report import ALL_LEVELS, ModelInfo
 from ..traffic import Traffic, traffic_of
 from ..units import listed, readable_bytes, scaled
 from .arguments import PROGRAM, BadInput, examples, parse
-from .calibrate import add_to_file, calibrate_board, describe, entry_of, file_text
+from .calibrate import add_to_file, calibrate_board, calibrate_log, describe, entry_of, file_text
 from .checkout import ModelError
 from .compare import arranged, count_all
 from .models import Built, Setup, Source, counted, find, names
@@ -78,7 +78,15 @@ def _only(arguments: argparse.Namespace, takes: str) -> Source:
     sources = find([arguments.model])
     if len(sources) > 1:
         raise BadInput(f"{arguments.model} stands for {len(sources)} files; {takes}")
+    _heads_stay(sources, arguments)
     return sources[0]
+
+
+def _heads_stay(sources: Sequence[Source], arguments: argparse.Namespace) -> None:
+    """Say of exported graphs that nothing can be cut off: nobody knows which of their nodes decode."""
+    exported = [source.name for source in sources if source.kind == "onnx"]
+    if exported and getattr(arguments, "decode", None) is False:
+        _complain(f"{listed(exported)}: an export's heads are as they are in the file, --no-decode changes nothing")
 
 
 def _tried(source: Source, count: Callable[[], T]) -> Optional[T]:
@@ -127,6 +135,7 @@ def _several(arguments: argparse.Namespace, with_bound: bool) -> int:
     if arguments.sort in OF_A_DEVICE and not arguments.device:
         raise BadInput(f"--sort {arguments.sort} takes a --device")
     sources = find(arguments.model)
+    _heads_stay(sources, arguments)
     called = names(sources)
     if arguments.baseline and arguments.baseline not in [*called, *(source.text for source in sources)]:
         raise BadInput(f"no model is called {arguments.baseline!r}, only {listed(called)}")
@@ -159,10 +168,14 @@ def _put(text: str, arguments: argparse.Namespace) -> None:
 
 
 def _calibrate(arguments: argparse.Namespace) -> int:
-    calibration, lines = calibrate_board(arguments, _progress)
-    print(describe(calibration, lines))
+    if arguments.log:
+        calibration, told = calibrate_log(arguments, _progress)
+    else:
+        calibration, lines = calibrate_board(arguments, _progress)
+        told = describe(calibration, lines)
+    print(told)
     title = f"{arguments.name}, calibrated"
-    entry = entry_of(calibration, title, f"calibrate {arguments.table.name}")
+    entry = entry_of(calibration, title, f"calibrate {(arguments.log or arguments.table).name}")
     if arguments.output:
         add_to_file(arguments.output, calibration.name, entry)
         print(f"written to {arguments.output}: predict MODEL --device {calibration.name} --devices {arguments.output}")
@@ -174,6 +187,8 @@ def _calibrate(arguments: argparse.Namespace) -> int:
 def _train(arguments: argparse.Namespace) -> int:
     memory, setup = memory_of(arguments), Setup(arguments.imgsz, arguments.batch)
     source = _only(arguments, "'train' takes one")
+    if source.kind == "onnx":
+        raise BadInput(f"{source.text}: an export has no training; name the weights or the cfg that it was made of")
     told = _tried(source, lambda: describe_training(source, setup, arguments, *memory))
     if told is None:
         return 1

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from ..count.record import Recording, record
+from ..deploy.runtimes import DeviceError
+from ..measure.onnx_graph import OnnxNetwork
 from ..run import NotCountable, blank, in_few_words, modes_aside
 from ..run.inputs import Size, as_model, as_size, fitting_size, image_size, images_for, usual_size
 from ..show.report import ModelInfo, sizes_of
@@ -24,6 +26,7 @@ from .checkout import DARKNET, NO_CFG, ROOT, ModelError, alone, build_cfg, fuse,
 
 CFG = (".yaml", ".yml", DARKNET)
 WEIGHTS = (".pt", ".pth")
+ONNX = ".onnx"
 PACKAGES = ("torchvision", "timm", "ultralytics")
 _CALLABLE = re.compile(r"\w+(\.\w+)*:\w+(\.\w+)*")
 T = TypeVar("T")
@@ -59,7 +62,10 @@ def size_in(words: str) -> Size:
 
 @dataclass(frozen=True)
 class Source:
-    """A MODEL of the command line; kind: cfg, weights, a package's name or callable; group: what has found several."""
+    """A MODEL of the command line; group: what has found several.
+
+    kind: cfg, weights, onnx, a package's name or callable.
+    """
 
     text: str
     kind: str
@@ -73,7 +79,7 @@ class Source:
         if self.kind in PACKAGES:
             name = self.text.partition(":")[2]
             return name[: -len(".yaml")] if name.endswith(".yaml") else name
-        return Path(self.text).name if self.kind == "weights" else self.text
+        return Path(self.text).name if self.kind in ("weights", "onnx") else self.text
 
 
 @dataclass(frozen=True)
@@ -144,8 +150,8 @@ def _find(text: str) -> List[Source]:
     if path.is_dir():
         inside = f", such as {next(iter(sorted(path.glob('*.yaml'))))}" if any(path.glob("*.yaml")) else ""
         raise ModelError(f"{text}: a folder; name a file in it{inside}")
-    if suffix in CFG + WEIGHTS:
-        kind = "cfg" if suffix in CFG else "weights"
+    if suffix in (*CFG, *WEIGHTS, ONNX):
+        kind = "cfg" if suffix in CFG else "onnx" if suffix == ONNX else "weights"
         if path.is_file():
             return [Source(text, kind)]
         if not glob.has_magic(text):
@@ -160,8 +166,8 @@ def _find(text: str) -> List[Source]:
     if _CALLABLE.fullmatch(text):
         return [Source(text, "callable")]
     raise ModelError(
-        f"{text}: not a model: a cfg (*.yaml), weights (*.pt), torchvision:NAME, timm:NAME, ultralytics:NAME.yaml or "
-        "package.module:function"
+        f"{text}: not a model: a cfg (*.yaml), weights (*.pt), an export (*.onnx), torchvision:NAME, timm:NAME, "
+        "ultralytics:NAME.yaml or package.module:function"
     )
 
 
@@ -377,6 +383,13 @@ def _torchvision(text: str) -> nn.Module:
     return builder(**{option: None for option in ("weights", "weights_backbone") if option in options})
 
 
+def _exported(text: str) -> nn.Module:
+    try:
+        return OnnxNetwork(text)
+    except DeviceError as error:
+        raise ModelError(str(error).replace(text, "", 1).lstrip(": ")) from error
+
+
 def _called(text: str) -> nn.Module:
     """Import a module, with the current folder searched first, and call what it is told to."""
     module_name, _, path = text.partition(":")
@@ -404,6 +417,7 @@ def _called(text: str) -> nn.Module:
 _BUILDERS = {
     "cfg": lambda text: build_cfg(Path(text)),
     "weights": lambda text: load_weights(Path(text)),
+    "onnx": _exported,
     "torchvision": _torchvision,
     "timm": _timm,
     "ultralytics": _ultralytics,

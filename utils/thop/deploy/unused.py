@@ -19,7 +19,7 @@ def left_out(network: Deployed) -> Dict[str, int]:
     found: Dict[str, int] = {}
     for step in steps:
         outermost = next((prefix for prefix in _prefixes(step.path) if prefix not in kept), None)
-        if step.number not in executed and outermost and step.path not in network.flow.averages:
+        if step.number not in executed and outermost and not is_inside(step.path, network.flow.averages):
             found[outermost] = found.get(outermost, 0) + step.flops
     return found
 

@@ -1,0 +1,397 @@
+"""A profile that a runtime printed: its rows, the launches of a network that they belong to, and a device fitted to it.
+
+RKNN's performance table, ``trtexec --exportProfile``, OpenVINO's detailed counters, ONNX Runtime's profile and what
+ncnn prints when it is built with NCNN_BENCHMARK are known by what is in them.
+"""
+
+import csv
+import json
+import math
+import re
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import median
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
+
+from torch import Tensor
+
+from ..answer import PathLike
+from ..deploy.calibration import Calibration
+from ..deploy.clock import Load, Work, work_of
+from ..deploy.devices import Device
+from ..deploy.estimates import SHARED, Basis, Estimate, Sheet, constants_of, prior_of
+from ..deploy.fitting import Groups, Measured, before, fit_from
+from ..deploy.launches import Deployed, Launch
+from ..deploy.runtimes import DeviceError, unreadable
+from .names import module_of
+
+_LONGEST, _SHORTEST = 100.0, 1e-6  # seconds of a pass; what is beyond is in another unit
+_PROFILING = 1.5  # width of what a profiler adds to each launch
+_HALF = 0.5  # of a log's time, or of its rows: with less it is of another network
+
+
+class LogRow(NamedTuple):
+    """A row of a profile: its name there, its operator, its seconds, and the shape of its result where it is told."""
+
+    name: str
+    operator: str
+    seconds: float
+    output_shape: Optional[Tuple[int, ...]] = None
+
+
+# ---- what runtimes print ----
+
+
+def read_log(path: PathLike, runtime_name: str) -> List[LogRow]:
+    """Read a profile of a runtime; raises DeviceError, in one line, for anything else.
+
+    That is: no profile, one of another runtime, one that was cut off, times that can't be those of a pass.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise unreadable(path, error) from error
+    runtime = next((name for name, (form, _) in _FORMATS.items() if re.search(form, text)), None)
+    if runtime is None:
+        raise DeviceError(f"{path} is no profile of {', '.join(_FORMATS)}, nor a part of one that has its first line")
+    if runtime != runtime_name:
+        raise DeviceError(f"{path} is a profile of {runtime}, not of {runtime_name}")
+    try:
+        rows = list(_FORMATS[runtime][1](text))
+    except (ValueError, LookupError, TypeError) as error:
+        raise DeviceError(f"{path} is a profile of {runtime} that is cut off or damaged: {error}") from error
+    total = sum(row.seconds for row in rows)
+    if not rows:
+        raise DeviceError(f"{path} is a profile of {runtime} without a row that has a time")
+    if not _SHORTEST <= total <= _LONGEST or min(row.seconds for row in rows) < 0:
+        raise DeviceError(f"{path}: its times sum up to {total:.3g} s, which is no pass: are they in another unit?")
+    return rows
+
+
+def _rknn(text: str) -> Iterator[LogRow]:
+    """RKNN's table, whose columns differ between versions, in microseconds; or operator, layer and microseconds."""
+    if text.startswith(_SHORT):
+        for short in csv.DictReader(text.splitlines()):
+            yield LogRow(short["layer"], short["operator"], float(short["microseconds"]) / 1e6)
+    columns: List[str] = []
+    for line in text.splitlines():
+        if re.search(r"\bID\s+OpType\b", line):
+            columns = re.sub(r"(DDR|NPU|Total) Cycles", r"\1", line[line.index("ID") :]).split()
+        cells = re.search(r"(?:^|[\s|\]])(\d+\s+\w+\s+[A-Z]+\d*\s+(?:CPU|NPU|GPU)\s.*)", line)
+        if cells and "Time(us)" in columns:
+            row = dict(zip(columns, cells[1].split()))
+            sides = re.fullmatch(r"\((\d+(?:,\d+)*)\)", row.get("OutputShape", ""))
+            shape = tuple(map(int, sides[1].split(","))) if sides else None
+            yield LogRow(row.get("FullName", row["OpType"]), row["OpType"], float(row["Time(us)"]) / 1e6, shape)
+
+
+def _tensorrt(text: str) -> Iterator[LogRow]:
+    """What trtexec exports, in milliseconds; what is joined it copies, part by part."""
+    for row in json.loads(text):
+        if "name" in row:
+            name = row["name"]
+            moves = "Reformat" if re.search(r"reformat|_copy_output", name, re.IGNORECASE) else ""
+            nodes = _nodes_in(name)
+            operator = moves or ("Copy" if name.endswith(" copy") else _unnumbered(nodes[0][-1]) if nodes else name)
+            yield LogRow(name, operator, float(row.get("medianMs", row["averageMs"])) / 1e3)
+
+
+def _openvino(text: str) -> Iterator[LogRow]:
+    """OpenVINO's counters, in milliseconds, which end with their total."""
+    lines = [line.split(";") for line in text.split("\n")[1:]]
+    ends = [i for i, line in enumerate(lines) if line[0] == "Total"]
+    for line in lines[: ends[0]]:
+        if line[1:2] and line[1].endswith("EXECUTED"):
+            yield LogRow(line[0], line[2], float(line[4]) / 1e3)
+
+
+def _onnxruntime(text: str) -> Iterator[LogRow]:
+    """ONNX Runtime's events, in microseconds; of several runs the median of each node."""
+    found: Dict[str, List[Any]] = defaultdict(list)
+    for event in json.loads(text):
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            found[event["name"][: -len("_kernel_time")]].append(event)
+    for name, events in found.items():
+        given = events[0]["args"]
+        shapes = [tuple(sides) for one in given.get("output_type_shape", ()) for sides in one.values()]
+        seconds = median(float(event["dur"]) for event in events) / 1e6
+        yield LogRow(name, given["op_name"], seconds, shapes[0] if shapes else None)
+
+
+def _ncnn(text: str) -> Iterator[LogRow]:
+    """What ncnn prints of each layer, on a CPU in milliseconds, on a GPU in microseconds: [width, height, channels]."""
+    for operator, name, number, unit, rest in re.findall(_LAYER, text, re.MULTILINE):
+        sides = re.search(r"->\s*\[\s*(\d+),\s*(\d+),\s*(\d+)\s*\*(\d+)\]", rest)
+        width, height, blocks, block = map(int, sides.groups()) if sides else (0, 0, 0, 0)
+        shape = (1, blocks * block, height, width) if sides else None
+        yield LogRow(name, operator, float(number) / {"ms": 1e3, "us": 1e6}[unit], shape)
+
+
+_SHORT = "operator,layer,microseconds"
+_LAYER = r"^\s*(\w+)\s+(\S+)\s+(-?[\d.]+)(ms|us)\s+\|(.*)"
+_FORMATS: Dict[str, Any] = {
+    "rknn": (rf"\bID\s+OpType\b|\A{_SHORT}", _rknn),
+    "tensorrt": (r'\A\s*\[[\s\S]*"averageMs"', _tensorrt),
+    "openvino": (r"\AlayerName;execStatus", _openvino),
+    "onnxruntime": (r'\A\s*\[[\s\S]*"cat"[\s\S]*"op_name"', _onnxruntime),
+    "ncnn": (rf"(?m){_LAYER}", _ncnn),
+}
+"""By runtime: what its profiles are known by, and what reads them."""
+
+
+def _nodes_in(name: str) -> List[List[str]]:
+    """The nodes of an exported graph that a name holds, each as the parts of its scope and its own name."""
+    return [[part for part in node.split("/") if part] for node in re.findall(r"/[\w./-]+", name)]
+
+
+def _unnumbered(name: str) -> str:
+    return re.sub(r"_\d+$", "", name)
+
+
+# ---- whose rows they are ----
+
+_LEFT = re.compile(r"reorder|reformat|transpose|permute|convert|reshape|(in|out)putoperator", re.IGNORECASE)
+_CURVE = "sigmoid|swish|silu|gelu|relu|clip|clamp|tanh|mish|^mul"
+_WORDS = {
+    "convolution": "conv",
+    "product": "gemm|matmul|fullyconnected|innerproduct|linear|addmm|bmm|^mm",
+    "concat": "concat|^cat$",
+    "split": "split|slice|crop",
+    "pool": "pool",
+    "resize": "resize|interp|upsample",
+    "softmax": "softmax",
+    "add": "^add|eltwise|binaryop|^sum",
+    "curve": _CURVE,
+}
+"""Kinds of operators, by what runtimes and PyTorch call them."""
+
+
+def _kind(operator: str) -> str:
+    return next((kind for kind, words in _WORDS.items() if re.search(words, operator, re.IGNORECASE)), operator.lower())
+
+
+@dataclass
+class Pair:
+    """Launches, and the rows of a log that are of the same layers: one of each as a rule."""
+
+    launches: List[Launch] = field(default_factory=list)
+    rows: List[LogRow] = field(default_factory=list)
+
+    seconds = property(lambda self: sum(row.seconds for row in self.rows))
+    kind = property(lambda self: _kind(self.launches[0].operators[0]))
+
+    @property
+    def fits(self) -> bool:
+        """Whether one of the launches makes as many elements as the log says, where it does."""
+        told = {math.prod(row.output_shape) for row in self.rows if row.output_shape}
+        made = {view.elements for launch in self.launches for step in launch.steps for view in step.writes}
+        return not told or bool(told & made)
+
+
+@dataclass
+class Matched:
+    """A log beside a network: what belongs together, and what is left of both; share: of the log's time."""
+
+    pairs: List[Pair]
+    rows_left: List[LogRow]
+    launches_left: List[Launch]
+
+    seconds = property(lambda self: sum(one.seconds for one in (*self.pairs, *self.rows_left)))
+    share = property(lambda self: sum(pair.seconds for pair in self.pairs) / self.seconds)
+
+
+def match_log(rows: Sequence[LogRow], network: Deployed) -> Matched:
+    """Find the launches that a log's rows are of: by names of modules, or by kinds and sizes of results, in order.
+
+    Rows of one launch are one pair, and so are launches of one row. Raises DeviceError where less than half of the time
+    belongs to the network, or the shapes of what is called alike are others.
+    """
+    launches = _Launches(network)
+    found = [set() if _LEFT.search(row.operator) else launches.named(row) for row in rows]
+    matched = _paired(rows, found, network.launches)
+    if matched.share < _HALF:
+        matched = _paired(rows, launches.alike(rows), network.launches)
+    if matched.share < _HALF:
+        raise DeviceError(f"only {matched.share:.0%} of the log's time fits this network: a log of another one?")
+    odd = [pair for pair in matched.pairs if not pair.fits]
+    if len(odd) > _HALF * len(matched.pairs):
+        row = next(row for row in odd[0].rows if row.output_shape)
+        raise DeviceError(f"{row.name} has the shape {row.output_shape} in the log, and another here: of another size?")
+    return matched
+
+
+class _Launches:
+    """A network's launches, by module and kind of operator."""
+
+    def __init__(self, network: Deployed) -> None:
+        self.all = network.launches
+        scopes = [step.path.split(".") for step in network.flow.steps]
+        self.known = {".".join(scope[: n + 1]) for scope in scopes for n in range(len(scope))}
+        self.places: Dict[Tuple[str, str], Set[int]] = defaultdict(set)
+        self.readers: Dict[int, Set[int]] = defaultdict(set)
+        for i, launch in enumerate(self.all):
+            for view in launch.reads:
+                self.readers[view.value].add(i)
+            for step, name in zip(launch.steps, launch.operators):
+                self.places[step.path, _kind(name)].add(i)
+        # What a runtime does no more, such as a concat that the product behind it reads part by part, is its readers'.
+        readers: Dict[int, Set[Tuple[str, str]]] = defaultdict(set)
+        for step in network.flow.steps:
+            for view in step.reads:
+                readers[view.value].add((step.path, _kind(step.facts.operator)))
+        for step in network.flow.steps:
+            place = step.path, _kind(step.facts.operator)
+            if place not in self.places:
+                read_at = {at for view in step.writes for at in readers[view.value] if at in self.places}
+                self.places[place] = {i for at in read_at for i in self.places[at]}
+
+    def named(self, row: LogRow) -> Set[int]:
+        """The launches of the modules whose names a row holds."""
+        kind = _kind(row.operator)
+        places = [(row.name, kind)] if row.name in self.known else []
+        for parts in _nodes_in(row.name):
+            path, behind = module_of(parts, self.known, strict=True)
+            if path or len(parts) == 1:  # else it is of modules that there are not
+                places.append((path, _kind(_unnumbered(behind)) if behind else kind))
+        found = {i for place in places for i in self._of(*place)}
+        after = self._after(found)
+        if row.operator == "Copy":
+            after |= self._after({i for i in after if self.all[i].operators == ["split"]})
+            return {i for i in after if self.all[i].operators == ["cat"]}
+        if kind != "curve" and re.search(_CURVE, row.operator, re.IGNORECASE):  # that may be a launch of its own here
+            found |= {i for i in after if all(_kind(name) == "curve" for name in self.all[i].operators)}
+        return found
+
+    def _after(self, those: Set[int]) -> Set[int]:
+        """Who reads what some launches write."""
+        return {j for i in those for view in self.all[i].writes for j in self.readers[view.value]}
+
+    def _of(self, path: str, kind: str) -> Set[int]:
+        """The launches with an operator of a kind in a module, or in the only one of its parts that has some."""
+        here = self.places.get((path, kind))
+        if here:
+            return here
+        all_here = {i for at, those in self.places.items() if at[0] == path for i in those}
+        below = [those for at, those in self.places.items() if at[1] == kind and at[0].startswith(f"{path}.") and those]
+        return below[0] if len(below) == 1 and path else all_here if len(all_here) == 1 else set()
+
+    def alike(self, rows: Sequence[LogRow]) -> List[Set[int]]:
+        """The launch of each row that says its shape: the next one of its kind with as large a result."""
+        waiting: Dict[Tuple[str, int], List[int]] = defaultdict(list)
+        for i, launch in enumerate(self.all):
+            for kind in dict.fromkeys(map(_kind, launch.operators)):
+                waiting[kind, sum(view.elements for view in launch.writes[:1])].append(i)
+        keys = [(_kind(row.operator), math.prod(row.output_shape or (0,))) for row in rows]
+        return [{waiting[key].pop(0)} if waiting[key] else set() for key in keys]
+
+
+def _paired(rows: Sequence[LogRow], found: Sequence[Set[int]], launches: Sequence[Launch]) -> Matched:
+    """Put rows and launches together that are connected, one by one or over others."""
+    groups: List[Tuple[Set[int], List[LogRow]]] = []
+    for row, those in zip(rows, found):
+        if those and row.seconds:
+            same = [group for group in groups if group[0] & those]
+            groups = [group for group in groups if not group[0] & those]
+            groups.append((those.union(*(g[0] for g in same)), [one for g in same for one in g[1]] + [row]))
+    pairs = [Pair([launches[i] for i in sorted(those)], its) for those, its in sorted(groups, key=lambda g: min(g[0]))]
+    used = {i for those, _ in groups for i in those}
+    left = [row for row, those in zip(rows, found) if not (those and row.seconds)]
+    return Matched(pairs, left, [launch for i, launch in enumerate(launches) if i not in used])
+
+
+# ---- the device that it makes ----
+
+
+class _Layers(Groups):
+    """Launches by themselves: what a pass or its host takes on top is not in their times."""
+
+    def predict(self, points: Tensor, precisions: Sequence[str]) -> Tensor:
+        (load,), constants = self.loads, constants_of(points, precisions, self.precisions[0])
+        return load.by_network(load.launches(constants)).log()
+
+
+@dataclass(frozen=True)
+class LogFit:
+    """What a log teaches: the device, and its constants while it was profiled, when each launch took longer."""
+
+    calibration: Calibration
+    profiled: Estimate
+
+
+def calibrate_from_log(
+    network: Deployed,
+    matched: Matched,
+    precision: str = "",
+    name: str = "calibrated",
+    device: Optional[Device] = None,
+    seconds: Optional[float] = None,
+) -> LogFit:
+    """Estimate a device's constants from the layers of one network, each as if it were a network of its own.
+
+    seconds: of a pass without profiling, which teaches what a launch, a pass and its host take on top; without it they
+    keep their prior, as profiling makes each launch longer (RKNN's by some 0.1 ms). ``precision``, ``name`` and
+    ``device`` are as ``calibrate`` takes them. Raises DeviceError for an unknown precision and for times that are none.
+    """
+    runtime, batch = network.runtime, network.batch
+    found = runtime.precision(precision)
+    works = _works(network, found)
+    rows = [Measured([works[id(one)] for one in pair.launches], pair.seconds, batch) for pair in matched.pairs]
+    groups, prior = _Layers({found: rows}), prior_of(runtime)
+    mean, width = before(groups, prior, device.sheet if device else Sheet())
+    overhead = 1 + SHARED.index("overhead")
+    usual = mean.clone(), width.clone()
+    width[overhead] = _PROFILING
+    profiled = fit_from(groups, mean, width, prior.spread)
+    estimate = _without_profiling(profiled, overhead, float(usual[0][overhead]), float(usual[1][overhead]))
+    if seconds is not None:
+        total = Groups({found: [Measured(list(works.values()), seconds, batch)]})
+        estimate = fit_from(total, estimate.mean, estimate.covariance.diagonal().sqrt(), prior.spread)
+    # One network was measured, and what its layers leave unexplained evens out in a whole.
+    basis = Basis(1, (batch, batch), f"{len(matched.pairs)} layers of one network, measured by the user")
+    estimate = replace(estimate, spread=prior.spread, basis=basis)
+    whole, deviation = (float(values[0]) for values in estimate.predict(Load([list(works.values())]), found, batch))
+    ratios, rates = (whole / seconds,) if seconds else (), (network.flops / (seconds or matched.seconds),)
+    reach, peaks = math.exp(prior.factor(1) * deviation), device.peaks if device else {}
+    return LogFit(Calibration(name, runtime, found, estimate, ratios, rates, (reach,), 0, peaks), profiled)
+
+
+def _without_profiling(profiled: Estimate, overhead: int, mean: float, width: float) -> Estimate:
+    """The same estimate with the overhead that devices of its kind have."""
+    means, covariance = profiled.mean.clone(), profiled.covariance.clone()
+    means[overhead] = mean
+    covariance[overhead], covariance[:, overhead] = 0.0, 0.0
+    covariance[overhead, overhead] = width**2
+    return replace(profiled, mean=means, covariance=covariance)
+
+
+def _works(network: Deployed, precision: str) -> Dict[int, Work]:
+    """What each launch takes, by its identity."""
+    return {id(launch): work for launch, work in zip(network.launches, work_of(network, precision))}
+
+
+def layer_times(network: Deployed, matched: Matched, fitted: LogFit) -> List[float]:
+    """The seconds that each pair takes while it is profiled."""
+    precision = fitted.calibration.precision
+    works = _works(network, precision)
+    load = Load([[works[id(one)] for one in pair.launches] for pair in matched.pairs])
+    return [float(seconds) for seconds in load.by_network(load.launches(fitted.profiled.constants(precision)))]
+
+
+def factor_by_time(pairs: Sequence[Pair], times: Sequence[float]) -> float:
+    """The factor by which times are off, up or down: the geometric mean, weighted by what was measured."""
+    logs = [pair.seconds * abs(math.log(time / pair.seconds)) for pair, time in zip(pairs, times)]
+    return math.exp(sum(logs) / sum(pair.seconds for pair in pairs))
+
+
+__all__ = [
+    "LogFit",
+    "LogRow",
+    "Matched",
+    "Pair",
+    "calibrate_from_log",
+    "factor_by_time",
+    "layer_times",
+    "match_log",
+    "read_log",
+]
