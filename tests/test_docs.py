@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from utils.thop.deploy.devices import load_devices
 
 ENGLISH, CHINESE = ROOT / "README.md", ROOT / "README.zh-CN.md"
 PAGES = sorted([ENGLISH, CHINESE, ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])
-MADE_HERE = ("my-board", "boards.yaml", "measured.csv")
+MADE_HERE = ("my-board", "boards.yaml", "measured.csv", "perf.csv")
 
 
 def text_of(page: Path) -> str:
@@ -80,11 +81,12 @@ def test_there_are_commands_to_try() -> None:
 
 @pytest.fixture(name="checkout", scope="module")
 def checkout_with_measurements(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which a reader may type: models/ and a table of measurements."""
+    """A folder in which a reader may type: models/, a table of measurements and a profile."""
     folder = copy_release(LATEST, tmp_path_factory.mktemp("docs") / "release") / "yolov5"
     models = [("torchvision:resnet18", 6.0), ("torchvision:vgg11", 24.0), ("torchvision:mobilenet_v2", 3.0)]
     lines = ["model,ms,imgsz", *(f"{name},{ms},224" for name, ms in models), "models/yolov5n.yaml,12,640"]
     (folder / "measured.csv").write_text("\n".join(lines) + "\n")
+    shutil.copy(ROOT / "tests/measure/samples/rknn_yolov8n-nc3_1920.csv", folder / "perf.csv")
     return folder
 
 

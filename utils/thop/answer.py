@@ -102,7 +102,9 @@ def record_of(row: Any) -> Dict[str, Any]:
     """Return what a row says in plain values: its fields, and the numbers that are made of them."""
     if isinstance(row, tuple) and not hasattr(row, "_fields"):
         return {str(i): value for i, value in enumerate(row)}
-    return {name: value for name, value in _named_values(row) if _is_plain(value)}
+    written = {each.name for each in fields(row)} if is_dataclass(row) else ()
+    found = dict(_named_values(row))
+    return {name: value for name, value in found.items() if _is_plain(value) and (value is not None or name in written)}
 
 
 def _named_values(row: Any) -> Iterator[Any]:

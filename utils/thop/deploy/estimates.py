@@ -82,8 +82,8 @@ class Estimate:
     """
 
     precisions: Tuple[str, ...]
-    mean: Tensor
-    covariance: Tensor
+    mean: Tensor = field(repr=False)
+    covariance: Tensor = field(repr=False)
     spread: float
     basis: Basis = field(default_factory=Basis)
 

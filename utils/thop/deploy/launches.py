@@ -34,9 +34,9 @@ class Launch:
     """
 
     steps: List[OperatorCall]
-    reads: List[View] = field(default_factory=list)
-    writes: List[View] = field(default_factory=list)
-    weights: List[View] = field(default_factory=list)
+    reads: List[View] = field(default_factory=list, repr=False)
+    writes: List[View] = field(default_factory=list, repr=False)
+    weights: List[View] = field(default_factory=list, repr=False)
     folded_biases: int = 0
 
     def __repr__(self) -> str:

@@ -173,7 +173,7 @@ def _deployed(found: Deployed) -> Sheet:
     caption = f"{len(launches)} launches under {found.runtime.title}: {found.flops / 1e9:.1f} GFLOPs, {', '.join(sums)}"
     columns = [Column("module", is_text=True), Column("operators", is_text=True), Column("GFLOPs")]
     columns += [Column(text, group="elements") for text in ("weights", "read", "written")]
-    lines = [Line([_name(each.layers[0]), cut(" + ".join(each.operators), 34), *cells(each)]) for each in launches]
+    lines = [Line([_name(each.layers[0]), cut(" + ".join(each.operators), 32), *cells(each)]) for each in launches]
     total = ["total", "", *cells(found)]
     totals = {"runtime": found.runtime.name, "launches": len(launches), "flops": found.flops}
     totals.update({name: getattr(found, name) for name in _ELEMENTS})
