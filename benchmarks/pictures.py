@@ -20,7 +20,7 @@ from benchmarks.model_table import table_in
 
 DOCS = ROOT / "docs"
 NETWORK = "summary models/yolov5s.yaml --depth 1 --device rtx-3090"
-TIME = "predict models/yolov5s.yaml --device rk3588 --no-decode"
+TIME = "predict models/yolov5s.yaml --device rk3588"
 COMPARISON = (
     "compare models/yolov5s.yaml models/hub/yolov5s-ghost.yaml models/hub/yolov5s-transformer.yaml"
     " models/hub/yolov5-p34.yaml models/hub/yolov3-tiny.yaml models/yolov5n.yaml"

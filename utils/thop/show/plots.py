@@ -164,6 +164,7 @@ def _draw_modules(axes: "Axes", layers: Sequence[LayerTime]) -> None:
             axes.bar(range(len(layers)), heights, 0.8, bottom=below, lw=0.3, **style)
             below = [low + height for low, height in zip(below, heights)]
     axes.set_xlim(-0.7, len(layers) - 0.3)
+    axes.set_ylim(0.0, 1.06 * max(below) or 1.0)
     axes.set_xticks(range(len(layers)))
     axes.set_xticklabels([_label(layer) for layer in layers], rotation=90)
     axes.set_ylabel("ms")
