@@ -229,6 +229,20 @@ def test_memory_is_what_the_compiler_plans() -> None:
     assert len(exact) >= 0.75 * len(planned)
 
 
+def test_an_rk3566_has_its_results_in_float32_too() -> None:
+    with (GRAPHS / "rknn-memory.csv").open(newline="") as lines:
+        planned = [row for row in csv.DictReader(lines) if row["device"] == "rk3566" and "head=" not in row["network"]]
+    runtime = find_runtime("rknn").on("rk3566")
+    ratios = {}
+    for row in planned:
+        memory = as_deployed(recorded(row["network"]), runtime).memory("int8")
+        ratios[row["network"]] = memory.arena_bytes / (float(row["internal_kb"]) * 1024)
+    near = [name for name, ratio in ratios.items() if abs(ratio - 1) <= 0.1]
+    assert len(near) >= 24 and "y5:yolov5s" in near and "y5:yolov5n" in near and "ul:yolov8n" in near, ratios
+    classifiers = [name for name in ratios if name.startswith("tv:") and abs(ratios[name] - 1) < 1e-3]
+    assert len(classifiers) >= 9
+
+
 # ---- what leaves the accelerator ----
 
 

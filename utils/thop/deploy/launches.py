@@ -138,7 +138,7 @@ class Deployed(Answer):
         uses = [Uses(one.layers[0], one.reads, one.writes, self._unit_of(one)) for one in self.launches]
         unread = {view.value for one in uses for view in one.writes}.difference(v.value for u in uses for v in u.reads)
         dropped = unread - self.flow.outputs if self.runtime.eager else set()
-        found, at = arena(uses, self.flow.inputs, dropped, size)
+        found, at = arena(uses, self.flow.inputs, dropped, size, self.runtime.returns_beside)
         return DeviceMemory(found, sum(launch.weight_bytes(size) for launch in self.launches), at)
 
     def _unit_of(self, launch: Launch) -> int:

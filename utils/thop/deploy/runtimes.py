@@ -69,7 +69,7 @@ class Runtime:
     tiles: int = 0
     padding: Tuple[int, int] = (1, 1)
     stored_channels: Tuple[int, int] = (1, 1)
-    memory_note: str = field(default="", repr=False)
+    returns_beside: int = 0
     looks_up: bool = False
     adds_passes: bool = False
     winograd: bool = False

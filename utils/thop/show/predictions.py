@@ -60,12 +60,11 @@ def time_table(prediction: Prediction) -> str:
 
 
 def remarks_on(prediction: Timing) -> List[str]:
-    """Say what has to be known of the memory, and name what the runtime gives back to the CPU."""
+    """Name what the runtime gives back to the CPU."""
     found: Dict[Tuple[str, str], List[str]] = {}
     for operator, path, reason in dict.fromkeys(prediction.leaves):
         found.setdefault((operator, reason), []).append(path or THE_MODEL)
-    note = prediction.runtime.memory_note
-    return [note] * bool(note) + [
+    return [
         f"left to the CPU: {operator} at {listed(paths[:_NAMES])}{' and others' * (len(paths) > _NAMES)} ({reason})"
         for (operator, reason), paths in found.items()
     ]
