@@ -12,7 +12,7 @@ from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
 import torch
 
 from ..count.calls import LayerRow, OperatorCall, View
-from ..count.facts import facts_of
+from ..count.facts import OperatorFacts, facts_of
 from .executed import Executed, Unit
 from .runtimes import Runtime
 
@@ -166,13 +166,12 @@ class _Rewriting:
         """Yield a unit for each word; each but the first reads what came before, and a last product ``x`` too."""
         before: List[View] = []
         x, out = step.reads[0], step.writes[0]
-        for word in words:
+        for i, word in enumerate(words, 1):
             gated = bool(before) and len(words) == 2 and word == "mul"
-            made = out if word is words[-1] else self._new(out)
+            made = out if i == len(words) else self._new(out)
             reads = [*before, x] if gated else [*before, *step.reads[1:]] if before else list(step.reads)
-            facts = facts_of(
-                getattr(torch.ops.aten, word).default if word in _UNARY else getattr(torch.ops.aten, word).Tensor
-            )
+            overloads = getattr(torch.ops.aten, word)
+            facts = facts_of(overloads.default if word in _UNARY else overloads.Tensor)
             one = replace(step, facts=facts, operator=word, reads=reads, writes=[made])
             kinds = (word, "curve" if word in _UNARY else "arithmetic", "pointwise")
             yield Unit([one], kinds, {view.value for view in reads} & self.varying)
@@ -180,35 +179,29 @@ class _Rewriting:
 
     def lay_out(self) -> None:
         """Put a copy before the first convolution of an input."""
+        clone = facts_of(torch.ops.aten.clone.default)
         found: List[Unit] = []
         for unit in self.units:
-            step = unit.steps[0]
-            if "convolution" in unit.kinds and step.reads[0].value not in self.made:
-                made = self._new(step.reads[0])
-                facts = facts_of(torch.ops.aten.clone.default)
-                copy = replace(step, facts=facts, operator="clone", flops=0, geometry=None, reads=step.reads[:1],
-                               writes=[made])  # fmt: skip
-                found.append(Unit([copy], ("clone",), {step.reads[0].value}))
-                steps = [replace(step, reads=[made, *step.reads[1:]]), *unit.steps[1:]]
-                unit = replace(unit, steps=steps, needs=(unit.needs - {step.reads[0].value}) | {made.value})
-            found.append(unit)
+            first = "convolution" in unit.kinds and unit.steps[0].reads[0].value not in self.made
+            found += self._reading_a_copy(unit, clone) if first else [unit]
         self.set(found)
 
     def pad_first(self) -> None:
         """Put a launch for its padding before each window with a stride whose padding is not the same on both sides."""
+        pad = facts_of(torch.ops.aten.constant_pad_nd.default)
         found: List[Unit] = []
         for unit in self.units:
-            step = unit.steps[0]
-            if _pads_unevenly(step):
-                padded = self._new(step.reads[0])
-                facts = facts_of(torch.ops.aten.constant_pad_nd.default)
-                pad = replace(step, facts=facts, operator="constant_pad_nd", flops=0, geometry=None,
-                              reads=[step.reads[0]], writes=[padded])  # fmt: skip
-                found.append(Unit([pad], ("constant_pad_nd",), {step.reads[0].value}))
-                steps = [replace(step, reads=[padded, *step.reads[1:]]), *unit.steps[1:]]
-                unit = replace(unit, steps=steps, needs=(unit.needs - {step.reads[0].value}) | {padded.value})
-            found.append(unit)
+            found += self._reading_a_copy(unit, pad) if _pads_unevenly(unit.steps[0]) else [unit]
         self.set(found)
+
+    def _reading_a_copy(self, unit: Unit, facts: OperatorFacts) -> List[Unit]:
+        """A unit that makes another tensor of a unit's first operand, and the unit, which reads that."""
+        step = unit.steps[0]
+        x, made = step.reads[0], self._new(step.reads[0])
+        copy = replace(step, facts=facts, operator=facts.operator, flops=0, geometry=None, reads=[x], writes=[made])
+        steps = [replace(step, reads=[made, *step.reads[1:]]), *unit.steps[1:]]
+        needs = (unit.needs - {x.value}) | {made.value}
+        return [Unit([copy], (facts.operator,), {x.value}), replace(unit, steps=steps, needs=needs)]
 
     def recognise_attention(self) -> None:
         """Make one of two products of activations with a softmax between."""
