@@ -107,6 +107,8 @@ ZOO: dict[str, tuple[Make, tuple[int, ...]]] = {
     "mobilenet_v3_large": (lambda: torchvision.models.mobilenet_v3_large(weights=None), (2, 3, 128, 128)),
     "convnext_tiny": (lambda: torchvision.models.convnext_tiny(weights=None), (2, 3, 96, 96)),
     "vit_b_16": (lambda: torchvision.models.vit_b_16(weights=None), (1, 3, 224, 224)),
+    # norms of maps whose channels lie last, which PyTorch's own meta kernels lay out in another order
+    "caformer_s18": (lambda: pytest.importorskip("timm").create_model("caformer_s18"), (1, 3, 96, 96)),
 }
 
 
