@@ -87,7 +87,7 @@ def test_models_of_several_checkouts_in_one_table(yolo: Any) -> None:
     text = run_python(
         ["-m", "utils.thop", "compare", *cfgs, "torchvision:resnet18", "--device", "t4", "--json"], cwd=ROOT
     ).stdout
-    rows = json.loads(text[text.index("[") : text.rindex("]") + 1])
+    rows = json.loads(text[text.index("[\n") : text.rindex("]") + 1])
     assert [row["model"] for row in rows[:3]] == [
         f"{v}/yolov5/models/yolov5s.yaml" for v in ("5.0.10", "6.1.9", "7.0.14")
     ]

@@ -14,7 +14,7 @@ from utils.thop.deploy.devices import load_devices
 
 ENGLISH, CHINESE = ROOT / "README.md", ROOT / "README.zh-CN.md"
 PAGES = sorted([ENGLISH, CHINESE, ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])
-MADE_HERE = ("my-board", "boards.yaml", "measured.csv", "perf.csv")
+MADE_HERE = ("my-board", "my-pc", "boards.yaml", "measured.csv", "perf.csv")
 
 
 def text_of(page: Path) -> str:

@@ -125,7 +125,9 @@ def recorded(name: str) -> Recording:
     package, _, rest = name.partition(":")
     called, *options = rest.split(";")
     side = 224 if package == "tv" else 640
-    return record(_build(package, called, options), (torch.zeros(1, 3, side, side),))
+    found = record(_build(package, called, options), (torch.zeros(1, 3, side, side),))
+    found.subject.inputs = ()  # tensors without values, which other tests look for
+    return found
 
 
 def _build(package: str, name: str, options: list[str]) -> nn.Module:

@@ -123,8 +123,15 @@ def _add_calibrate(commands: Any) -> None:
     _add_images(calibrate, "of the --log; by default the model's usual one", 1)
     words = "milliseconds of a pass of the --model without profiling, if they are known too"
     calibrate.add_argument("--ms", type=_milliseconds, help=words)
+    calibrate.add_argument(
+        "--here", metavar="RUNTIME",
+        help="in place of both, measure small networks on this machine for a minute, under a runtime that is installed "
+        "here: onnxruntime, openvino, ncnn, tflite, pytorch or torch-compile",
+    )  # fmt: skip
+    words = "that --here computes with; all cores by default"
+    calibrate.add_argument("--threads", type=_whole_number, metavar="N", help=words)
     calibrate.add_argument("--name", required=True, help="what --device shall call it")
-    _add_runtime(calibrate, "one of", "int8, float16, float32 or amp; the runtime's usual one", required=True)
+    _add_runtime(calibrate, "one of", "int8, float16, float32 or amp; the runtime's usual one")
     _add_fuse(calibrate)
     _add_file(calibrate, "add the device to a file for --devices; shown without")
 
@@ -140,12 +147,18 @@ def _milliseconds(words: str) -> float:
 
 
 def _one_way_to_calibrate(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """Check that there is a table of measured networks, or a log of one."""
-    if bool(arguments.table) == bool(arguments.log):
-        parser.error("calibrate takes either MEASURED.csv, or --log FILE with --model MODEL")
+    """Check that there is a table of measured networks, or a log of one, or that some are to be measured here."""
+    if sum(map(bool, (arguments.table, arguments.log, arguments.here))) != 1:
+        parser.error("calibrate takes either MEASURED.csv, or --log FILE with --model MODEL, or --here RUNTIME")
+    if not arguments.here and not arguments.runtime:
+        parser.error("the following arguments are required: --runtime")
+    if arguments.here and arguments.runtime:
+        parser.error("--here names the runtime itself, without --runtime")
+    if arguments.threads and not arguments.here:
+        parser.error("--threads goes with --here")
     if bool(arguments.log) != bool(arguments.model):
         parser.error("--log and --model go together: the profile of a network")
-    if arguments.table and (arguments.ms or arguments.imgsz or arguments.batch > 1):
+    if not arguments.log and (arguments.ms or arguments.imgsz or arguments.batch > 1):
         parser.error("--ms, --imgsz and --batch go with --log; MEASURED.csv has columns for them")
 
 
@@ -237,10 +250,10 @@ def _add_device(command: argparse.ArgumentParser, required: bool = False) -> Non
     _add_devices_file(command)
 
 
-def _add_runtime(command: argparse.ArgumentParser, runtime: str, precision: str, required: bool = False) -> None:
+def _add_runtime(command: argparse.ArgumentParser, runtime: str, precision: str) -> None:
     """Add what runs a network, and how."""
     words = f"{runtime} {', '.join(all_runtimes())}"
-    command.add_argument("--runtime", required=required, metavar="NAME", help=words)
+    command.add_argument("--runtime", metavar="NAME", help=words)
     command.add_argument("--precision", metavar="NAME", help=precision)
     words = "decode a detector's predictions there, or end its heads at their last convolutions; as is usual, without"
     either = command.add_mutually_exclusive_group()

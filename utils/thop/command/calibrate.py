@@ -5,6 +5,7 @@ import csv
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple
 
 from ..deploy.calibration import Calibration, calibrate
@@ -13,6 +14,7 @@ from ..deploy.estimates import entry_of as estimate_entry
 from ..deploy.estimates import joined, read_runtimes
 from ..deploy.launches import Deployed, as_deployed
 from ..deploy.runtimes import DeviceError, Runtime, find_runtime, unreadable
+from ..measure.here import calibrate_here, setting_here
 from ..measure.logs import LogFit, Matched, calibrate_from_log, factor_by_time, layer_times, match_log, read_log
 from ..run import in_few_words
 from ..show.grid import Column, Grid, Line, to_text
@@ -21,6 +23,7 @@ from .checkout import ModelError
 from .models import Built, Setup, Source, counted, find, size_in
 
 _NEEDED = ("model", "ms")
+_BUSY = 1.25  # a median pass this many times the fastest: the machine was not left alone
 
 
 @dataclass(frozen=True)
@@ -91,10 +94,14 @@ def _board(arguments: argparse.Namespace) -> Tuple[Runtime, str, str]:
     """The runtime, the precision and the name of what is calibrated; raises DeviceError."""
     runtime = find_runtime(arguments.runtime)
     precision = runtime.precision(arguments.precision)
+    return runtime, precision, _name(arguments)
+
+
+def _name(arguments: argparse.Namespace) -> str:
     name = key_of(arguments.name)
     if not name or name == THIS:
         raise DeviceError(f"a device can't be called {arguments.name!r}")
-    return runtime, precision, name
+    return name
 
 
 def calibrate_log(arguments: argparse.Namespace, progress: Callable[..., Iterable[Any]]) -> Tuple[Calibration, str]:
@@ -114,6 +121,19 @@ def calibrate_log(arguments: argparse.Namespace, progress: Callable[..., Iterabl
     seconds = arguments.ms / 1e3 if arguments.ms else None
     fitted = calibrate_from_log(network, matched, precision, name, seconds=seconds)
     return fitted.calibration, describe_log(fitted, network, matched, seconds)
+
+
+def calibrate_machine(
+    arguments: argparse.Namespace, progress: Callable[..., Iterable[Any]]
+) -> Tuple[Calibration, str, str]:
+    """Measure this machine and fit its constants, say how far off they are, and under what; raises DeviceError."""
+    name, setting = _name(arguments), setting_here(arguments.here, arguments.threads, arguments.precision)
+    calibration, timed = calibrate_here(setting, name, progress)
+    told = describe(calibration, [(one.name, one.seconds) for one in timed])
+    slower = median(median(one.passes) / one.seconds for one in timed)
+    if slower > _BUSY:
+        told += f"\nThe median pass took {slower:.1f} times the fastest: something else runs here; measure once more."
+    return calibration, told, setting.source
 
 
 def _deploy(arguments: argparse.Namespace, line: Measured, runtime: Runtime, amp: bool) -> Deployed:
@@ -136,20 +156,20 @@ def _deployed(
         raise DeviceError(f"{where}: {reason}") from error
 
 
-def describe(calibration: Calibration, lines: List[Measured]) -> str:
-    """The constants, how far each network is off that was left out, and how far all are."""
-    columns = [Column(text) for text in ("measured", "GFLOP/s", "by the others", "off", "range with it")]
+def describe(calibration: Calibration, measured: Sequence[Tuple[str, float]]) -> str:
+    """The constants, how far each network is off that was left out, and how far all are; of names and seconds."""
+    one_by_one = len(calibration.ranges) == len(measured)
+    columns = ["measured", "GFLOP/s", "by the others", "off", *(["range with it"] if one_by_one else [])]
     rows = []
-    ratios = calibration.ratios or (math.nan,) * len(lines)
-    for line, ratio, rate, reach in zip(lines, ratios, calibration.rates, calibration.ranges):
-        times = f"{line.seconds * 1e3:.3f} ms", f"{rate / 1e9:.0f}"
-        by_others = ("", "") if math.isnan(ratio) else (f"{line.seconds * ratio * 1e3:.3f} ms", f"x {ratio:.2f}")
-        rows.append(Line([line.source.name, *times, *by_others, f"x {reach:.2f}"]))
-    table = to_text(Grid([Column("network", is_text=True), *columns], rows, bare=True))
+    ratios = calibration.ratios or (math.nan,) * len(measured)
+    for i, ((name, seconds), ratio, rate) in enumerate(zip(measured, ratios, calibration.rates)):
+        times = f"{seconds * 1e3:.3f} ms", f"{rate / 1e9:.0f}"
+        by_others = ("", "") if math.isnan(ratio) else (f"{seconds * ratio * 1e3:.3f} ms", f"x {ratio:.2f}")
+        rows.append(Line([name, *times, *by_others, *([f"x {calibration.ranges[i]:.2f}"] if one_by_one else [])]))
+    table = to_text(Grid([Column("network", is_text=True), *map(Column, columns)], rows, bare=True))
     said = _constants(calibration)
     if calibration.odd:
-        name = lines[calibration.odd - 1].source.name
-        said.append(f"{name} contradicts all others: was it measured alike?")
+        said.append(f"{measured[calibration.odd - 1][0]} contradicts all others: was it measured alike?")
     return "\n".join([table, "", *said])
 
 
@@ -234,6 +254,6 @@ def add_to_file(path: Path, name: str, entry: Dict[str, Any]) -> None:
 
 
 __all__ = [
-    "Measured", "add_to_file", "calibrate_board", "calibrate_log", "describe", "describe_log", "entry_of", "file_text",
-    "read_measurements",
+    "Measured", "add_to_file", "calibrate_board", "calibrate_log", "calibrate_machine", "describe", "describe_log",
+    "entry_of", "file_text", "read_measurements",
 ]  # fmt: skip

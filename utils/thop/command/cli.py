@@ -34,7 +34,7 @@ from ..show.report import ALL_LEVELS, ModelInfo
 from ..traffic import Traffic, traffic_of
 from ..units import listed, readable_bytes, scaled
 from .arguments import PROGRAM, BadInput, examples, parse
-from .calibrate import add_to_file, calibrate_board, calibrate_log, describe, entry_of, file_text
+from .calibrate import add_to_file, calibrate_board, calibrate_log, calibrate_machine, describe, entry_of, file_text
 from .checkout import ModelError
 from .compare import arranged, count_all
 from .models import Built, Setup, Source, counted, find, names
@@ -168,14 +168,17 @@ def _put(text: str, arguments: argparse.Namespace) -> None:
 
 
 def _calibrate(arguments: argparse.Namespace) -> int:
-    if arguments.log:
+    if arguments.here:
+        calibration, told, source = calibrate_machine(arguments, _progress)
+    elif arguments.log:
         calibration, told = calibrate_log(arguments, _progress)
+        source = f"calibrate {arguments.log.name}"
     else:
         calibration, lines = calibrate_board(arguments, _progress)
-        told = describe(calibration, lines)
+        told = describe(calibration, [(line.source.name, line.seconds) for line in lines])
+        source = f"calibrate {arguments.table.name}"
     print(told)
-    title = f"{arguments.name}, calibrated"
-    entry = entry_of(calibration, title, f"calibrate {(arguments.log or arguments.table).name}")
+    entry = entry_of(calibration, f"{arguments.name}, calibrated", source)
     if arguments.output:
         add_to_file(arguments.output, calibration.name, entry)
         print(f"written to {arguments.output}: predict MODEL --device {calibration.name} --devices {arguments.output}")
@@ -254,7 +257,7 @@ def _draw_prediction(source: Source, name: str, arguments: argparse.Namespace, p
     save_figure(figure, arguments.plot)
 
 
-def _progress(work: List[Any]) -> Iterable[Any]:
+def _progress(work: List[Any], unit: str = "model") -> Iterable[Any]:
     """Show a bar on stderr where somebody watches, and in a log where the work takes long."""
     watched = sys.stderr.isatty()
     try:
@@ -262,7 +265,7 @@ def _progress(work: List[Any]) -> Iterable[Any]:
     except ImportError:
         return work
     pace = {"delay": 0.5} if watched else {"delay": 20, "mininterval": 20}
-    return tqdm(work, unit="model", file=sys.stderr, leave=False, **pace)
+    return tqdm(work, unit=unit, file=sys.stderr, leave=False, **pace)
 
 
 # ---- what it prints ----

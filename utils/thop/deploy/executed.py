@@ -1,7 +1,8 @@
 """What a runtime executes of a run: a compiler drops what nobody asks for, and makes in advance what needs no input."""
 
 from dataclasses import dataclass, field
-from typing import Collection, Dict, List, Optional, Sequence, Set, Tuple
+from functools import cached_property, lru_cache
+from typing import Dict, FrozenSet, List, Optional, Sequence, Set, Tuple
 
 from ..count.calls import OperatorCall, View
 from ..count.facts import ELEMENTWISE, MULTIPLIES
@@ -27,7 +28,7 @@ class Unit:
         """Whether each element of the result is made of one element of each operand."""
         return self.kinds[-1] == "pointwise"
 
-    @property
+    @cached_property
     def made(self) -> Set[int]:
         """The values that it writes."""
         return {view.value for step in self.steps for view in step.writes}
@@ -92,7 +93,7 @@ def is_inside(path: str, modules: Sequence[str]) -> bool:
     return any(path == module or path.startswith(f"{module}.") or not module for module in modules)
 
 
-def _kinds(step: OperatorCall, varying: Set[int], generates: Collection[str]) -> Tuple[str, ...]:
+def _kinds(step: OperatorCall, varying: Set[int], generates: FrozenSet[str]) -> Tuple[str, ...]:
     """What an operator is, the most special word first; what a runtime generates kernels for is point-wise to it."""
     name = step.name.replace("aten::", "").rstrip("_")
     if step.geometry is not None:
@@ -103,9 +104,15 @@ def _kinds(step: OperatorCall, varying: Set[int], generates: Collection[str]) ->
             return ("linear", "product") if weighted else ("matmul",)
         form = "depthwise " if step.geometry.depthwise else "transposed " if step.geometry.transposed else ""
         return (f"{form}convolution", "convolution", "product") if form else ("convolution", "product")
+    by_number = name in ("mul", "div") and all(view.elements == 1 for view in step.reads[1:])
+    return _plain_kinds(step.name, by_number, generates)
+
+
+@lru_cache(maxsize=None)
+def _plain_kinds(full: str, by_number: bool, generates: FrozenSet[str]) -> Tuple[str, ...]:
+    name = full.replace("aten::", "").rstrip("_")
     for names, kind in ((CLAMPS, "clamp"), (CURVES, "curve"), (BATCH_NORMS, "batch_norm"), (ARITHMETIC, "arithmetic")):
-        if step.name in names:
-            by_number = name in ("mul", "div") and all(view.elements == 1 for view in step.reads[1:])
+        if full in names:
             return (name, *(("scale",) if by_number else ()), kind, "pointwise")
     words = {"upsample": "resize", "pool": "pool", "softmax": "softmax"}
     kind = next((kind for word, kind in words.items() if word in name), name)

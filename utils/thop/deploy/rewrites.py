@@ -25,6 +25,7 @@ _WRITTEN_OUT = {
 """Activations by what ``x`` is multiplied with."""
 _LONGEST = 4  # steps of an activation that is written out
 _COPIES = frozenset(("clone", "_to_copy", "contiguous", "_reshape_copy", "as_strided"))
+_MAY_BE_IDLE = frozenset(("cat", "pool"))
 _UNARY = frozenset(("sigmoid", "hardsigmoid"))
 _SHIFTS, _SCALES = frozenset(("add", "sub")), frozenset(("mul", "div"))
 
@@ -56,9 +57,9 @@ class _Rewriting:
     def __init__(self, program: Executed) -> None:
         self.varying, self.outputs = program.varying, program.outputs
         self.fresh = count(-1_000_000, -1)
-        self.set(program.units)
+        self.take(program.units)
 
-    def set(self, units: Sequence[Unit]) -> None:
+    def take(self, units: Sequence[Unit]) -> None:
         self.units = list(units)
         self.reads = Counter(value for unit in units for value in unit.needs)
         self.made = {value: unit for unit in units for value in unit.made}
@@ -79,16 +80,16 @@ class _Rewriting:
                 original[unit.steps[0].writes[0].value] = unit.steps[0].reads[0].value
             else:
                 found.append(unit)
-        self.set(found)
+        self.take(found)
 
     def _is_left_out(self, unit: Unit, runtime: Runtime) -> bool:
+        copies = unit.kinds[0] in _COPIES or not runtime.leaves_out.isdisjoint(unit.kinds)
+        if not copies and not any(f"idle {kind}" in runtime.leaves_out for kind in unit.kinds if kind in _MAY_BE_IDLE):
+            return False
         step = unit.steps[0]
         if len(unit.needs) != 1 or len(step.writes) != 1 or step.writes[0].value in self.outputs:
             return False
-        if unit.kinds[0] in _COPIES or not runtime.leaves_out.isdisjoint(unit.kinds):
-            return True
-        idle = step.reads[0].shape == step.writes[0].shape
-        return idle and any(f"idle {kind}" in runtime.leaves_out for kind in unit.kinds)
+        return copies or step.reads[0].shape == step.writes[0].shape
 
     # ---- what is folded into a product ----
 
@@ -103,7 +104,7 @@ class _Rewriting:
                 unit = Unit(product.steps + unit.steps, product.kinds, product.needs, bias)
                 self.made.update(dict.fromkeys(unit.made, unit))
             found[id(unit)] = unit
-        self.set(list(found.values()))
+        self.take(list(found.values()))
 
     def _folds_into(self, unit: Unit, scales: bool) -> Optional[Unit]:
         """The product whose result a unit scales or shifts, by a number or one a channel, if nobody else reads it."""
@@ -137,7 +138,7 @@ class _Rewriting:
                 steps = [step for one in chain for step in one.steps] + unit.steps
                 unit = Unit(steps, (name, "curve", "pointwise"), set(chain[0].needs))
             found.append(unit)
-        self.set([unit for unit in found if id(unit) not in gone])
+        self.take([unit for unit in found if id(unit) not in gone])
 
     def _written_out(self, last: Unit) -> List[Unit]:
         """The units from ``x`` to what it is multiplied with, if each is made of the one before; else nothing."""
@@ -160,7 +161,7 @@ class _Rewriting:
         for unit in self.units:
             words = next((spellings[kind] for kind in unit.kinds if kind in spellings), None)
             found += [unit] if words is None or len(unit.steps) > 1 else self._spelled(unit.steps[0], words, unit.needs)
-        self.set(found)
+        self.take(found)
 
     def _spelled(self, step: OperatorCall, words: Sequence[str], needs: Set[int]) -> Iterator[Unit]:
         """Yield a unit for each word; each but the first reads what came before, and a last product ``x`` too."""
@@ -184,7 +185,7 @@ class _Rewriting:
         for unit in self.units:
             first = "convolution" in unit.kinds and unit.steps[0].reads[0].value not in self.made
             found += self._reading_a_copy(unit, clone) if first else [unit]
-        self.set(found)
+        self.take(found)
 
     def pad_first(self) -> None:
         """Put a launch for its padding before each window with a stride whose padding is not the same on both sides."""
@@ -192,7 +193,7 @@ class _Rewriting:
         found: List[Unit] = []
         for unit in self.units:
             found += self._reading_a_copy(unit, pad) if _pads_unevenly(unit.steps[0]) else [unit]
-        self.set(found)
+        self.take(found)
 
     def _reading_a_copy(self, unit: Unit, facts: OperatorFacts) -> List[Unit]:
         """A unit that makes another tensor of a unit's first operand, and the unit, which reads that."""
@@ -219,7 +220,7 @@ class _Rewriting:
                 needs = set().union(*(one.needs for one in parts)) - made
                 unit = Unit([step for one in parts for step in one.steps], ("attention",), needs)
             found.append(unit)
-        self.set([unit for unit in found if id(unit) not in gone])
+        self.take([unit for unit in found if id(unit) not in gone])
 
     def _made_alone(self, unit: Unit, kind: str) -> Optional[Unit]:
         """The unit that made the first operand, if it is of a kind and nobody else reads that."""
@@ -242,7 +243,7 @@ class _Rewriting:
                 reads = [new for view in step.reads for new in (one.steps[0].reads if view.value in held else [view])]
                 unit = Unit([replace(step, reads=reads)], unit.kinds, (unit.needs | one.needs) - held)
             found.append(unit)
-        self.set([unit for unit in found if id(unit) not in gone])
+        self.take([unit for unit in found if id(unit) not in gone])
 
     def take_apart(self, ratio: float) -> None:
         """Make of a 1 x 1 convolution of two concatenated maps, with few outputs, a product for each of them."""
@@ -257,7 +258,7 @@ class _Rewriting:
             if pointwise and alone and geometry.inner >= ratio * geometry.columns:
                 parts[id(joined)] = []
                 parts[id(unit)] = list(self._products(unit, joined.steps[0]))
-        self.set([one for unit in self.units for one in parts.get(id(unit), [unit])])
+        self.take([one for unit in self.units for one in parts.get(id(unit), [unit])])
 
     def _products(self, unit: Unit, joined: OperatorCall) -> Iterator[Unit]:
         """Yield a product for each part of a concat; the last adds what the first came to."""
@@ -338,6 +339,10 @@ class _Slices:
     def copied(self, group: List[Unit]) -> Iterator[List[Unit]]:
         """Yield the copies that a launch waits for, then itself, reading them."""
         inside = {value for unit in group for value in unit.made}
+        read = (view for unit in group for step in unit.steps for view in step.reads)
+        if not any(self._is_part(view) and view.value not in inside for view in read):
+            yield group
+            return
         found = []
         for unit in group:
             steps, needs = [], set(unit.needs)

@@ -1,0 +1,219 @@
+"""This machine, measured: small networks under a runtime that is installed here, and the device that they make.
+
+The networks differ in what their time goes to (``networks``). Where a runtime says how long each layer took, the
+layers teach too, scaled so that together they take as long as a pass does without a profile.
+"""
+
+import math
+import os
+import tempfile
+import time
+import warnings
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from ..count.record import record
+from ..deploy.calibration import Calibration
+from ..deploy.clock import Load, seconds_of, work_of
+from ..deploy.estimates import SHARED, Basis, Estimate, Sheet, constants_of, prior_of
+from ..deploy.fitting import Groups, Measured, before, fit_from, unexplained
+from ..deploy.launches import Deployed, as_deployed
+from ..deploy.runtimes import DeviceError, Runtime
+from ..run import in_few_words
+from .logs import LogRow, match_log
+from .networks import five_networks
+from .sessions import Job, Session, open_session, runtime_here, version_here
+
+TURNS, SECONDS = 12, 0.5
+"""In how many turns the networks are timed, and how long each in one; every third has a profile, too."""
+_FEWEST, _PROFILED = 3, 3  # passes in a turn; one in so many turns has a profile
+_WEIGHT = 20  # layers that a whole pass counts as, where both are known
+Progress = Callable[[List[Any], str], Iterable[Any]]
+"""What shows how far the work is: goes through a list of things that are called so."""
+
+
+def _unseen(work: List[Any], unit: str) -> Iterable[Any]:
+    return work
+
+
+class Setting(NamedTuple):
+    """Under what is measured."""
+
+    runtime: Runtime
+    precision: str
+    threads: int
+
+    @property
+    def source(self) -> str:
+        """What a file of devices says of it."""
+        threads = f"{self.threads} thread{'s' * (self.threads > 1)}"
+        place = torch.cuda.get_device_name() if self.runtime.kind == "gpu" else threads
+        return f"measured here, {place}, {version_here(self.runtime)}"
+
+
+def setting_here(runtime: str, threads: Optional[int] = None, precision: Optional[str] = None) -> Setting:
+    """Say under what is measured, all cores and the usual precision by default; raises DeviceError for what can't be.
+
+    That is a runtime that is not known, does not run here or lacks a package, and a precision that takes more than
+    networks with random weights.
+    """
+    found = runtime_here(runtime)
+    exact = found.precision(precision)
+    if exact != found.precisions[0] and found.name != "pytorch":
+        raise DeviceError(f"{found.name} is measured here in {found.precisions[0]} only, not in {exact}")
+    return Setting(found, exact, threads or os.cpu_count() or 1)
+
+
+class Timed:
+    """A network that is timed; passes: seconds of each; rows: of its layers, the fastest of each."""
+
+    def __init__(self, name: str, deployed: Deployed, session: Session) -> None:
+        self.name, self.deployed, self.session = name, deployed, session
+        self.passes: List[float] = []
+        self.rows: Dict[str, LogRow] = {}
+
+    seconds = property(lambda self: min(self.passes), doc="Of the fastest pass: what else runs makes others longer.")
+
+    def time(self, seconds: float) -> None:
+        """Run it for some seconds, at least a few times; a first pass wakes threads, and does not count."""
+        self.session.run()
+        end, count = time.perf_counter() + seconds, 0
+        while count < _FEWEST or time.perf_counter() < end:
+            started = time.perf_counter()
+            self.session.run()
+            self.passes.append(time.perf_counter() - started)
+            count += 1
+
+    def profile(self) -> None:
+        """Learn what its layers take, where the runtime tells."""
+        for row in self.session.layers() if self.session.layers else ():
+            known = self.rows.get(row.name, row)
+            self.rows[row.name] = min(row, known, key=lambda one: one.seconds)
+
+    def whole(self, precision: str) -> Measured:
+        """The network as it was measured."""
+        return Measured(work_of(self.deployed, precision), self.seconds)
+
+    def layers(self, precision: str) -> List[Measured]:
+        """Its layers as if each were a network, scaled so that they take what a pass takes without a profile.
+
+        A profile makes launches longer; and what no launch is of, such as changes of layout, is shared out.
+        """
+        if not self.rows:
+            return []
+        works = {id(launch): work for launch, work in zip(self.deployed.launches, work_of(self.deployed, precision))}
+        matched = match_log([row for row in self.rows.values() if row.seconds], self.deployed)
+        share = self.seconds / sum(pair.seconds for pair in matched.pairs)
+        return [Measured([works[id(one)] for one in pair.launches], pair.seconds * share) for pair in matched.pairs]
+
+
+@contextmanager
+def _alone(threads: int) -> Iterator[str]:
+    """A folder for files, with so many threads of torch, without gradients and what converters warn of."""
+    before_that = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with tempfile.TemporaryDirectory() as folder, torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield folder
+    finally:
+        torch.set_num_threads(before_that)
+
+
+def time_networks(
+    networks: Mapping[str, Tuple[nn.Module, int]], setting: Setting, progress: Progress = _unseen
+) -> List[Timed]:
+    """Time networks in turns, so that what else the machine does meets all of them; each with its image's side.
+
+    Raises DeviceError, with the network's name, where one does not run.
+    """
+    with _alone(setting.threads) as folder:
+        timed = [
+            _ready(name, network, side, setting, Path(tempfile.mkdtemp(dir=folder)))
+            for name, (network, side) in progress(list(networks.items()), "network")
+        ]
+        for turn in progress(list(range(TURNS)), "turn"):
+            for one in timed:
+                one.time(SECONDS)
+                if turn % _PROFILED == 0:
+                    one.profile()
+    return timed
+
+
+def _ready(name: str, network: nn.Module, side: int, setting: Setting, folder: Path) -> Timed:
+    x = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+    deployed = as_deployed(record(network, (x,), amp=setting.precision == "amp"), setting.runtime)
+    job = Job(network, x, folder, setting.threads, setting.precision)
+    try:
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # where converters say how far they are
+            session = open_session(setting.runtime, job)
+            session.run()
+    except Exception as error:  # of a converter, a compiler or a runtime
+        reason = in_few_words(error)
+        raise DeviceError(f"{setting.runtime.name} does not run the network {name!r} here: {reason}") from error
+    return Timed(name, deployed, session)
+
+
+# ---- the device ----
+
+
+class _Rows(Groups):
+    """Layers, and whole passes: what a pass or a host takes on top is in these alone, and each counts as many layers.
+
+    Else the layers, which are off by more, would leave little of the passes.
+    """
+
+    def __init__(self, precision: str, layers: List[Measured], wholes: List[Measured]) -> None:
+        super().__init__({precision: [*layers, *wholes]})
+        self.count, self.times = len(layers), _WEIGHT if layers else 1
+        self.rows = layers + wholes * self.times
+        self.logs = torch.cat([self.logs[: self.count], self.logs[self.count :].repeat(self.times)])
+
+    def predict(self, points: Tensor, precisions: Sequence[str]) -> Tensor:
+        (load,), constants = self.loads, constants_of(points, precisions, self.precisions[0])
+        layers, wholes = load.by_network(load.launches(constants)), load.seconds(constants)
+        again = [wholes[..., self.count :]] * self.times
+        return torch.cat([layers[..., : self.count], *again], -1).log()
+
+
+def _fit(measured: Sequence[Tuple[Measured, List[Measured]]], setting: Setting) -> Estimate:
+    """Fit constants to networks, each with its layers."""
+    precision, prior = setting.precision, prior_of(setting.runtime)
+    wholes = [whole for whole, _ in measured]
+    groups = _Rows(precision, [layer for _, layers in measured for layer in layers], wholes)
+    mean, width = before(Groups({precision: wholes}), prior, Sheet())
+    if not setting.runtime.winograd:  # others of its kind have it, and less arithmetic in such convolutions
+        mean[1 + SHARED.index("dense")] = 0.0
+    found = fit_from(groups, mean, width, prior.spread)
+    left = (groups.predict(found.mean[None], (precision,))[0] - groups.logs)[-len(wholes) :]
+    # What layers leave unexplained evens out in a whole.
+    return replace(found, spread=unexplained(left, prior.spread), basis=Basis(len(wholes), (1, 1), setting.source))
+
+
+def calibrate_timed(timed: Sequence[Timed], setting: Setting, name: str = "here") -> Calibration:
+    """Estimate the device's constants from networks that were timed on it, and from their layers if they tell."""
+    precision = setting.precision
+    measured = [(one.whole(precision), one.layers(precision)) for one in timed]
+    known, ratios = _fit(measured, setting), []
+    for i, (whole, _) in enumerate(measured if len(measured) > 1 else ()):
+        others = _fit([*measured[:i], *measured[i + 1 :]], setting).constants(precision)
+        ratios.append(seconds_of(whole.works, others) / whole.seconds)
+    widths = known.width(Load([whole.works for whole, _ in measured]), precision)
+    reach = math.exp(prior_of(setting.runtime).factor(len(timed)) * float(widths.square().mean().sqrt()))
+    rates = tuple(one.deployed.flops / one.seconds for one in timed)
+    return Calibration(name, setting.runtime, precision, known, tuple(ratios), rates, (reach,))
+
+
+def calibrate_here(setting: Setting, name: str, progress: Progress = _unseen) -> Tuple[Calibration, List[Timed]]:
+    """Measure this machine with the five networks, in some 30 seconds beside converting them, and fit its constants."""
+    timed = time_networks(five_networks(), setting, progress)
+    return calibrate_timed(timed, setting, name), timed
+
+
+__all__ = ["Setting", "Timed", "calibrate_here", "calibrate_timed", "setting_here", "time_networks"]
