@@ -16,24 +16,23 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..count.record import record
 from ..deploy.calibration import Calibration
 from ..deploy.clock import Load, seconds_of, work_of
-from ..deploy.estimates import SHARED, Basis, Estimate, Sheet, constants_of, prior_of
+from ..deploy.estimates import SHARED, Basis, Estimate, Sheet, prior_of
 from ..deploy.fitting import Groups, Measured, before, fit_from, unexplained
 from ..deploy.launches import Deployed, as_deployed
 from ..deploy.runtimes import DeviceError, Runtime
 from ..run import in_few_words
-from .logs import LogRow, match_log
+from .logs import LayerGroups, LogRow, match_log
 from .networks import five_networks
 from .sessions import Job, Session, open_session, runtime_here, version_here
 
 TURNS, SECONDS = 12, 0.5
 """In how many turns the networks are timed, and how long each in one; every third has a profile, too."""
 _FEWEST, _PROFILED = 3, 3  # passes in a turn; one in so many turns has a profile
-_WEIGHT = 20  # layers that a whole pass counts as, where both are known
 Progress = Callable[[List[Any], str], Iterable[Any]]
 """What shows how far the work is: goes through a list of things that are called so."""
 
@@ -163,30 +162,11 @@ def _ready(name: str, network: nn.Module, side: int, setting: Setting, folder: P
 # ---- the device ----
 
 
-class _Rows(Groups):
-    """Layers, and whole passes: what a pass or a host takes on top is in these alone, and each counts as many layers.
-
-    Else the layers, which are off by more, would leave little of the passes.
-    """
-
-    def __init__(self, precision: str, layers: List[Measured], wholes: List[Measured]) -> None:
-        super().__init__({precision: [*layers, *wholes]})
-        self.count, self.times = len(layers), _WEIGHT if layers else 1
-        self.rows = layers + wholes * self.times
-        self.logs = torch.cat([self.logs[: self.count], self.logs[self.count :].repeat(self.times)])
-
-    def predict(self, points: Tensor, precisions: Sequence[str]) -> Tensor:
-        (load,), constants = self.loads, constants_of(points, precisions, self.precisions[0])
-        layers, wholes = load.by_network(load.launches(constants)), load.seconds(constants)
-        again = [wholes[..., self.count :]] * self.times
-        return torch.cat([layers[..., : self.count], *again], -1).log()
-
-
 def _fit(measured: Sequence[Tuple[Measured, List[Measured]]], setting: Setting) -> Estimate:
     """Fit constants to networks, each with its layers."""
     precision, prior = setting.precision, prior_of(setting.runtime)
     wholes = [whole for whole, _ in measured]
-    groups = _Rows(precision, [layer for _, layers in measured for layer in layers], wholes)
+    groups = LayerGroups(precision, [layer for _, layers in measured for layer in layers], wholes)
     mean, width = before(Groups({precision: wholes}), prior, Sheet())
     if not setting.runtime.winograd:  # others of its kind have it, and less arithmetic in such convolutions
         mean[1 + SHARED.index("dense")] = 0.0

@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
+import torch
 from torch import Tensor
 
 from ..answer import PathLike
@@ -27,6 +28,7 @@ from ..deploy.runtimes import DeviceError, unreadable
 from .names import module_of
 
 _LONGEST, _SHORTEST = 100.0, 1e-6  # seconds of a pass; what is beyond is in another unit
+_WEIGHT = 20  # layers that a whole pass counts as, where both are known
 _PROFILING = 1.5  # width of what a profiler adds to each launch
 _HALF = 0.5  # of a log's time, or of its rows: with less it is of another network
 
@@ -303,12 +305,23 @@ def _paired(rows: Sequence[LogRow], found: Sequence[Set[int]], launches: Sequenc
 # ---- the device that it makes ----
 
 
-class _Layers(Groups):
-    """Launches by themselves: what a pass or its host takes on top is not in their times."""
+class LayerGroups(Groups):
+    """Layers, and whole passes, if there are: what a pass or a host takes on top is in these alone.
+
+    Each pass counts as many layers, as these are off by more, and would leave little of it.
+    """
+
+    def __init__(self, precision: str, layers: List[Measured], wholes: Sequence[Measured] = ()) -> None:
+        super().__init__({precision: [*layers, *wholes]})
+        self.count, self.times = len(layers), _WEIGHT if layers else 1
+        self.rows = layers + [*wholes] * self.times
+        self.logs = torch.cat([self.logs[: self.count], self.logs[self.count :].repeat(self.times)])
 
     def predict(self, points: Tensor, precisions: Sequence[str]) -> Tensor:
         (load,), constants = self.loads, constants_of(points, precisions, self.precisions[0])
-        return load.by_network(load.launches(constants)).log()
+        layers, wholes = load.by_network(load.launches(constants)), load.seconds(constants)
+        again = [wholes[..., self.count :]] * self.times
+        return torch.cat([layers[..., : self.count], *again], -1).log()
 
 
 @dataclass(frozen=True)
@@ -337,7 +350,7 @@ def calibrate_from_log(
     found = runtime.precision(precision)
     works = _works(network, found)
     rows = [Measured([works[id(one)] for one in pair.launches], pair.seconds, batch) for pair in matched.pairs]
-    groups, prior = _Layers({found: rows}), prior_of(runtime)
+    groups, prior = LayerGroups(found, rows), prior_of(runtime)
     mean, width = before(groups, prior, device.sheet if device else Sheet())
     overhead = 1 + SHARED.index("overhead")
     usual = mean.clone(), width.clone()
