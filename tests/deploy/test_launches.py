@@ -190,6 +190,19 @@ def test_a_convolution_of_a_resized_map_and_another_is_taken_apart_on_rknn() -> 
     assert len(whole.launches) == 5
 
 
+def test_memory_holds_whole_tables_and_whole_maps() -> None:
+    table = deployed(nn.Sequential(nn.Embedding(1000, 16), nn.Linear(16, 4)), (torch.zeros(1, 5, dtype=torch.long),))
+    assert table.weight_bytes == 2 * (16_000 + 64 + 4)  # five rows are read, and all lie there
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        y = m.a(x)
+        y[:, :2].relu_()
+        return m.b(y)
+
+    written = deployed(Of(forward, a=conv(4, 4), b=conv(4, 4)), (X,), "ncnn")
+    assert written.arena_bytes >= 2 * 4 * 256 and written.memory("float16").arena_bytes >= 2 * 2 * 256
+
+
 def test_a_runtime_that_there_is_not() -> None:
     model = conv(4, 4)
     assert len(deployed(nn.Sequential(model, nn.ReLU()), (X,), "pytorch").launches) == 2

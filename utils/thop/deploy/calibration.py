@@ -88,7 +88,7 @@ def calibrate(
     learned = [fit({found: rows[:count]}, prior, sheet, "measured by the user") for count in range(1, len(rows) + 1)]
     rates = tuple(network.flops / seconds for network, seconds in measured)
     for number, (row, rate) in enumerate(zip(rows, rates), 1):
-        _check_time(number, row, rate, found)
+        check_time(row, rate, found, number)
     alone = [_left_out(rows, i, prior, sheet, found) for i in range(len(rows))] if len(rows) > 1 else []
     ratios = tuple(ratio for ratio, _ in alone)
     ranges = tuple(_range(rows, estimate, prior, found) for estimate in learned)
@@ -136,8 +136,8 @@ def _pairs(measured: Any) -> List[Tuple[Deployed, float]]:
     return [(network, float(seconds)) for network, seconds in pairs]
 
 
-def _check_time(number: int, row: Measured, rate: float, precision: str) -> None:
-    """Compare a time with the least one that any known device's data sheet allows."""
+def check_time(row: Measured, rate: float, precision: str, number: int = 1) -> None:
+    """Compare a time with the least one that any known device's data sheet allows; raises DeviceError below a tenth."""
     limits = []
     for device in load_devices().values():
         peak = sheet_peak(device.peaks, precision)

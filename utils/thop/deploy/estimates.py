@@ -128,9 +128,17 @@ def priors() -> Dict[str, Prior]:
 
 
 def prior_of(runtime: Runtime) -> Prior:
-    """Return the prior of a runtime's devices, or of their kind where none of them was measured."""
+    """Return the prior of a runtime's devices, or of their kind where none of them was measured.
+
+    A CPU's dense convolutions are faster than their definition by Winograd's algorithm alone, where the runtime has it.
+    """
     known = priors()
-    return known.get(runtime.name, known[runtime.family])
+    if runtime.name in known:
+        return known[runtime.name]
+    prior, dense = known[runtime.family], Constants._fields.index("dense")
+    if runtime.kind != "cpu" or runtime.winograd:
+        return prior
+    return replace(prior, mean=(*prior.mean[:dense], 0.0, *prior.mean[dense + 1 :]))
 
 
 def _prior(entry: Mapping[str, Any]) -> Prior:

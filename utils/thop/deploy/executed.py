@@ -77,12 +77,12 @@ def executed(counted: Recording, steps: Sequence[OperatorCall], runtime: Runtime
     wanted = _Wanted(steps, counted.inputs, set(counted.predictions if as_shipped else counted.outputs), runtime.eager)
     kept = list(steps) if all_counts else wanted.asked_for()
     if not decode:
-        kept = wanted.cut(kept, counted.heads, counted.averages, _decoded(counted, runtime))
+        kept = wanted.cut(kept, counted.heads, counted.averages, decoded_branches(counted, runtime))
     units = [Unit([step], _kinds(step, wanted.varying, runtime.generates), wanted.needs(step)) for step in kept]
     return Executed(units, wanted.varying, wanted.outputs, all_counts)
 
 
-def _decoded(counted: Recording, runtime: Runtime) -> List[str]:
+def decoded_branches(counted: Recording, runtime: Runtime) -> List[str]:
     """The branches of heads whose results are decoded on the device all the same, by their paths."""
     kinds = {layer.path: layer.kind.__name__ for layer in counted.layers.root.walk() if layer.path in counted.heads}
     return [f"{path}.{name}" for path, kind in kinds.items() for name in runtime.decodes.get(kind, ())]

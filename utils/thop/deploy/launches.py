@@ -7,6 +7,7 @@ What a launch reads was written by others or is a weight; what it writes is read
 
 from collections import Counter
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union
 
 from torch import Tensor, nn
@@ -66,8 +67,9 @@ class Launch:
     def weight_bytes(self, size: int) -> int:
         """Bytes of its weights, with ``size`` of an element; beside one of 8 bits a bias has 32."""
         bias = _BIAS if size == 1 else size
-        weights = sum(view.elements * (bias if len(view.shape) == 1 else size) for view in self.weights)
-        return weights + self.folded_biases * bias
+        # A table of which some rows are looked up lies in memory as a whole.
+        sizes = ((prod(view.shape) if view.dense else view.elements, len(view.shape)) for view in self.weights)
+        return sum(count * (bias if axes == 1 else size) for count, axes in sizes) + self.folded_biases * bias
 
     @property
     def read_elements(self) -> int:
@@ -135,11 +137,28 @@ class Deployed(Answer):
     def memory(self, precision: Optional[str] = None) -> DeviceMemory:
         """The memory that it takes in a precision of its runtime, the usual one without."""
         size = BYTES.get(self.runtime.precision(precision), BYTES["float16"])
-        uses = [Uses(one.layers[0], one.reads, one.writes, self._unit_of(one)) for one in self.launches]
+        whole = self._whole()
+        uses = [
+            Uses(one.layers[0], one.reads, [whole.get(view.value, view) for view in one.writes], self._unit_of(one))
+            for one in self.launches
+        ]
         unread = {view.value for one in uses for view in one.writes}.difference(v.value for u in uses for v in u.reads)
         dropped = unread - self.flow.outputs if self.runtime.eager else set()
         found, at = arena(uses, self.flow.inputs, dropped, size, self.runtime.returns_beside)
         return DeviceMemory(found, sum(launch.weight_bytes(size) for launch in self.launches), at)
+
+    def _whole(self) -> Dict[int, View]:
+        """The values of which a part was written over, as they lie in memory: all of them."""
+        made: Dict[int, View] = {}
+        found: Dict[int, View] = {}
+        for launch in self.launches:
+            for step in launch.steps:
+                for view in step.writes:
+                    before = found.get(step.after, made.get(step.after)) if step.after is not None else None
+                    if before is not None:
+                        found[view.value] = before._replace(value=view.value)
+                    made[view.value] = view
+        return found
 
     def _unit_of(self, launch: Launch) -> int:
         """The step in which the channels of what a launch writes lie in memory; of matrices there are none."""
@@ -171,7 +190,7 @@ def deployed(
     Args:
         model: any module; it is not touched, a copy of it is run.
         inputs: the positional arguments of its forward, or the only one if it is a tensor.
-        runtime: "tensorrt", "rknn", "ncnn"; "pytorch" and "pytorch-cpu" fuse nothing.
+        runtime: a name in runtimes.yaml, "tensorrt", "rknn", "ncnn", "openvino" ...; "pytorch" fuses nothing.
         decode: False ends a detector's heads at their last convolutions; by default as the runtime's users do it.
         kwargs: the keyword arguments of its forward.
 

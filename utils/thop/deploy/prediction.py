@@ -19,6 +19,7 @@ from .calibration import Calibration
 from .clock import MEMORY, Constants, LaunchTime, Load, leaving, time_launches, work_of
 from .devices import Device, find_device, load_devices
 from .estimates import NINE_OF_TEN, Basis, Estimate, of_sheet, prior_of, sheet_peak, with_precision
+from .executed import decoded_branches
 from .launches import Deployed, DeviceMemory, as_deployed
 from .runtimes import DeviceError, Runtime, all_runtimes, find_runtime
 
@@ -281,6 +282,7 @@ def predict_deployed(network: Deployed, device: Union[Device, Calibration], prec
         basis += "; what it returns can't be followed, so every step counts"
     if network.flow.heads:
         basis += "; predictions are decoded" if network.decode else "; heads end at their last convolutions"
+        basis += ", but keypoints are decoded" if not network.decode and decoded_branches(network.flow, runtime) else ""
     if network.merged:
         basis += "; parallel branches are merged, as before an export"
     launches = time_launches(network, load, constants)

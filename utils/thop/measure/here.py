@@ -21,7 +21,7 @@ from torch import nn
 from ..count.record import record
 from ..deploy.calibration import Calibration
 from ..deploy.clock import Load, seconds_of, work_of
-from ..deploy.estimates import SHARED, Basis, Estimate, Sheet, prior_of
+from ..deploy.estimates import Basis, Estimate, Sheet, prior_of
 from ..deploy.fitting import Groups, Measured, before, fit_from, unexplained
 from ..deploy.launches import Deployed, as_deployed
 from ..deploy.runtimes import DeviceError, Runtime
@@ -168,8 +168,6 @@ def _fit(measured: Sequence[Tuple[Measured, List[Measured]]], setting: Setting) 
     wholes = [whole for whole, _ in measured]
     groups = LayerGroups(precision, [layer for _, layers in measured for layer in layers], wholes)
     mean, width = before(Groups({precision: wholes}), prior, Sheet())
-    if not setting.runtime.winograd:  # others of its kind have it, and less arithmetic in such convolutions
-        mean[1 + SHARED.index("dense")] = 0.0
     found = fit_from(groups, mean, width, prior.spread)
     left = (groups.predict(found.mean[None], (precision,))[0] - groups.logs)[-len(wholes) :]
     # What layers leave unexplained evens out in a whole.

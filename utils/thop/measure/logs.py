@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..answer import PathLike
-from ..deploy.calibration import Calibration
+from ..deploy.calibration import Calibration, check_time
 from ..deploy.clock import Load, Work, work_of
 from ..deploy.devices import Device
 from ..deploy.estimates import SHARED, Basis, Estimate, Sheet, constants_of, prior_of
@@ -62,11 +62,14 @@ def read_log(path: PathLike, runtime_name: str) -> List[LogRow]:
     try:
         rows = list(_FORMATS[runtime][1](text))
     except (ValueError, LookupError, TypeError) as error:
-        raise DeviceError(f"{path} is a profile of {runtime} that is cut off or damaged: {error}") from error
+        raise DeviceError(f"{path} is a profile of {runtime} that is cut off or damaged") from error
     total = sum(row.seconds for row in rows)
     if not rows:
         raise DeviceError(f"{path} is a profile of {runtime} without a row that has a time")
-    if not _SHORTEST <= total <= _LONGEST or min(row.seconds for row in rows) < 0:
+    odd = next((row for row in rows if not 0 <= row.seconds < math.inf), None)
+    if odd is not None:
+        raise DeviceError(f"{path}: {odd.name} takes {odd.seconds:g} s, which is no time")
+    if not _SHORTEST <= total <= _LONGEST:
         raise DeviceError(f"{path}: its times sum up to {total:.3g} s, which is no pass: are they in another unit?")
     return rows
 
@@ -100,12 +103,14 @@ def _tensorrt(text: str) -> Iterator[LogRow]:
 
 
 def _openvino(text: str) -> Iterator[LogRow]:
-    """OpenVINO's counters, in milliseconds, which end with their total."""
-    lines = [line.split(";") for line in text.split("\n")[1:]]
+    """OpenVINO's counters, in the unit that their heading names, which end with their total."""
+    heading, *below = text.split("\n")
+    scale = 1e6 if "realTime (us)" in heading else 1e3
+    lines = [line.split(";") for line in below]
     ends = [i for i, line in enumerate(lines) if line[0] == "Total"]
     for line in lines[: ends[0]]:
         if line[1:2] and line[1].endswith("EXECUTED"):
-            yield LogRow(line[0], line[2], float(line[4]) / 1e3)
+            yield LogRow(line[0], line[2], float(line[4]) / scale)
 
 
 def _onnxruntime(text: str) -> Iterator[LogRow]:
@@ -344,12 +349,17 @@ def calibrate_from_log(
 
     seconds: of a pass without profiling, which teaches what a launch, a pass and its host take on top; without it they
     keep their prior, as profiling makes each launch longer (RKNN's by some 0.1 ms). ``precision``, ``name`` and
-    ``device`` are as ``calibrate`` takes them. Raises DeviceError for an unknown precision and for times that are none.
+    ``device`` are as ``calibrate`` takes them. Raises DeviceError for an unknown precision, for times that are none,
+    and where less than half of the network's FLOPs are in the log.
     """
     runtime, batch = network.runtime, network.batch
     found = runtime.precision(precision)
+    left = sum(launch.flops for launch in matched.launches_left) / max(network.flops, 1)
+    if left > _HALF:
+        raise DeviceError(f"the log has no rows for {left:.0%} of the network's FLOPs: is it cut off?")
     works = _works(network, found)
     rows = [Measured([works[id(one)] for one in pair.launches], pair.seconds, batch) for pair in matched.pairs]
+    check_time(Measured(list(works.values()), matched.seconds, batch), network.flops / matched.seconds, found)
     groups, prior = LayerGroups(found, rows), prior_of(runtime)
     mean, width = before(groups, prior, device.sheet if device else Sheet())
     overhead = 1 + SHARED.index("overhead")

@@ -19,7 +19,7 @@ from .comparison import Comparison, grid_of_comparison, records, to_dataframe
 from .grid import WIDTH, Column, Grid, Line, cut, heaviest, html_message, to_html, to_markdown, to_text
 from .network_plot import accesses_figure
 from .plots import Point, bars_figure, comparison_figure, saved, time_figure
-from .predictions import THE_MODEL, headline, memory_grid, time_grid, timing_headline, training_headline
+from .predictions import THE_MODEL, headline, memory_grid, remarks_on, time_grid, timing_headline, training_headline
 from .report import ModelInfo, accesses, moved
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ def _timing(found: Timing) -> Sheet:
 @sheet_of.register(Prediction)
 def _prediction(found: Prediction) -> Sheet:
     layers = found.layers(2)
-    grid = time_grid(found, layers, [f"From {found.basis}; off by x {found.error:.2f} on average."])
+    grid = time_grid(found, layers, [f"From {found.basis}; off by x {found.error:.2f} on average.", *remarks_on(found)])
     totals = {**record_of(found.timing()), "runtime": found.runtime.name}
     weights = [layer.seconds for layer in layers]
     rows = [_layer_time(layer) for layer in found.layers()]
