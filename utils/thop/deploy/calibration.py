@@ -91,7 +91,7 @@ def calibrate(
         check_time(row, rate, found, number)
     alone = [_left_out(rows, i, prior, sheet, found) for i in range(len(rows))] if len(rows) > 1 else []
     ratios = tuple(ratio for ratio, _ in alone)
-    ranges = tuple(_range(rows, estimate, prior, found) for estimate in learned)
+    ranges = tuple(range_of(rows, estimate, prior, found) for estimate in learned)
     peaks = device.peaks if device else {}
     return Calibration(name, runtime, found, learned[-1], ratios, rates, ranges, _odd(alone), peaks)
 
@@ -113,7 +113,7 @@ def _odd(alone: List[Tuple[float, float]]) -> int:
     return i + 1 if abs(math.log(ratio)) > max(_ODD * left, _ODD_AT_LEAST) else 0
 
 
-def _range(rows: List[Measured], known: Estimate, prior: Prior, precision: str) -> float:
+def range_of(rows: Sequence[Measured], known: Estimate, prior: Prior, precision: str) -> float:
     """The factor up and down that networks like these lie within, by what is known."""
     widths = known.width(Load([row.works for row in rows]), precision, rows[0].batch)
     return math.exp(prior.factor(known.basis.networks) * float(widths.square().mean().sqrt()))

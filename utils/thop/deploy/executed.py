@@ -53,17 +53,21 @@ class Executed:
     outputs: Set[int]
     all_counts: bool
 
-    def __post_init__(self) -> None:
-        self.maker: Dict[int, int] = {}
-        self.sizes: Dict[int, int] = {}
-        self.readers: Dict[int, List[int]] = {}
+    @cached_property
+    def maker(self) -> Dict[int, int]:
+        return {view.value: i for i, unit in enumerate(self.units) for step in unit.steps for view in step.writes}
+
+    @cached_property
+    def sizes(self) -> Dict[int, int]:
+        return {view.value: view.elements for unit in self.units for step in unit.steps for view in step.writes}
+
+    @cached_property
+    def readers(self) -> Dict[int, List[int]]:
+        found: Dict[int, List[int]] = {}
         for i, unit in enumerate(self.units):
-            for step in unit.steps:
-                for operand in step.writes:
-                    self.maker[operand.value] = i
-                    self.sizes[operand.value] = operand.elements
             for value in unit.needs:
-                self.readers.setdefault(value, []).append(i)
+                found.setdefault(value, []).append(i)
+        return found
 
     def makers(self, i: int) -> List[int]:
         """Who makes what a unit needs."""
@@ -84,6 +88,8 @@ def executed(counted: Recording, steps: Sequence[OperatorCall], runtime: Runtime
 
 def decoded_branches(counted: Recording, runtime: Runtime) -> List[str]:
     """The branches of heads whose results are decoded on the device all the same, by their paths."""
+    if not runtime.decodes:
+        return []
     kinds = {layer.path: layer.kind.__name__ for layer in counted.layers.root.walk() if layer.path in counted.heads}
     return [f"{path}.{name}" for path, kind in kinds.items() for name in runtime.decodes.get(kind, ())]
 

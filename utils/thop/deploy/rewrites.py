@@ -57,9 +57,15 @@ class _Rewriting:
     def __init__(self, program: Executed) -> None:
         self.varying, self.outputs = program.varying, program.outputs
         self.fresh = count(-1_000_000, -1)
+        self.reads: Dict[int, int] = Counter()
+        self.made: Dict[int, Unit] = {}
+        self.units: List[Unit] = []
         self.take(program.units)
 
     def take(self, units: Sequence[Unit]) -> None:
+        """Go on with units, most often with those that there are."""
+        if len(units) == len(self.units) and all(new is old for new, old in zip(units, self.units)):
+            return
         self.units = list(units)
         self.reads = Counter(value for unit in units for value in unit.needs)
         self.made = {value: unit for unit in units for value in unit.made}
@@ -128,12 +134,12 @@ class _Rewriting:
 
     def recognise_activations(self) -> None:
         """Make one of an activation that is written out."""
-        gone: Dict[int, Unit] = {}
+        gone: Set[int] = set()
         found = []
         for unit in self.units:
             chain = self._written_out(unit) if unit.kinds[0] == "mul" and len(unit.needs) == 2 else []
             if chain:
-                gone.update((id(one), one) for one in chain)
+                gone.update(map(id, chain))
                 name = _WRITTEN_OUT.get(frozenset(one.kinds[0] for one in chain), "activation")
                 steps = [step for one in chain for step in one.steps] + unit.steps
                 unit = Unit(steps, (name, "curve", "pointwise"), set(chain[0].needs))
@@ -160,10 +166,10 @@ class _Rewriting:
         found: List[Unit] = []
         for unit in self.units:
             words = next((spellings[kind] for kind in unit.kinds if kind in spellings), None)
-            found += [unit] if words is None or len(unit.steps) > 1 else self._spelled(unit.steps[0], words, unit.needs)
+            found += [unit] if words is None or len(unit.steps) > 1 else self._spelled(unit.steps[0], words)
         self.take(found)
 
-    def _spelled(self, step: OperatorCall, words: Sequence[str], needs: Set[int]) -> Iterator[Unit]:
+    def _spelled(self, step: OperatorCall, words: Sequence[str]) -> Iterator[Unit]:
         """Yield a unit for each word; each but the first reads what came before, and a last product ``x`` too."""
         before: List[View] = []
         x, out = step.reads[0], step.writes[0]

@@ -10,7 +10,7 @@ from ..run import in_few_words
 from ..units import listed
 
 CATALOGUE = Path(__file__).with_name("runtimes.yaml")
-ANY, FREE, ONCE = "any", "free", "once"
+FREE, ONCE = "free", "once"
 Sequences = Tuple[Tuple[str, ...], ...]
 
 
@@ -45,7 +45,7 @@ BYTES = {"int8": 1, "float16": 2, "bfloat16": 2, "float32": 4, "tf32": 4, "float
 class Runtime:
     """How a runtime executes a network; runtimes.yaml explains each field, and has the reasons.
 
-    fuses: by what a launch begins with, what it takes along: sequences of kinds of operators, or ``ANY``.
+    fuses: by what a launch begins with, what it takes along: sequences of kinds of operators, or "any".
     """
 
     name: str

@@ -4,7 +4,6 @@ The networks differ in what their time goes to (``networks``). Where a runtime s
 layers teach too, scaled so that together they take as long as a pass does without a profile.
 """
 
-import math
 import os
 import tempfile
 import time
@@ -19,8 +18,8 @@ import torch
 from torch import nn
 
 from ..count.record import record
-from ..deploy.calibration import Calibration
-from ..deploy.clock import Load, seconds_of, work_of
+from ..deploy.calibration import Calibration, range_of
+from ..deploy.clock import seconds_of, work_of
 from ..deploy.estimates import Basis, Estimate, Sheet, prior_of
 from ..deploy.fitting import Groups, Measured, before, fit_from, unexplained
 from ..deploy.launches import Deployed, as_deployed
@@ -182,8 +181,7 @@ def calibrate_timed(timed: Sequence[Timed], setting: Setting, name: str = "here"
     for i, (whole, _) in enumerate(measured if len(measured) > 1 else ()):
         others = _fit([*measured[:i], *measured[i + 1 :]], setting).constants(precision)
         ratios.append(seconds_of(whole.works, others) / whole.seconds)
-    widths = known.width(Load([whole.works for whole, _ in measured]), precision)
-    reach = math.exp(prior_of(setting.runtime).factor(len(timed)) * float(widths.square().mean().sqrt()))
+    reach = range_of([whole for whole, _ in measured], known, prior_of(setting.runtime), precision)
     rates = tuple(one.deployed.flops / one.seconds for one in timed)
     return Calibration(name, setting.runtime, precision, known, tuple(ratios), rates, (reach,))
 
