@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 import torch
+from rknn_log import ROW
 from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
@@ -27,7 +28,6 @@ ROOT = Path(__file__).resolve().parents[2]
 WORK = Path(tempfile.gettempdir()) / "compilers"
 CHIPS = ("rk3588", "rk3566")
 SIDE = 128
-ROW = re.compile(r"^D RKNN: \[[^\]]*\] \d+\s+(\S+)\s+\S+\s+(NPU|CPU|GPU)\s", re.MULTILINE)
 AROUND = ("InputOperator", "OutputOperator", "Reshape")
 
 OPERATORS: dict[str, Callable[[Tensor], Any]] = {  # of a map of 16 channels and 64 x 64
@@ -105,7 +105,7 @@ def built(name: str, chip: str) -> list[tuple[str, str]]:
         command = [str(WORK / "rknn/bin/python"), str(script), str(onnx), str(SIDE), chip, str(log)]
         subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=300)
     found = ROW.findall(log.read_text(encoding="utf-8", errors="replace"))
-    return [row for row in found if row[0] not in AROUND]
+    return [row[:2] for row in found if row[0] not in AROUND]
 
 
 def main() -> int:

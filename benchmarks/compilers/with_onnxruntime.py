@@ -9,29 +9,10 @@ import json
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import onnx
 import onnxruntime
-from values import fingerprint, image
-
-AT_ONCE = 500
-
-
-def values(model: Any, size: int) -> dict[str, list[float]]:
-    """Run an optimised network as it is and return the fingerprint of each tensor."""
-    names = [name for node in model.graph.node for name in node.output if name]
-    found = {"images": fingerprint(image(size))}
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads = 1
-    for start in range(0, len(names), AT_ONCE):
-        some = names[start : start + AT_ONCE]
-        del model.graph.output[:]
-        model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in some)
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        found.update(zip(some, map(fingerprint, session.run(some, {"images": image(size)}))))
-    return found
+from values import all_values
 
 
 def main() -> None:
@@ -58,7 +39,9 @@ def main() -> None:
         }
         for node in model.graph.node
     ]
-    Path(out).write_text(json.dumps({"nodes": nodes, "values": values(model, int(size))}), encoding="utf-8")
+    names = [name for node in model.graph.node for name in node.output if name]
+    found = {"nodes": nodes, "values": all_values(model, names, int(size))}
+    Path(out).write_text(json.dumps(found), encoding="utf-8")
 
 
 if __name__ == "__main__":
