@@ -6,12 +6,14 @@ Prints a row for each table: how far off predictions are, as a geometric mean of
 constant, by activations alone likewise, with networks left out, with five networks known (the median of draws) and with
 the device left out, each with the share of published times inside the range. Whatever is left out is left out of the
 priors and of the factors of ranges too, with all sources and configurations of the same silicon. With --calibrate, the
-estimates are written to utils/thop/deploy/devices.yaml and the priors to priors.yaml.
+estimates, the priors and the published speeds of the devices that have a name are written to utils/thop/deploy.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
+import json
 import math
 import random
 import re
@@ -34,7 +36,7 @@ from tqdm import tqdm  # noqa: E402
 
 from utils.thop.deploy.calibration import mean_factor  # noqa: E402
 from utils.thop.deploy.clock import Constants  # noqa: E402
-from utils.thop.deploy.devices import CATALOGUE  # noqa: E402
+from utils.thop.deploy.devices import CATALOGUE, ESTIMATES  # noqa: E402
 from utils.thop.deploy.estimates import (  # noqa: E402
     NINE_OF_TEN,
     PRIORS,
@@ -49,6 +51,7 @@ from utils.thop.deploy.estimates import (  # noqa: E402
     sheet_peak,
 )
 from utils.thop.deploy.fitting import Groups, Measured, before, fit_from  # noqa: E402
+from utils.thop.deploy.measurements import PUBLISHED, Measurement  # noqa: E402
 from utils.thop.deploy.runtimes import all_runtimes  # noqa: E402
 
 # What is taken for likely before any device was measured, for all kinds: mean, in the unit of the files, and width of
@@ -237,7 +240,7 @@ def fit_all(places: Sequence[Place]) -> None:
             for place in places:
                 mean, width = before(place.groups, priors[place.runtime], place.sheet)
                 starts = [] if place.posterior is None else [place.posterior.mean]
-                source = place.rows[0].source
+                source = "; ".join(dict.fromkeys(row.source.partition(":")[0] for row in place.rows))
                 place.posterior = fit_from(place.groups, mean, width, SPREAD, starts=starts, source=source)
                 bar.update()
 
@@ -466,24 +469,27 @@ def write(places: Sequence[Place], judged: Sequence[Judged]) -> None:
     PRIORS.write_text(
         head + yaml.safe_dump(found, sort_keys=False, default_flow_style=None, width=110), encoding="utf-8"
     )
-    known = catalogue()
+    known = [place for place in places if place.device in catalogue()]
+    off = {id(one.place): one.scores["many"][0].off for one in judged}
     entries: dict[str, dict[str, Any]] = {}
-    for place in places:
-        if place.device in known and place.posterior is not None:
-            entries.setdefault(place.device, {})[place.runtime] = entry_of(place.posterior)
-    CATALOGUE.write_text(with_runtimes(CATALOGUE.read_text(encoding="utf-8"), entries), encoding="utf-8")
+    for place in known:
+        if place.posterior is not None:
+            basis = replace(place.posterior.basis, error=off.get(id(place), 0.0))
+            entries.setdefault(place.device, {})[place.runtime] = entry_of(replace(place.posterior, basis=basis))
+    lines = (f" {json.dumps(name)}: {json.dumps(entry)}" for name, entry in sorted(entries.items()))
+    ESTIMATES.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 
-def with_runtimes(text: str, entries: dict[str, dict[str, Any]]) -> str:
-    """Replace what stands under `runtimes:` of each device in the text of devices.yaml."""
-    text = re.sub(r"^  runtimes:\n(?:    .*\n)+", "", text, flags=re.MULTILINE)
-    for device, runtimes in entries.items():
-        dumped = yaml.safe_dump({"runtimes": runtimes}, sort_keys=False, default_flow_style=None, width=110)
-        block = "".join(f"  {line}\n" for line in dumped.splitlines())
-        entry = re.search(rf"^{re.escape(device)}:\n(?:  .*\n)+", text, flags=re.MULTILINE)
-        assert entry is not None, f"devices.yaml has no entry for {device}"
-        text = text[: entry.end()] + block + text[entry.end() :]
-    return text
+def write_published(places: Sequence[Place]) -> None:
+    """Write the published speeds of the devices that devices.yaml has."""
+    with PUBLISHED.open("w", encoding="utf-8", newline="") as file:
+        out = csv.writer(file, lineterminator="\n")
+        out.writerow(Measurement._fields[:5] + ("ms",) + Measurement._fields[6:])
+        for place in (place for place in places if place.device in catalogue()):
+            for row, counted in zip(place.rows, place.counted):
+                numbers = row.shape[0], int(row.decode), f"{row.seconds * 1e3:.6g}"
+                what = counted.network, row.model, row.source
+                out.writerow([row.device, row.runtime, row.precision, *numbers, *what])
 
 
 def read_places() -> list[Place]:
@@ -504,13 +510,14 @@ def read_places() -> list[Place]:
 def main() -> None:
     """Count, fit, print, and write or draw what was asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--calibrate", action="store_true", help="write the estimates and priors")
+    parser.add_argument("--calibrate", action="store_true", help="write the estimates, priors and published speeds")
     parser.add_argument("--details", action="store_true", help="show every network")
     parser.add_argument("--plot", type=Path, metavar="FOLDER", help="draw predicted against published there")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     use_release()
-    places = read_places()
+    everywhere = read_places()
+    places = [place for place in everywhere if not all_runtimes()[place.runtime].refuses]
     fit_all(places)
     judged = judge([place for place in places if _is_shown(place)])
     print(markdown(judged))
@@ -523,12 +530,13 @@ def main() -> None:
         print("\n\n".join(["", *map(details, judged)]))
     if arguments.calibrate:
         write(places, judged)
-        print(f"\nwritten to {CATALOGUE.relative_to(ROOT)} and {PRIORS.relative_to(ROOT)}")
+        write_published(everywhere)
+        print(f"\nwritten to {', '.join(path.name for path in (ESTIMATES, PRIORS, PUBLISHED))}")
     if arguments.plot:
         draw(judged, arguments.plot)
 
 
-TITLES = {"npu": "NPUs", "gpu": "TensorRT", "gpu-eager": "PyTorch, GPUs", "cpu-eager": "PyTorch, CPUs", "cpu": "ncnn"}
+TITLES = {"npu": "NPUs", "gpu": "GPUs", "gpu-eager": "PyTorch, GPUs", "cpu-eager": "PyTorch, CPUs", "cpu": "CPUs"}
 
 
 def draw(judged: Sequence[Judged], folder: Path) -> None:
@@ -560,8 +568,8 @@ def draw(judged: Sequence[Judged], folder: Path) -> None:
 
 
 def _is_shown(place: Place) -> bool:
-    """Whether a place has a row in the table: of ncnn's hundred configurations those that have a name here."""
-    return len(place.rows) >= FEWEST and (place.runtime != "ncnn" or place.device in catalogue())
+    """Whether a place has a row in the table."""
+    return len(place.rows) >= FEWEST and (place.device in catalogue() or "classifiers" in place.device)
 
 
 if __name__ == "__main__":

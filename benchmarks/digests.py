@@ -49,9 +49,9 @@ def _launches_under(network: Any, name: str) -> list[Any]:
 def _prediction(network: Any, name: str) -> Any:
     from utils.thop import predict
     from utils.thop.deploy.devices import find_device
-    from utils.thop.deploy.prediction import choose
+    from utils.thop.deploy.prediction import place_on
 
-    runtime, precision = choose(find_device(name), None, None)
+    runtime, precision = place_on(find_device(name), None, None)
     found = predict(network.under(runtime, precision), name)
     return found.seconds, found.low, found.high, found.launch_count, found.uncounted
 

@@ -10,14 +10,16 @@ import csv
 import hashlib
 import logging
 import pickle
+import re
 import sys
 import warnings
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Callable, Iterator, NamedTuple, Tuple
 
 import torch
+import yaml
 from releases import CACHE, ROOT, yolo
 from torch import nn
 from tqdm import tqdm
@@ -26,9 +28,10 @@ from zoo import FAMILIES
 from utils.thop.command.models import task_of
 from utils.thop.count.record import record
 from utils.thop.deploy.clock import Work, work_of
+from utils.thop.deploy.devices import load_devices
 from utils.thop.deploy.launches import as_deployed
-from utils.thop.deploy.measurements import published
-from utils.thop.deploy.runtimes import all_runtimes
+from utils.thop.deploy.measurements import network_key
+from utils.thop.deploy.runtimes import all_runtimes, runtime_for
 from utils.thop.run import blank
 
 FOLDER = Path(__file__).with_name("published")
@@ -40,8 +43,7 @@ _PACKAGES = {"tv": "torchvision", "timm": "timm", "y5": "yolov5", "ul": "ultraly
 class Row:
     """A published speed: seconds of a pass over a batch.
 
-    silicon: the piece of it, whatever its threads, precisions and sources are called; table: what it is shown under;
-    harness: who measured it how.
+    silicon: the piece of it, whatever its threads, precisions and sources are called; table: what it is shown under.
     """
 
     table: str
@@ -54,7 +56,6 @@ class Row:
     decode: bool
     seconds: float
     source: str
-    harness: str = ""
 
 
 class Counted(NamedTuple):
@@ -63,98 +64,71 @@ class Counted(NamedTuple):
     works: list[Work]
     flops: float
     activations: float
+    network: str
 
 
 # ---- the tables ----
 
 
 def rows() -> list[Row]:
-    """Read all published speeds that a runtime here is known for."""
-    return [*_own(), *_others()]
-
-
-_SILICON = {"jetson-orin-nano-super-cpu": "jetson-orin-nano-super"}
-_DEVICES = {  # of a table: the device, its silicon
-    "rdk-x5": ("rdk-x5", "rdk-x5"),
-    "rdk-x5 cls": ("rdk-x5-classifiers", "rdk-x5"),
-    "rdk-x5 throughput": ("rdk-x5-throughput", "rdk-x5"),
-    "rdk-x5 cls throughput": ("rdk-x5-classifiers-throughput", "rdk-x5"),
-    "axera ax650n 1 core": ("ax650n-1-core", "ax650n"),
-    "axera ax650n 3 core": ("ax650n", "ax650n"),
-    "axera ax630c": ("ax630c", "ax630c"),
-    "raspberry-pi-5": ("raspberry-pi-5", "raspberry-pi-5"),
-    "jetson-agx-orin": ("jetson-agx-orin", "jetson-agx-orin"),
-}
-_RUNTIMES = {
-    "horizon-bpu": "horizon",
-    "pulsar2": "pulsar2",
-    "tensorrt": "tensorrt",
-    "pytorch": "pytorch",
-    "ncnn": "ncnn",
-}
-_NAMES = {"mobilenetv2-12": "tv:mobilenet_v2", "resnet50-v2-7": "tv:resnet50"}
-_OWN = ("yolov5n", "yolov5s", "yolov5m", "yolov5l", "yolov5x")
-
-
-def _own() -> Iterator[Row]:
-    """The tables in utils, whose networks have the names of their sources."""
-    for one in published():
-        if one.runtime == "rknn" and one.precision != "int8":
-            continue  # a handful in float16, none of which a package here builds as it was measured
-        model = spec_of(one.model, one.precision)
-        if model is None:
+    """Read all published speeds of networks that a package here builds, but for what places.yaml leaves out."""
+    found = []
+    for table, place in places().items():
+        if table == "silicon":
             continue
-        title = f"{one.device}, {one.runtime}, {one.precision}"
-        batch = 0 if one.precision == "amp" else one.shape[0]
-        title += f", batch {batch}" if batch > 1 else ""
-        silicon = _SILICON.get(one.device, one.device)
-        place = title, silicon, one.device, one.runtime, one.precision
-        yield Row(*place, model, one.shape, one.decode, one.seconds, one.source, one.source)
+        with (FOLDER / f"{table}.csv").open(encoding="utf-8", newline="") as lines:
+            found += [row for line in csv.DictReader(lines) for row in [_row(table, place, line)] if row]
+    return found
 
 
-def spec_of(name: str, precision: str) -> str | None:
-    """How to build a network of these tables; None where no package here has it."""
-    if precision == "amp":
-        return f"timm:{name}"
-    if name in _NAMES:
-        return _NAMES[name]
-    if name in {f"{own}u" for own in _OWN}:
-        return f"ulf:{name[:-1]}"
-    if name.startswith(_OWN):
-        return "y5:yolov5s;act=ReLU" if name == "yolov5s_relu" else f"y5:{name}"
-    return f"ulf:{name}" if name.startswith(("yolov8", "yolov10", "yolo11")) else None
+@lru_cache(maxsize=1)
+def places() -> dict[str, Any]:
+    """Which device, runtime and silicon a row is of, by table."""
+    found: dict[str, Any] = yaml.safe_load((FOLDER / "places.yaml").read_text(encoding="utf-8"))
+    return found
 
 
-def _others() -> Iterator[Row]:
-    """The tables beside this file, all of one form."""
-    for file in sorted(FOLDER.glob("*.csv")):
-        with file.open(encoding="utf-8", newline="") as lines:
-            for line in csv.DictReader(lines):
-                yield from _other(file.stem, line)
-
-
-def _other(table: str, line: dict[str, str]) -> Iterator[Row]:
-    name, precision = line["device"], line["precision"]
-    runtime = _RUNTIMES.get(line["runtime"])
-    if runtime is None or line["model"].partition(":")[0] not in _PACKAGES:
-        return
-    if table == "ncnn":
-        if "gpu-1" not in name:
-            return
-        device = silicon = name
-        silicon = name.split(" #")[0]
-    elif name in _DEVICES:
-        device, silicon = _DEVICES[name]
-    else:
-        return
-    if runtime == "pytorch" and device == "raspberry-pi-5":
-        runtime = "pytorch-cpu"
-    if runtime == "ncnn" and device == "jetson-agx-orin":
-        device = "jetson-agx-orin-cpu"
+def _row(table: str, place: dict[str, Any], line: dict[str, str]) -> Row | None:
+    """Make out what a row is of; None where it is left out."""
+    if line["model"].partition(":")[0] not in _PACKAGES or _is_left_out(place.get("left_out", {}), line):
+        return None
+    name, devices = line["device"], place["devices"]
+    device = devices.get(f"{name} {line['runtime']}") or devices.get(name) or f"~{name}"
+    runtime = runtime_for(place.get("runtimes", {}).get(line["runtime"], line["runtime"]), kind_of(device, name)).name
+    device = device.lstrip("~")
     batch, side = int(float(line["batch"])), int(line["imgsz"])
-    place = f"{device}, {runtime}, {precision}", silicon, device, runtime, precision
-    seconds = float(line["ms"]) * batch / 1e3
-    yield Row(*place, line["model"], (batch, 3, side, side), line["decode"] == "1", seconds, line["source"], table)
+    shape, seconds = (batch, 3, side, side), float(line["ms"]) * batch / 1e3
+    title = f"{device}, {runtime}, {line['precision']}"
+    title += f", batch {batch}" if batch > 1 and line["precision"] != "amp" else ""
+    where = title, silicon_of(device), device, runtime, line["precision"]
+    return Row(*where, line["model"], shape, line["decode"] == "1", seconds, line["source"])
+
+
+def _is_left_out(left_out: dict[str, dict[str, str]], line: dict[str, str]) -> bool:
+    """Whether a row's network, remark or place is named among those that are left out."""
+    names = {line["device"], f"{line['device']} {line['runtime']}"}
+    remarks = any(word in line["note"] for word in left_out.get("notes", {}))
+    return remarks or line["model"] in left_out.get("models", {}) or bool(names & set(left_out.get("places", {})))
+
+
+def kind_of(device: str, called: str) -> str:
+    """The kind of a device: its own, or, of one that no user can name, that of what it is called."""
+    known = load_devices().get(device)
+    if known:
+        return known.kind
+    return "gpu" if " gpu" in called and " gpu-1" not in called else "cpu" if " gpu-1" in called else "npu"
+
+
+_PARTS = re.compile(r"(-(cpu|gpu|npu|throughput|1-core|classifiers|super|10-kernels))+$")
+
+
+def silicon_of(device: str) -> str:
+    """The piece of it, whatever its threads, precisions and sources are called."""
+    board = device.split(" #")[0]
+    known = {name.split(" #")[0]: here for name, here in places()["ncnn"]["devices"].items()}
+    return next(
+        (chip for word, chip in places()["silicon"].items() if word in device), _PARTS.sub("", known.get(board, board))
+    )
 
 
 # ---- the networks ----
@@ -264,12 +238,13 @@ def _count(spec: str, shape: tuple[int, ...], amp: bool, keys: list[Key]) -> Ite
     for one in keys:
         name, _, device = one[2].partition("@")
         deployed = as_deployed(counted, all_runtimes()[name].on(device), one[4])
-        yield one, Counted(work_of(deployed, one[3]), float(deployed.flops), activations)
+        yield one, Counted(work_of(deployed, one[3]), float(deployed.flops), activations, network_key(deployed))
 
 
 def _stamp() -> str:
     """A digest of what makes the works: launches, runtimes, the clock's columns."""
     digest = hashlib.sha256()
-    for name in ("clock.py", "launches.py", "executed.py", "fusion.py", "rewrites.py", "branches.py", "runtimes.yaml"):
+    names = ("clock", "launches", "executed", "fusion", "rewrites", "branches", "measurements", "runtimes")
+    for name in (*(f"{name}.py" for name in names), "runtimes.yaml"):
         digest.update((ROOT / "utils/thop/deploy" / name).read_bytes())
     return digest.hexdigest()

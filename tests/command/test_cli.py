@@ -231,8 +231,10 @@ def test_summary_in_a_patched_release(started: dict[str, Any], yolo: Callable[..
     assert f": at least {milliseconds(math.fsum(map(max, pairs)))}; " in bound
     prediction = predict(model, "jetson-nano", inputs=inputs)
     where = "NVIDIA Jetson Nano, 4 GB, TensorRT, float16"
-    assert expected.startswith(f"{where}: about {prediction.seconds * 1e3:.1f} ms ({prediction.low * 1e3:.1f} ms to ")
-    times = {row[0]: float(row[1]) / 1e3 for row in map(str.split, rest[len(table) + 4 :]) if len(row) == 4}
+    about = f"about {milliseconds(prediction.seconds)} ({milliseconds(prediction.low)} to "
+    assert expected.startswith(f"{where}: {about}")
+    rows = map(str.split, rest[len(table) + 4 :])
+    times = {row[0]: float(row[1]) / 1e3 for row in rows if len(row) == 4 and row[0].startswith("model.")}
     assert list(times) == [f"model.{i}" for i in range(25)]
     by_module = {layer.path: layer.seconds for layer in prediction.layers(2)}
     assert times == pytest.approx(by_module, abs=6e-7)
@@ -707,33 +709,39 @@ def test_pictures_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert all(name in second.read_text(encoding="utf-8") for name in ("yolov5n", "resnet18", "GFLOPs"))
 
 
-def test_devices_are_listed_with_their_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_devices_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A line for each, by kind; those for a number of cores or streams are reached by it."""
     own = tmp_path / "own.yaml"
     own.write_text("My-Board:\n  title: A board\n  bandwidth: 3.2\n  peaks: {float32: 0.0123, int8: 1.5}\n")
     status, out, err = run(capsys, "devices", "--devices", own)
     assert (status, err) == (0, "")
-    entries = re.split(r"^(?=\S)", out, flags=re.MULTILINE)[1:]
-    assert entries.pop().startswith("this: the machine that the command runs on")
-    listed = {**yaml.safe_load(CATALOGUE.read_text(encoding="utf-8")), **yaml.safe_load(own.read_text())}
-    assert len(entries) == len(listed) == len(load_devices(own))
-    for entry, (name, device) in zip(entries, listed.items()):
-        head, *lines = entry.splitlines()
-        measured = device.get("runtimes", {})
-        figures = lines[: len(lines) - len(measured)]
-        for line, (runtime, known) in zip(lines[len(figures) :], measured.items()):
-            assert line == f"  {runtime} {', '.join(known['peaks'])}: {known['networks']} networks: {known['source']}"
-        assert head == f"{name.lower()}: {device['title']}"
-        scale = {"K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
-        found = {f[0]: float(f[1]) * scale[f[2][0]] for f in map(str.split, figures)}
-        units = {f[0]: f[2][1:] for f in map(str.split, figures)}
-        peaks = {precision: peak * 1e12 for precision, peak in device.get("peaks", {}).items()}
-        if not peaks:
-            assert measured and not found
-            continue
-        assert found == pytest.approx({"bandwidth": device["bandwidth"] * 1e9, **peaks}, rel=1e-3)
-        assert units == {"bandwidth": "B/s", **{p: "OP/s" if p == "int8" else "FLOP/s" for p in peaks}}
-        for source in (device.get("sources") or {}).values():
-            assert source in entry
+    lines = [line.split()[0] for line in out.splitlines() if line.startswith("  ")]
+    variants = {"ax650n-1-core", "rdk-x5-throughput", "zcu102-throughput", "vck190-throughput",
+                "alveo-u50lv-throughput", "alveo-u55c-throughput"}  # fmt: skip
+    assert sorted(lines) == sorted(set(load_devices(own)) - variants) and "my-board" in lines
+    assert [line for line in out.splitlines() if line and line[0].isupper()][:3] == ["NPUs", "GPUs", "CPUs"]
+    (rk3588,) = [line for line in out.splitlines() if line.startswith("  rk3588 ")]
+    assert re.search(r"Rockchip RK3588, .*  rknn \d%$", rk3588)
+    status, out, _ = run(capsys, "devices", "jetson")
+    assert status == 0 and all("jetson" in line for line in out.splitlines() if line.startswith("  "))
+    status, out, err = run(capsys, "devices", "rk35888")
+    assert (status, out) == (2, "") and "did you mean" in err
+
+
+def test_a_device_is_told_with_its_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    listed = yaml.safe_load(CATALOGUE.read_text(encoding="utf-8"))
+    scale = {"K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+    for name, device in load_devices().items():
+        out = run(capsys, "devices", name)[1]
+        head, *lines = out.splitlines()
+        assert head == f"{name}: {listed[name]['title']}"
+        figures = [line.split() for line in lines if re.match(r"  \w+ +[\d.]+ [KMGT](B|B/s|OP/s|FLOP/s)\b", line)]
+        found = {one[0]: float(one[1]) * scale[one[2][0]] for one in figures}
+        known = {"bandwidth": device.bandwidth, "memory": device.memory, **device.peaks}
+        assert found == pytest.approx({figure: value for figure, value in known.items() if value}, rel=1e-3)
+        assert all(source in out for source in device.sources.values())
+        for runtime, estimate in device.runtimes.items():
+            assert f"({runtime}), {', '.join(estimate.precisions)}: {estimate.basis.networks} networks" in out
 
 
 def test_a_cfg_is_read_as_yolov5_reads_it() -> None:

@@ -18,6 +18,7 @@ from torch.nn import functional
 from utils.thop import traffic
 from utils.thop.deploy.bound import TimeBound, time_bound
 from utils.thop.deploy.devices import Device, DeviceError, find_device, load_devices, measure_this
+from utils.thop.deploy.runtimes import all_runtimes
 from utils.thop.traffic import Traffic
 
 NANOSECOND = 1e-9
@@ -151,7 +152,7 @@ def test_all_devices_are_complete_and_their_peaks_in_order() -> None:
     for name, device in devices.items():
         assert name == device.name and device.title[0].isupper()
         if not device.bandwidth:
-            assert device.runtimes and not device.peaks, name
+            assert (device.runtimes or all_runtimes()[device.usual].refuses) and not device.peaks, name
             continue
         assert set(device.sources) == {"bandwidth", *device.peaks}
         for source in device.sources.values():
@@ -159,7 +160,7 @@ def test_all_devices_are_complete_and_their_peaks_in_order() -> None:
         assert 10e9 < device.bandwidth < 1e13, name
         rates = [device.peaks.get(precision) for precision in ("float32", "tf32", "float16", "int8")]
         known = [rate for rate in rates if rate is not None]
-        assert known == sorted(known) and known[0] > 0.1e12 and known[-1] < 1e16, name
+        assert known == sorted(known) and known[0] > 0.05e12 and known[-1] < 1e16, name
         assert device.peaks.get("bfloat16", 0) <= device.peaks.get("float16", 0), name
         if None not in rates[2:]:
             assert device.peaks["int8"] == pytest.approx(2 * device.peaks["float16"], rel=0.01), name
@@ -219,7 +220,7 @@ def test_names_are_found_as_people_write_them() -> None:
         find_device("a100")
     with pytest.raises(DeviceError, match=r"^no device is called 'jetson-nanoo'; did you mean jetson-nano"):
         find_device("jetson-nanoo")
-    with pytest.raises(DeviceError, match=r"^no device is called 'toaster'; known are this, jetson-nano, .* and aws"):
+    with pytest.raises(DeviceError, match=r"^no device is called 'toaster'; the command 'devices' lists those that are known$"):
         find_device("toaster")
 
 
@@ -279,8 +280,8 @@ GOOD = "peaks: {float32: 1}"
         ),
         (
             f"a: {{bandwith: 5, {GOOD}}}",
-            "PATH: a: bandwith is not known here, only title, kind, host, memory, bandwidth, peaks, sources and "
-            "runtimes",
+            "PATH: a: bandwith is not known here, only title, kind, host, memory, bandwidth, peaks, sources, "
+            "runtimes, usual, aliases, cores and streams",
         ),
         (f"This: {{bandwidth: 5, {GOOD}}}", "PATH: This: this name is kept for the machine that is measured"),
     ],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import queue
 import re
-from pathlib import Path
 from typing import Any, Callable
 
 import pytest
@@ -22,7 +21,7 @@ from utils.thop.deploy.devices import find_device, load_devices
 from utils.thop.deploy.estimates import entry_of, prior_of, read_runtimes
 from utils.thop.deploy.fitting import Measured, Sheet, fit
 from utils.thop.deploy.launches import Deployed
-from utils.thop.deploy.measurements import FOLDER, NETWORKS, find_measurement, published
+from utils.thop.deploy.measurements import PUBLISHED, find_measurement, published
 from utils.thop.deploy.runtimes import all_runtimes
 
 NAMES = ("resnet18", "resnet50", "mobilenet_v2", "vgg11", "densenet121", "squeezenet1_0", "shufflenet_v2_x1_0",
@@ -373,7 +372,7 @@ def test_a_device_is_predicted_by_its_estimate(yolo: Callable[..., Any]) -> None
     assert found.seconds == seconds_of(work_of(network, "int8"), known.constants("int8"))
     assert (found.runtime.name, found.precision) == ("rknn", "int8")
     assert predict(network, "RK3588").seconds == found.seconds
-    measured = find_measurement(model="yolov5s", device="rk3588")
+    measured = found.published
     assert measured is not None and found.low < measured.seconds < found.high
     # another runtime than that which it was deployed for
     assert predict(network, "t4").runtime.name == "tensorrt"
@@ -412,7 +411,7 @@ def test_a_data_sheet_gives_a_range(device: str, options: dict[str, Any], runtim
 @pytest.mark.parametrize(
     ("device", "options", "message"),
     [
-        ("rk9999", {}, "no device is called 'rk9999'; known are this, "),
+        ("rk9999", {}, "no device is called 'rk9999'; "),
         ("rk3588", {"runtime": "tensorrt"}, "tensorrt does not run on rk3588"),
         ("rk3588", {"precision": "float64"}, "rknn has no precision 'float64'"),
         ("t4", {"runtime": "tensorflow"}, "no runtime is called 'tensorflow'"),
@@ -428,16 +427,9 @@ def test_what_is_not_known_of_a_device(device: str, options: dict[str, Any], mes
 # ---- what others have published ----
 
 
-def test_published_tables_are_read() -> None:
-    rows = published()
-    tables = [file for file in FOLDER.glob("*.csv") if file != NETWORKS]
-    assert len(rows) == sum(len(file.read_text().splitlines()) - 1 for file in tables) == 490
-    one = find_measurement(model="yolov5x6", device="v100", shape=(32, 3, 1280, 1280))
-    assert one is not None and one.seconds == pytest.approx(32 * 19.4e-3)
-    known = {"model": "yolov5s", "device": "rk3588", "shape": (1, 3, 640, 640)}
-    assert find_measurement(7_235_389, 16_433_561_600, **known) == find_measurement(7_225_885, 16_433_561_600, **known)
-    assert find_measurement(7_235_389, 16_433_561_600, **known) is not None  # and not one of a class, or half as wide:
-    assert find_measurement(7_022_326, 15_937_536_000, **known) is find_measurement(1_800_000, 4e9, **known) is None
+def test_published_speeds_are_read() -> None:
+    rows = [row for found in published().values() for row in found]
+    assert len(rows) == len(PUBLISHED.read_text(encoding="utf-8").splitlines()) - 1 > 2000
     devices = load_devices()
     assert {row.device for row in rows} <= devices.keys()
     assert all(
@@ -445,14 +437,77 @@ def test_published_tables_are_read() -> None:
     )
 
 
+def test_a_published_network_is_known_by_what_it_computes(yolo: Callable[..., Any]) -> None:
+    """Fused or not, whatever it is called; and not with another activation, width, number of classes or size."""
+    model = yolo("yolov5s.yaml").eval()
+    x = torch.zeros(1, 3, 640, 640)
+    published_ms = {}
+    for name, one in {
+        "as it is": model,
+        "fused": yolo("yolov5s.yaml").eval().fuse(),
+        "ReLU": _with_activation(yolo("yolov5s.yaml").eval(), nn.ReLU),
+        "leaky": _with_activation(yolo("yolov5s.yaml").eval(), nn.LeakyReLU),
+        "n": yolo("yolov5n.yaml").eval(),
+        "one class": yolo("yolov5s.yaml", nc=1).eval(),
+    }.items():
+        found = find_measurement(deployed(one, (x,), "rknn"), "rk3588", "int8")
+        published_ms[name] = round(found.seconds * 1e3, 1) if found else None
+    # Rockchip's zoo: 48.4 frames a second, 66.2 with ReLU, 82.5 for n
+    assert published_ms == {"as it is": 20.7, "fused": 20.7, "ReLU": 15.1, "leaky": None, "n": 12.1, "one class": None}
+    assert find_measurement(deployed(model, (torch.zeros(1, 3, 320, 320),), "rknn"), "rk3588", "int8") is None
+    assert find_measurement(deployed(model, (x,), "rknn", decode=True), "rk3588", "int8") is not None  # though decoded
+
+
+def _with_activation(model: Any, kind: Callable[..., nn.Module]) -> Any:
+    for module in model.modules():
+        if isinstance(getattr(module, "act", None), nn.SiLU):
+            module.act = kind(inplace=True)
+    return model
+
+
 def test_every_device_has_its_estimate() -> None:
     """Every device of the tables, by all that was published of it."""
     devices = load_devices()
-    for device, runtime in {(row.device, row.runtime) for row in published()}:
+    for device, runtime, _ in published():
+        if all_runtimes()[runtime].refuses:
+            continue
         known = devices[device].runtimes[runtime]
         values = torch.linalg.eigvalsh(known.covariance)
-        assert values.min() > -1e-3 * values.max() and 0.01 < known.spread < 0.3
-        assert known.basis.networks >= 5 and known.basis.source
+        assert values.min() > -1e-3 * values.max() and 0.01 < known.spread < 0.5
+        assert known.basis.networks >= 1 and known.basis.source
+        assert (known.basis.error > 1) == (known.basis.networks >= 5)
+
+
+def test_sixty_pieces_of_silicon_were_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import tables
+
+    known = load_devices()
+    places = {(name, runtime) for name, one in known.items() for runtime, it in one.runtimes.items()
+              if it.basis.networks >= 5 and it.basis.error}  # fmt: skip
+    assert len({tables.silicon_of(name) for name, _ in places}) >= 60
+    assert len({runtime for _, runtime in places}) >= 14
+
+
+def test_a_device_has_other_names() -> None:
+    aliases = {"rpi5": "raspberry-pi-5", "Pi5": "raspberry-pi-5", "4090": "rtx-4090", "orin-nano": "jetson-orin-nano",
+               "Orange Pi 5": "rk3588", "s25": "galaxy-s25"}  # fmt: skip
+    assert {alias: find_device(alias).name for alias in aliases} == aliases
+
+
+def test_cores_and_streams_are_told_apart() -> None:
+    assert find_device("ax650n").name == find_device("ax650n", cores=3).name == "ax650n"
+    assert find_device("ax650n", cores=1).name == "ax650n-1-core"
+    assert find_device("zcu102", streams="many").name == "zcu102-throughput"
+    with pytest.raises(DeviceError, match=r"rk3588 .*cores: nothing is known of 3; it was measured with 1"):
+        find_device("rk3588", cores=3)
+    with pytest.raises(DeviceError, match=r"t4 .*streams: nothing is known of 2; it is not known by their number"):
+        find_device("t4", streams="2")
+
+
+def test_where_ranges_would_be_too_wide_there_is_no_time(yolo: Callable[..., Any]) -> None:
+    with pytest.raises(DeviceError, match="no time is predicted under HailoRT: its compiler may split"):
+        predict(yolo("yolov5m.yaml").eval(), "hailo-8")
 
 
 def test_an_estimate_can_be_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -474,5 +529,6 @@ def test_an_estimate_can_be_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_sources_name_every_table() -> None:
-    text = (FOLDER / "SOURCES.md").read_text(encoding="utf-8")
-    assert all(file.name in text for file in Path(FOLDER).glob("*.csv"))
+    folder = ROOT / "benchmarks/published"
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    assert all(f"`{file.name}`" in text for file in folder.glob("*.csv"))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from utils.thop import deployed, profile
 from utils.thop.deploy.unused import left_out, two_predictions
 from utils.thop.profile import not_run_in_training
+from utils.thop.show.predictions import auxiliary
 from utils.torch_utils import memory_info
 
 
@@ -108,7 +109,8 @@ def test_yolov5_has_neither(yolo: Any) -> None:
 
 def test_advice_names_them() -> None:
     single, dual = Detector(dual=False), Detector(dual=True)
-    said = memory_info(single, imgsz=32).advice("t4")
+    said = auxiliary(memory_info(single, imgsz=32).predict("t4").deployed)
     assert any(text.startswith("An export leaves out neck and head.aux (0.0 GFLOPs)") for text in said)
-    said = memory_info(dual, imgsz=32).advice("t4")
+    assert "An export leaves out neck and head.aux" in repr(memory_info(single, imgsz=32).advice("t4"))
+    said = auxiliary(memory_info(dual, imgsz=32).predict("t4").deployed)
     assert any(text.startswith("head gives out two sets of predictions") for text in said)

@@ -11,11 +11,12 @@ from . import namesake as _namesake
 
 __version__ = "2.0.0"
 __all__ = [
-    "add_hooks", "calibrate", "clever_format", "compare", "deployed", "dfs_count", "predict", "profile",
+    "add_hooks", "calibrate", "choose", "clever_format", "compare", "deployed", "dfs_count", "predict", "profile",
     "register_hooks", "remove_hooks", "traffic", "training",
 ]  # fmt: skip
 _LATER = {
-    "calibrate": "deploy", "compare": "command", "deployed": "deploy", "predict": "deploy", "training": "deploy",
+    "calibrate": "deploy", "choose": "command", "compare": "command", "deployed": "deploy", "predict": "deploy",
+    "training": "deploy",
 }  # fmt: skip
 """What is loaded only where it is asked for, and from where: a training run prints its line without."""
 
@@ -28,7 +29,7 @@ if not _namesake.give_way(__name__):
     from .units import clever_format
 
 if _typing.TYPE_CHECKING:
-    from .command import compare
+    from .command import choose, compare
     from .deploy import calibrate, deployed, predict, training
 
 

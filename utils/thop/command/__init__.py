@@ -1,8 +1,10 @@
 """``python -m utils.thop``: its arguments, the models and checkouts that it is told to count, what it prints.
 
-It builds models with a checkout's own classes, without values and without a word from them. Others use ``compare``.
+It builds models with a checkout's own classes, without values and without a word from them. Others use ``compare`` and
+``choose``.
 """
 
+from .choose import choose
 from .compare import compare
 
-__all__ = ["compare"]
+__all__ = ["choose", "compare"]

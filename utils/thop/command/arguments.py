@@ -13,6 +13,7 @@ from ..show.comparison import NAMES
 from ..show.comparison import SORTS as ORDERS
 from ..show.modules import SORTS
 from ..show.plots import SUFFIXES
+from .choose import SIZES
 from .models import Input, size_in
 
 PROGRAM = f"python -m {__package__.rpartition('.')[0]}"
@@ -49,12 +50,16 @@ def _parser() -> argparse.ArgumentParser:
     _add_summary(commands)
     _add_compare(commands)
     _add_predict(commands)
+    _add_choose(commands)
+    _add_advise(commands)
     _add_calibrate(commands)
     _add_train(commands)
     devices = commands.add_parser("devices", help="list the devices that a time can be had for", description=(
-        "List the devices that --device takes: memory bandwidth and peaks by precision, how fast networks were measured"
-        " to be under which runtime, and where each figure is published."
+        "List the devices that --device takes, by kind, or tell all that is known of one: bandwidth, peaks, networks"
+        " measured under which runtime, and where each figure is published."
     ))  # fmt: skip
+    words = "a device, or a word: those that have it in their name or title; gpu, cpu or npu; a runtime"
+    devices.add_argument("word", nargs="?", default="", metavar="NAME", help=words)
     _add_devices_file(devices)
     _add_output(devices, ("csv", "json"))
     return parser
@@ -103,9 +108,35 @@ def _add_predict(commands: Any) -> None:
     predict = _add_command(commands, "predict", "predict the time that models take on a device, a row each")
     predict.add_argument("model", metavar="MODEL", nargs="+")
     _add_setup(predict)
-    _add_device(predict, required=True)
+    _add_device(predict, several=True)
     _add_formats(predict)
     _add_plot(predict, "draw where along the one MODEL the time goes, by what binds; png, svg or pdf")
+
+
+def _add_advise(commands: Any) -> None:
+    advise = _add_command(commands, "advise", "try what would make a model faster on a device, and what that costs")
+    advise.add_argument("model", metavar="MODEL")
+    _add_setup(advise)
+    _add_device(advise, required=True)
+    _add_output(advise, ("csv", "json", "markdown"))
+
+
+def _add_choose(commands: Any) -> None:
+    choose = _add_command(commands, "choose", "say which networks, at which sizes, are fast enough on a device")
+    choose.add_argument("model", metavar="MODEL", nargs="*", help="the known YOLOs without one")
+    rate = choose.add_mutually_exclusive_group(required=True)
+    rate.add_argument("--fps", type=_rate, metavar="N", help="images a second that are wanted")
+    rate.add_argument("--ms", type=_rate, metavar="N", help="or milliseconds that a pass may take")
+    choose.add_argument("--family", default="", metavar="NAME", help="of the known YOLOs only these, as in yolov5")
+    sizes = f"sides of images to try; {', '.join(map(str, SIZES))} by default"
+    choose.add_argument(*_SIZES, type=_whole_number, nargs="+", default=list(SIZES), metavar="N", help=sizes)
+    words = "images at once; 1 by default"
+    choose.add_argument("--batch", "--batch-size", type=_whole_number, default=1, metavar="N", help=words)
+    choose.add_argument("--jobs", type=_whole_number, default=1, metavar="N", help="processes that count; 1 by default")
+    _add_device(choose, required=True)
+    choose.set_defaults(half=False)
+    _add_output(choose, ("csv", "json", "markdown"))
+    _add_plot(choose, "draw accuracy over time on the device; png, svg or pdf")
 
 
 def _add_calibrate(commands: Any) -> None:
@@ -122,7 +153,7 @@ def _add_calibrate(commands: Any) -> None:
     calibrate.add_argument("--model", metavar="MODEL", help="of which the --log is")
     _add_images(calibrate, "of the --log; by default the model's usual one", 1)
     words = "milliseconds of a pass of the --model without profiling, if they are known too"
-    calibrate.add_argument("--ms", type=_milliseconds, help=words)
+    calibrate.add_argument("--ms", type=_rate, help=words)
     calibrate.add_argument(
         "--here", metavar="RUNTIME",
         help="in place of both, measure small networks on this machine for a minute, under a runtime that is installed "
@@ -136,7 +167,7 @@ def _add_calibrate(commands: Any) -> None:
     _add_file(calibrate, "add the device to a file for --devices; shown without")
 
 
-def _milliseconds(words: str) -> float:
+def _rate(words: str) -> float:
     try:
         found = float(words)
     except ValueError:
@@ -243,9 +274,19 @@ def _add_fuse(command: argparse.ArgumentParser) -> None:
     command.add_argument("--fuse", action="store_true", help="after model.fuse(), as YOLOv5 runs inference")
 
 
-def _add_device(command: argparse.ArgumentParser, required: bool = False) -> None:
+def _add_device(command: argparse.ArgumentParser, several: bool = False, required: bool = False) -> None:
     words = "the time on a device: a name that the command 'devices' lists, or 'this' to measure this machine"
-    command.add_argument("--device", metavar="NAME", required=required, help=words)
+    more = "; may be given several times, or be all-npus, all-gpus, all-cpus or all, for one table of all"
+    how = (
+        {"action": "append", "required": True, "help": words + more}
+        if several
+        else {"required": required, "help": words}
+    )
+    command.add_argument("--device", metavar="NAME", **how)  # type: ignore[arg-type]
+    words = "of the device's that compute, where it was measured with several"
+    command.add_argument("--cores", type=_whole_number, metavar="N", help=words)
+    words = "of passes at once, for frames a second where they were measured: a number, or 'many'"
+    command.add_argument("--streams", metavar="N", help=words)
     _add_runtime(command, "what runs the model there:", "in which: int8, float16, float32 or amp")
     _add_devices_file(command)
 
@@ -338,26 +379,28 @@ def _writable(words: str) -> Path:
 
 
 def examples() -> str:
-    """Three commands that work in a checkout, for somebody who has typed the program's name alone."""
+    """Four commands that work in a checkout, for somebody who has typed the program's name alone."""
     return f"""\
 What a model computes and what it moves. In a checkout of YOLOv5:
 
   {PROGRAM} compare 'models/yolov5*.yaml'                   # GFLOPs, memory accesses, traffic side by side
   {PROGRAM} predict models/yolov5s.yaml --device rk3588     # how long it takes there
+  {PROGRAM} choose --device rk3588 --fps 30                 # which network is fast enough there
   {PROGRAM} summary models/yolov5s.yaml                     # module by module
 
-Others: train, calibrate, devices; {PROGRAM} COMMAND --help says more."""
+Others: advise, train, calibrate, devices; {PROGRAM} COMMAND --help says more."""
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Read the command line; MODELs may stand before and after options, which argparse by itself does not allow."""
     parser = _parser()
-    arguments, rest = parser.parse_known_args(_join_size(argv))
+    sized = argv if argv[:1] == ["choose"] else _join_size(argv)  # which takes any number of sizes
+    arguments, rest = parser.parse_known_args(sized)
     if hasattr(arguments, "inputs"):
         arguments.inputs = _inputs([part for words in arguments.inputs for part in words])
-    if arguments.command in ("compare", "predict") and not any(text.startswith("-") for text in rest):
+    if arguments.command in ("compare", "predict", "choose") and not any(text.startswith("-") for text in rest):
         arguments.model += rest
-    elif arguments.command in ("summary", "train") and rest and not rest[0].startswith("-"):
+    elif arguments.command in ("summary", "train", "advise") and rest and not rest[0].startswith("-"):
         parser.error(f"{arguments.command} takes one MODEL; compare shows several side by side")
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")

@@ -1,6 +1,7 @@
 """What the command does, and what it prints."""
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -12,9 +13,11 @@ from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Text
 from ..answer import Rows, csv_of
 from ..count.record import Recording
 from ..deploy.bound import TimeBound, time_bound
-from ..deploy.devices import THIS, Device, find_device, load_devices
+from ..deploy.changes import Advice, advise
+from ..deploy.devices import THIS, find_device, load_devices
 from ..deploy.runtimes import DeviceError
 from ..run import in_few_words
+from ..show.choice import choice_grid, choice_headline
 from ..show.comparison import (
     NAMES,
     OF_A_DEVICE,
@@ -25,20 +28,23 @@ from ..show.comparison import (
     bound_all,
     comparison_text,
     dtypes_used,
+    sort_rows,
 )
+from ..show.devices import device_records, device_text, devices_text, matching
 from ..show.grid import Column, Grid, Line, fitted, to_text
 from ..show.network_plot import network_figure
 from ..show.plots import save_figure, time_figure
-from ..show.predictions import THE_MODEL, advice, headline, milliseconds, time_table
+from ..show.predictions import THE_MODEL, advice_text, headline, milliseconds, time_table
 from ..show.report import ALL_LEVELS, ModelInfo
 from ..traffic import Traffic, traffic_of
-from ..units import listed, readable_bytes, scaled
+from ..units import listed, readable_bytes
 from .arguments import PROGRAM, BadInput, examples, parse
 from .calibrate import add_to_file, calibrate_board, calibrate_log, calibrate_machine, describe, entry_of, file_text
 from .checkout import ModelError
+from .choose import choose_on, limit_of
 from .compare import arranged, count_all
 from .models import Built, Setup, Source, counted, find, names
-from .resolve import Place, resolve_arguments
+from .resolve import Place, resolve_all, resolve_one
 from .train import describe_training, memory_of
 
 T = TypeVar("T")
@@ -47,7 +53,7 @@ T = TypeVar("T")
 
 
 def _summary(arguments: argparse.Namespace) -> int:
-    place = resolve_arguments(arguments)
+    place = resolve_one(arguments)
 
     def count(built: Built) -> Tuple[Built, ModelInfo, str, Recording]:
         recorded = built.record()
@@ -126,36 +132,72 @@ def _times(place: Place, recorded: Recording) -> Tuple[List[str], List[str]]:
         return [f"no expected time: {error}", _bound_line(bound)], [_heaviest(bound)]
     least = place.least(prediction)
     above = [headline(prediction), *([_bound_line(least)] if least else [])]
-    return above, [time_table(prediction), *advice(prediction)]
+    return above, [time_table(prediction), "", advice_text(advise(prediction))]
 
 
 def _several(arguments: argparse.Namespace, with_bound: bool) -> int:
     """Count several models, and print them side by side, for ``compare`` with the least times."""
-    place = resolve_arguments(arguments, must_predict=not with_bound)
-    if arguments.sort in OF_A_DEVICE and not arguments.device:
+    one = resolve_one(arguments) if with_bound else None
+    places = resolve_all(arguments) if not with_bound else [one] if one else []
+    if arguments.sort in OF_A_DEVICE and not places:
         raise BadInput(f"--sort {arguments.sort} takes a --device")
     sources = find(arguments.model)
     _heads_stay(sources, arguments)
     called = names(sources)
     if arguments.baseline and arguments.baseline not in [*called, *(source.text for source in sources)]:
         raise BadInput(f"no model is called {arguments.baseline!r}, only {listed(called)}")
-    rows = count_all(list(zip(called, sources)), _setup(arguments), _progress, place)
-    ordered = arranged(sources, rows, arguments.sort, arguments.baseline)
+    rows = count_all(list(zip(called, sources)), _setup(arguments), _progress, places)
+    if len(places) > 1:
+        ordered = sort_rows(rows, arguments.sort or "time")
+    else:
+        ordered = arranged(sources, rows, arguments.sort, arguments.baseline)
     good = [row for row in rows if row.traffic]
-    if place and good and with_bound:
-        bound_all(good, place.device_for(dtypes_used([row.traffic for row in good if row.traffic])))
+    if one and good:
+        bound_all(good, one.device_for(dtypes_used([row.traffic for row in good if row.traffic])))
     quantities: Sequence[Quantity] = USUAL if with_bound else PREDICTED
     if with_bound and arguments.columns:
         quantities = [replace(NAMES[name], spare=0) for name in arguments.columns]
     _put(comparison_text(ordered, _format(arguments), quantities), arguments)
     if arguments.plot and good and with_bound:
         Comparison(Rows(good)).plot(arguments.plot)
-    elif arguments.plot and good and place:
-        _draw_prediction(sources[called.index(good[0].name)], good[0].name, arguments, place)
-    failed = [row for row in rows if row.error]
+    elif arguments.plot and good:
+        _draw_prediction(sources[called.index(good[0].name)], good[0].name, arguments, places[0])
+    failed = list(dict.fromkeys(row.name for row in rows if row.error and (len(places) < 2 or not row.device)))
     if failed:
-        _complain(f"{len(failed)} of {len(rows)} models failed: {', '.join(row.name for row in failed)}")
+        _complain(f"{len(failed)} of {len(sources)} models failed: {', '.join(failed)}")
     return 1 if failed else 0
+
+
+def _advise(arguments: argparse.Namespace) -> int:
+    place = resolve_one(arguments, must_predict=True)
+    assert place is not None  # a device is required
+    source = _only(arguments, "'advise' takes one")
+    found = _tried(source, lambda: counted(source, _setup(arguments), lambda built: _advice(place, built)))
+    if found is None:
+        return 1
+    exports = {"json": found.to_json, "markdown": found.to_markdown, "csv": lambda: csv_of(found.to_frame())}
+    form = _format(arguments)
+    text = "\n".join([f"{source.name} on {headline(found.before)}", advice_text(found)])
+    _put(exports[form]() if form in exports else text, arguments)
+    return 0
+
+
+def _advice(place: Place, built: Built) -> Advice:
+    return advise(place.predict(built.record(place.amp)))
+
+
+def _choose(arguments: argparse.Namespace) -> int:
+    a = arguments
+    place, limit = resolve_one(a, must_predict=True), limit_of(a.fps, a.ms, a.batch)
+    assert place is not None  # a device is required
+    found = choose_on(place, a.model or None, limit, a.imgsz, a.batch, a.family, a.jobs, _progress)
+    exports = {"json": found.to_json, "markdown": found.to_markdown, "csv": lambda: csv_of(found.to_frame())}
+    form = _format(a)
+    text = "\n".join([choice_headline(found), to_text(choice_grid(found), 120)])
+    _put(exports[form]() if form in exports else text, a)
+    if a.plot:
+        found.plot(a.plot)
+    return 0 if any(not row.error for row in found.rows) else 1
 
 
 def _put(text: str, arguments: argparse.Namespace) -> None:
@@ -207,13 +249,17 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _devices(arguments: argparse.Namespace) -> int:
-    devices, form = load_devices(arguments.devices), _format(arguments)
+    known, form = load_devices(arguments.devices), _format(arguments)
+    one = None
+    if arguments.word not in ("", THIS):
+        with contextlib.suppress(DeviceError):
+            one = find_device(arguments.word, arguments.devices)
+    shown = [one] if one else matching(list(known.values()), arguments.word)
     if form in ("json", "csv"):
-        rows = [row for device in devices.values() for row in _device_records(device)]
+        rows = [row for device in shown for row in device_records(device)]
         _put(json.dumps(rows, indent=1) if form == "json" else _csv(rows), arguments)
-        return 0
-    lines = [line for device in devices.values() for line in _device_lines(device)]
-    _put("\n".join([*lines, f"{THIS}: the machine that the command runs on, measured for half a second"]), arguments)
+    else:
+        _put(device_text(one) if one else devices_text(shown), arguments)
     return 0
 
 
@@ -221,22 +267,6 @@ def _csv(rows: Sequence[Dict[str, Any]]) -> str:
     from pandas import DataFrame
 
     return csv_of(DataFrame(list(rows)))
-
-
-def _device_records(device: Device) -> List[Dict[str, Any]]:
-    """A record for each figure of a device, in base units."""
-    head = {"device": device.name, "title": device.title, "kind": device.kind}
-    figures = {"bandwidth": device.bandwidth, "memory": device.memory, **device.peaks}
-    rows = [
-        {**head, "figure": name, "value": value, "source": device.sources.get(name, "")}
-        for name, value in figures.items()
-        if value
-    ]
-    for runtime, known in device.runtimes.items():
-        for precision in known.precisions:
-            what = {"figure": f"{runtime} {precision}", "value": known.constants(precision).peak}
-            rows.append({**head, **what, "source": known.basis.source, "networks": known.basis.networks})
-    return rows
 
 
 def _setup(arguments: argparse.Namespace) -> Setup:
@@ -294,21 +324,6 @@ def _heaviest(bound: TimeBound) -> str:
     return to_text(Grid([Column("least time"), Column("share"), *texts], lines, bare=True))
 
 
-def _device_lines(device: Device) -> List[str]:
-    """A device's name, and a line for each figure with its source."""
-    lines = [f"{device.name}: {device.title}"]
-    for name, value in (("bandwidth", device.bandwidth), *device.peaks.items()):
-        if not value:
-            continue
-        unit = "B/s" if name == "bandwidth" else "OP/s" if name.startswith("int") else "FLOP/s"
-        number = scaled(value, "%.4g", " ")
-        lines.append(f"  {name:<9}  {f'{number[:-1]} {number[-1]}{unit}':>12}  {device.sources.get(name, '')}")
-    for runtime, known in device.runtimes.items():
-        basis = known.basis
-        lines.append(f"  {runtime} {', '.join(known.precisions)}: {basis.networks} networks: {basis.source}")
-    return lines
-
-
 def _complain(message: str) -> None:
     print(f"{PROGRAM}: {' '.join(message.split())}", file=sys.stderr)
 
@@ -350,6 +365,8 @@ _COMMANDS: Dict[str, Callable[[argparse.Namespace], int]] = {
     "summary": _summary,
     "compare": partial(_several, with_bound=True),
     "predict": partial(_several, with_bound=False),
+    "choose": _choose,
+    "advise": _advise,
     "calibrate": _calibrate,
     "train": _train,
     "devices": _devices,

@@ -22,28 +22,29 @@ def count_all(
     sources: Sequence[Tuple[str, Counted]],
     setup: Setup,
     progress: Callable[..., Iterable[Any]] = iter,
-    place: Optional[Place] = None,
+    places: Sequence[Place] = (),
     inputs: Any = None,
 ) -> List[Row]:
-    """Count every model by its name, and predict its time where a place is given; one that can't be counted says why.
+    """Count every model by its name, and predict its time on each place; one that can't be counted says why.
 
     progress: wraps the work to do, as tqdm does; inputs: what modules are run on, in place of images.
     """
-    return [_count(name, source, setup, place, inputs) for name, source in progress(list(sources))]
+    found: List[Row] = []
+    for name, source in progress(list(sources)):
+        found += _count(name, source, setup, places, inputs)
+    return found
 
 
-def _count(name: str, source: Counted, setup: Setup, place: Optional[Place], inputs: Any) -> Row:
-    """Count a model; one of another checkout than that in use in a process of its own."""
+def _count(name: str, source: Counted, setup: Setup, places: Sequence[Place], inputs: Any) -> List[Row]:
+    """Count a model, a row for each place; one of another checkout than that in use in a process of its own."""
     row = Row(name, source.text if isinstance(source, Source) else "")
-    fill = partial(_fill, row, place)
+    fill = partial(_fill, row, places)
     try:
-        if isinstance(source, Source):
-            counted(source, setup, fill)
-        else:
-            fill(_ready(source, setup, inputs))
+        return counted(source, setup, fill) if isinstance(source, Source) else fill(_ready(source, setup, inputs))
     except OtherCheckout as other:
         try:
-            return in_checkout(other.root, _count, name, source, setup, place, None)
+            found: List[Row] = in_checkout(other.root, _count, name, source, setup, places, None)
+            return found
         except ModelError as error:
             row.error = str(error)
     except ModelError as error:
@@ -52,7 +53,7 @@ def _count(name: str, source: Counted, setup: Setup, place: Optional[Place], inp
         row.error = f"its forward ends the program (SystemExit: {error})"
     except Exception as error:
         row.error = in_few_words(error)
-    return row
+    return [row]
 
 
 def arranged(
@@ -86,16 +87,14 @@ def _ready(model: nn.Module, setup: Setup, inputs: Any) -> Built:
     return with_images(model, setup)
 
 
-def _fill(row: Row, place: Optional[Place], built: Built) -> None:
-    """Count a model into its row; its recording is let go of again, as it is large."""
-    row.shape = tuple(built.inputs[0].shape)
-    row.images = row.shape[0] if row.shape else 1
+def _fill(row: Row, places: Sequence[Place], built: Built) -> List[Row]:
+    """Count a model into its row, one for each place; its recording is let go of again, as it is large."""
+    row.images = built.inputs[0].shape[0] if built.inputs[0].dim() else 1
     recorded = built.record()
     row.traffic = traffic_of(recorded)
     row.parameters, row.rounded = built.parameters, built.remark()
     row.input, row.dtype = built.input, built.dtype
-    if place is not None:
-        place.predict_row(row, recorded.under(place.amp))
+    return [place.predicted(row, recorded.under(place.amp)) for place in places] or [row]
 
 
 Compared = Union[str, nn.Module]
@@ -138,7 +137,8 @@ def compare(
     if baseline is not None and baseline not in called:
         raise ValueError(f"no model is called {baseline!r}, only {listed(called)}")
     place = None if device is None else resolve(device, runtime, precision, decode, devices)
-    rows = count_all(given, Setup(None if imgsz is None else as_size(imgsz), batch), place=place, inputs=inputs)
+    images = Setup(None if imgsz is None else as_size(imgsz), batch)
+    rows = count_all(given, images, places=[place] if place else (), inputs=inputs)
     if place is not None:
         good = [row for row in rows if row.traffic]
         bound_all(good, place.device_for(dtypes_used([row.traffic for row in good if row.traffic])))

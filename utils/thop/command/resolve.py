@@ -1,18 +1,19 @@
 """Where networks are to run: the device, the runtime and the precision that are meant, made out once; times there."""
 
 import argparse
-from dataclasses import dataclass
-from typing import Optional, Sequence
+import contextlib
+from dataclasses import dataclass, replace
+from typing import List, Optional, Sequence
 
 import torch
 
 from ..answer import PathLike
 from ..count.record import Recording
 from ..deploy.bound import TimeBound, launch_bound
-from ..deploy.devices import THIS, Device, find_device, load_devices
+from ..deploy.devices import KINDS, THIS, Device, find_device, load_devices
 from ..deploy.launches import as_deployed
 from ..deploy.measurements import find_measurement
-from ..deploy.prediction import Prediction, choose, estimate_for, predict_deployed
+from ..deploy.prediction import Prediction, estimate_for, place_on, predict_deployed
 from ..deploy.runtimes import DeviceError, Runtime
 from ..show.comparison import Row
 
@@ -51,21 +52,16 @@ class Place:
             return None
         return bound if bound.seconds <= prediction.seconds else None
 
-    def predict_row(self, row: Row, counted: Recording) -> None:
-        """Predict a model's time into its row, with what somebody has published; or say why there is none."""
+    def predicted(self, row: Row, counted: Recording) -> Row:
+        """A model's row with its time here; or with the reason why there is none."""
         try:
             prediction = self.predict(counted)
-            row.prediction, row.bound = prediction.timing(), self.least(prediction)
         except DeviceError as error:
-            row.error = f"no time: {error}"
-            return
-        where = {"device": self.device.name, "runtime": self.runtime.name, "precision": self.precision}
-        flops = counted.flops / max(row.images, 1)
-        measured = find_measurement(row.parameters, flops, model=row.name, shape=row.shape, **where)
-        row.measured_seconds = measured.seconds if measured else None
-        if measured and measured.decode != prediction.deployed.decode:
-            how = "with decoding, as with --decode" if measured.decode else "without decoding, as with --no-decode"
-            row.rounded = "; ".join(filter(None, [row.rounded, f"published {how}"]))
+            network = as_deployed(counted, self.runtime, self.decode)
+            known = find_measurement(network, self.device.name, self.precision)
+            return replace(row, error=str(error), published=known, device=self.device.name)
+        least, known = self.least(prediction), prediction.published
+        return replace(row, prediction=prediction.timing(), bound=least, published=known, device=self.device.name)
 
 
 def resolve(
@@ -76,21 +72,51 @@ def resolve(
     devices: Optional[PathLike] = None,
     dtype: torch.dtype = torch.float32,
     must_predict: bool = False,
+    cores: Optional[int] = None,
+    streams: Optional[str] = None,
 ) -> Place:
     """Say where models are to run; "this" is measured, for a type.
 
     Raises DeviceError for a device, runtime or precision that there is not; with ``must_predict`` also where nothing is
     known of the device for these.
     """
-    device = find_device(name, devices, [dtype])
-    chosen, exact = choose(device, runtime, precision)
-    if must_predict and device.name != THIS:
+    device = find_device(name, devices, [dtype], cores, streams)
+    chosen, exact = place_on(device, runtime, precision)
+    if must_predict and device.name != THIS and not chosen.refuses:
         estimate_for(device, chosen, exact)
     return Place(device, chosen, exact, decode)
 
 
-def resolve_arguments(arguments: argparse.Namespace, must_predict: bool = False) -> Optional[Place]:
-    """Do so, before any work, for what was named on the command line; None where no device was.
+GROUPS = {"all": KINDS, **{f"all-{kind}s": (kind,) for kind in KINDS}}
+"""Names that stand for all devices of some kinds of which networks were measured."""
+
+
+def resolve_all(arguments: argparse.Namespace) -> List[Place]:
+    """Say where models are to run, before any work: on one device, on several, or on all of a kind.
+
+    Of a group those are left out that have not the runtime or the precision that was named.
+    """
+    a = arguments
+    dtype = torch.float16 if a.half else torch.float32
+    found: List[Place] = []
+    for name in dict.fromkeys(part for text in a.device for part in text.split(",")):
+        if name.lower() not in GROUPS:
+            rest = a.decode, a.devices, dtype, True, a.cores, a.streams
+            found.append(resolve(name, a.runtime, a.precision, *rest))
+            continue
+        measured = [
+            one for one in load_devices(a.devices).values() if one.runtimes and one.kind in GROUPS[name.lower()]
+        ]
+        for device in measured:
+            with contextlib.suppress(DeviceError):
+                found.append(resolve(device.name, a.runtime, a.precision, a.decode, a.devices, dtype, True))
+        if not found:
+            raise DeviceError(f"{name}: none of them was measured under {a.runtime or a.precision}")
+    return found
+
+
+def resolve_one(arguments: argparse.Namespace, must_predict: bool = False) -> Optional[Place]:
+    """Say, before any work, where models are to run that was named on the command line; None where nothing was.
 
     Who names a runtime or a precision wants a prediction.
     """
@@ -99,9 +125,10 @@ def resolve_arguments(arguments: argparse.Namespace, must_predict: bool = False)
         if a.devices:
             load_devices(a.devices)
         return None
-    must_predict = must_predict or bool(a.runtime or a.precision)
     dtype = torch.float16 if a.half else torch.float32
-    return resolve(a.device, a.runtime, a.precision, a.decode, a.devices, dtype, must_predict)
+    must_predict = must_predict or bool(a.runtime or a.precision)
+    rest = a.decode, a.devices, dtype, must_predict, a.cores, a.streams
+    return resolve(a.device, a.runtime, a.precision, *rest)
 
 
-__all__ = ["Place", "resolve", "resolve_arguments"]
+__all__ = ["GROUPS", "Place", "resolve", "resolve_all", "resolve_one"]

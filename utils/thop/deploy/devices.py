@@ -1,10 +1,12 @@
 """Devices: what each can compute and move at most, from devices.yaml, a file of the user's, or measured on the spot."""
 
 import difflib
+import json
 import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
 import torch
@@ -14,14 +16,29 @@ from ..run import in_few_words
 from ..units import dtype_name, listed
 from .estimates import Estimate, Sheet, positive, read_runtimes
 from .machine import MeasureError, measure
-from .runtimes import DeviceError, unreadable
+from .runtimes import DeviceError, find_runtime, unreadable
 
 CATALOGUE = Path(__file__).with_name("devices.yaml")
+ESTIMATES = Path(__file__).with_name("estimates.json")  # of the catalogue's devices, from published tables
 THIS = "this"
 PRECISIONS = ("float64", "float32", "tf32", "float16", "bfloat16", "int8")
 KINDS = ("gpu", "cpu", "npu")
 HOSTS = ("desktop", "server", "module")
-_FIELDS = ("title", "kind", "host", "memory", "bandwidth", "peaks", "sources", "runtimes")
+_CLOSE = 5
+_VARIANTS = ("cores", "streams")
+_FIELDS = (
+    "title",
+    "kind",
+    "host",
+    "memory",
+    "bandwidth",
+    "peaks",
+    "sources",
+    "runtimes",
+    "usual",
+    "aliases",
+    *_VARIANTS,
+)
 
 
 @dataclass(frozen=True)
@@ -31,7 +48,9 @@ class Device:
     name: its key in the file, or "this"; bandwidth: of its memory, in bytes a second, 0 where no data sheet is known;
     peaks: operations a second by precision, two for a multiply-accumulate; sources: where each figure is from, by
     precision and "bandwidth"; kind: "gpu", "cpu" or "npu"; runtimes: estimates, by runtime; memory:
-    bytes of it, 0 where that is not known; host: what usually submits its work, "desktop", "server" or "module".
+    bytes of it, 0 where that is not known; host: what usually submits its work, "desktop", "server" or "module";
+    aliases: what else it is called; variants: the names of the entries for numbers of cores or of streams; usual: the
+    runtime that is meant where nobody names one, else the first that was measured.
     """
 
     name: str
@@ -43,6 +62,9 @@ class Device:
     runtimes: Mapping[str, Estimate] = field(default_factory=dict)
     memory: float = 0.0
     host: str = ""
+    aliases: Tuple[str, ...] = ()
+    variants: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    usual: str = ""
 
     @property
     def sheet(self) -> Sheet:
@@ -81,14 +103,17 @@ def load_devices(path: Optional[PathLike] = None) -> Dict[str, Device]:
 
 @lru_cache(maxsize=1)
 def _catalogue() -> Dict[str, Device]:
-    return _read(CATALOGUE)
+    estimates = json.loads(ESTIMATES.read_text(encoding="utf-8")) if ESTIMATES.is_file() else {}
+    return _read(CATALOGUE, estimates)
 
 
-def _read(path: Path) -> Dict[str, Device]:
+def _read(path: Path, estimates: Mapping[str, Any] = MappingProxyType({})) -> Dict[str, Device]:
+    """Read a file of devices, with estimates that stand beside it."""
     import yaml  # here, so that counting needs torch alone
 
     try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+        ours = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # faster, but tells less of what is wrong
+        entries = yaml.load(path.read_text(encoding="utf-8"), ours if path == CATALOGUE else yaml.SafeLoader)
     except OSError as error:
         raise unreadable(path, error) from error
     except UnicodeDecodeError as error:
@@ -100,7 +125,7 @@ def _read(path: Path) -> Dict[str, Device]:
         raise DeviceError(f"{path}{where} is no valid YAML: {problem}") from error
     if not isinstance(entries, dict) or not entries:
         raise DeviceError(f"{path} holds no devices; {CATALOGUE.name} shows the form")
-    devices = (_device(str(name), entry, path) for name, entry in entries.items())
+    devices = [_device(str(name), entry, path, estimates.get(name, {})) for name, entry in entries.items()]
     return {device.name: device for device in devices}
 
 
@@ -109,7 +134,7 @@ def key_of(name: str) -> str:
     return re.sub(r"[\s_]+", "-", name.strip().lower())
 
 
-def _device(name: str, entry: Any, path: Path) -> Device:
+def _device(name: str, entry: Any, path: Path, estimates: Mapping[str, Any]) -> Device:
     """Make a device of an entry in the units of the file: GB/s and TFLOPS."""
     where = f"{path}: {name}"
     if key_of(name) == THIS:
@@ -118,13 +143,18 @@ def _device(name: str, entry: Any, path: Path) -> Device:
     kind = entry.get("kind") or "gpu"
     if kind not in KINDS:
         raise DeviceError(f"{where}: kind must be {listed(KINDS, ' or ')}, not {kind!r}")
-    runtimes = read_runtimes(entry["runtimes"], f"{where}: runtimes") if entry.get("runtimes") else {}
-    bandwidth, rates, given = _data_sheet(entry, where, path, needed=not runtimes)
+    measured = entry.get("runtimes") or estimates
+    runtimes = read_runtimes(measured, f"{where}: runtimes") if measured else {}
+    bandwidth, rates, given = _data_sheet(entry, where, path, needed=not runtimes and path != CATALOGUE)
     memory = positive(entry["memory"], f"{where}: memory") * 1e9 if entry.get("memory") is not None else 0.0
     host = str(entry.get("host") or "")
     if host and host not in HOSTS:
         raise DeviceError(f"{where}: host must be {listed(HOSTS, ' or ')}, not {host!r}")
-    return Device(key_of(name), str(entry.get("title") or name), bandwidth, rates, given, kind, runtimes, memory, host)
+    title, aliases = str(entry.get("title") or name), tuple(map(key_of, map(str, entry.get("aliases") or ())))
+    variants = {what: {str(n): key_of(one) for n, one in entry[what].items()} for what in _VARIANTS if entry.get(what)}
+    figures = bandwidth, rates, given, kind, runtimes, memory, host
+    usual = find_runtime(entry["usual"]).name if entry.get("usual") else ""
+    return Device(key_of(name), title, *figures, aliases, variants, usual)
 
 
 def _data_sheet(entry: Any, where: str, path: Path, needed: bool) -> Tuple[float, Dict[str, float], Dict[str, str]]:
@@ -150,24 +180,46 @@ def _check_keys(value: Any, known: Sequence[str], where: str) -> None:
         raise DeviceError(f"{where}: {unknown[0]} is not known here, only {listed(known)}")
 
 
-def find_device(name: str, path: Optional[PathLike] = None, dtypes: Sequence[torch.dtype] = (torch.float32,)) -> Device:
-    """Return a device by its name in devices.yaml or in the file ``path``: "RTX 3090" and "rtx-3090" are the same.
+def find_device(
+    name: str,
+    path: Optional[PathLike] = None,
+    dtypes: Sequence[torch.dtype] = (torch.float32,),
+    cores: Optional[int] = None,
+    streams: Optional[str] = None,
+) -> Device:
+    """Return a device by its name or alias: "RTX 3090", "rtx-3090" and "3090" are the same.
 
-    "this" is the machine that this runs on; it is measured, for ``dtypes``. Raises DeviceError for an unknown name,
-    with those that come close, and as ``load_devices`` and ``measure_this`` do.
+    "this" is the machine that this runs on; it is measured, for ``dtypes``. cores, streams: how many of them, where a
+    device was measured with several. Raises DeviceError for an unknown name, with those that come close, for a number
+    that nothing is known of, and as ``load_devices`` and ``measure_this`` do.
     """
     devices = load_devices(path)
     key = key_of(name)
     if key == THIS:
         return measure_this(dtypes)
-    bare = {known.replace("-", ""): known for known in devices}
-    key = key if key in devices else bare.get(key.replace("-", ""), key)
-    if key not in devices:
-        close = [known for known in devices if key and key in known]
-        close = close or difflib.get_close_matches(key, devices, n=3)
-        hint = f"did you mean {listed(close, ' or ')}?" if close else f"known are {listed([THIS, *devices])}"
+    called = {alias: device.name for device in devices.values() for alias in device.aliases}
+    called.update((known, known) for known in devices)
+    bare = {one.replace("-", ""): known for one, known in called.items()}
+    found = called.get(key) or bare.get(key.replace("-", ""))
+    if found is None:
+        close = [known for known in devices if key and key in known][:_CLOSE]
+        close = close or list(dict.fromkeys(called[one] for one in difflib.get_close_matches(key, called, n=3)))
+        hint = f"did you mean {listed(close, ' or ')}?" if close else "the command 'devices' lists those that are known"
         raise DeviceError(f"no device is called {name!r}; {hint}")
-    return devices[key]
+    device = devices[found]
+    for what, wanted in (("cores", cores), ("streams", streams)):
+        if wanted is not None:
+            device = devices[_variant(device, what, str(wanted))]
+    return device
+
+
+def _variant(device: Device, what: str, wanted: str) -> str:
+    """The name of the entry for a number of cores or streams."""
+    known = device.variants.get(what, {})
+    if wanted not in known:
+        measured = f"was measured with {listed(known, ' and ')}" if known else "is not known by their number"
+        raise DeviceError(f"{device.name} ({device.title}): {what}: nothing is known of {wanted}; it {measured}")
+    return known[wanted]
 
 
 def measure_this(dtypes: Sequence[torch.dtype]) -> Device:

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
@@ -67,11 +67,15 @@ class Prior:
 
 @dataclass(frozen=True)
 class Basis:
-    """What an estimate rests on: how many networks, in batches from and to, and who measured them."""
+    """What an estimate rests on: how many networks, in batches from and to, and who measured them.
+
+    error: how far off networks were that were left out, as a mean factor; 0 where that was not tried.
+    """
 
     networks: int = 0
     batches: Tuple[int, int] = (1, 1)
     source: str = ""
+    error: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -239,6 +243,7 @@ def entry_of(estimate: Estimate) -> Dict[str, Any]:
         "networks": basis.networks,
         "batches": list(basis.batches),
         "source": basis.source,
+        **({"error": _rounded(basis.error)} if basis.error else {}),
     }
 
 
@@ -259,7 +264,7 @@ def _mapping(value: Any, where: str) -> Mapping[str, Any]:
     return value
 
 
-_OTHERS = ("peaks", "covariance", "spread", "networks", "batches", "source")
+_OTHERS = ("peaks", "covariance", "spread", "networks", "batches", "source", "error")
 
 
 def _estimate(entry: Mapping[str, Any], runtime: Runtime, where: str) -> Estimate:
@@ -287,20 +292,20 @@ def _estimate(entry: Mapping[str, Any], runtime: Runtime, where: str) -> Estimat
     spread = positive(entry.get("spread", prior.spread), f"{where}: spread")
     low, high = entry.get("batches") or (1, 1)
     networks = int(positive(entry.get("networks", 1), f"{where}: networks"))
-    basis = Basis(networks, (int(low), int(high)), str(entry.get("source") or where))
+    error = positive(entry.get("error", 1.0), f"{where}: error") if "error" in entry else 0.0
+    basis = Basis(networks, (int(low), int(high)), str(entry.get("source") or where), error)
     return Estimate(tuple(peaks), mean, covariance, spread, basis)
 
 
 def _triangle(values: Any, size: int, where: str) -> Tensor:
     """Make a covariance of its lower triangle, row by row."""
-    if not isinstance(values, list) or len(values) != size * (size + 1) // 2:
+    numbers = values if isinstance(values, list) else []
+    if len(numbers) != size * (size + 1) // 2 or not all(isinstance(value, (int, float)) for value in numbers):
         raise DeviceError(f"{where}: covariance has {size * (size + 1) // 2} numbers for these precisions")
-    lower: List[List[float]] = [[0.0] * size for _ in range(size)]
-    numbers = iter(values)
-    for i in range(size):
-        for j in range(i + 1):
-            lower[i][j] = lower[j][i] = float(next(numbers))
-    return torch.tensor(lower, dtype=torch.float64, device="cpu")
+    rows, columns = torch.tril_indices(size, size, device="cpu")
+    found = torch.zeros(size, size, dtype=torch.float64, device="cpu")
+    found[rows, columns] = found[columns, rows] = torch.tensor(numbers, dtype=torch.float64, device="cpu")
+    return found
 
 
 def positive(value: Any, where: str) -> float:

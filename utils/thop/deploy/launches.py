@@ -128,11 +128,15 @@ class Deployed(Answer):
         return as_deployed(counted, runtime, None if self.usual else self.decode)
 
     @property
+    def input_shape(self) -> Tuple[int, ...]:
+        """The shape of the first input that somebody reads."""
+        inputs = (o.shape for step in self.flow.steps for o in step.reads if o.value in self.flow.inputs)
+        return tuple(next(inputs, ()))
+
+    @property
     def batch(self) -> int:
-        """How many images a pass is of: the first size of the first input that somebody reads."""
-        inputs = (o for step in self.flow.steps for o in step.reads if o.value in self.flow.inputs)
-        first = next(inputs, None)
-        return first.shape[0] if first is not None and first.shape else 1
+        """How many images a pass is of."""
+        return self.input_shape[0] if self.input_shape else 1
 
     def memory(self, precision: Optional[str] = None) -> DeviceMemory:
         """The memory that it takes in a precision of its runtime, the usual one without."""

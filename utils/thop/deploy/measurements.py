@@ -1,101 +1,80 @@
-"""Published speeds of networks: what other people measured on which device. Sources: published/SOURCES.md."""
+"""Published speeds of networks: what other people measured on which device.
+
+published.csv has them, a row for each network on a device; `make calibrate` writes it from the tables in benchmarks/.
+A network is known by what it computes, whatever its file is called.
+"""
 
 import csv
-from dataclasses import dataclass
+import hashlib
+from collections import Counter
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Optional, Tuple
+from typing import Dict, List, NamedTuple, Optional, Tuple
 
-from .devices import key_of
+from .launches import Deployed, as_deployed
+from .runtimes import CLAMPS, CURVES
 
-FOLDER = Path(__file__).with_name("published")
-NETWORKS = FOLDER / "networks.csv"  # what the networks of the tables hold and compute
-_ALIKE = 0.01  # how far off the parameters and FLOPs of the same network may be: fused, or without decoding
-SOURCES = {
-    "rknn_model_zoo": "github.com/airockchip/rknn_model_zoo, README, commit bad6c73",
-    "timm_eager": "github.com/huggingface/pytorch-image-models, results/, PyTorch 2.4.0, commit aa4b585",
-    "V100": "github.com/ultralytics/yolov5, README, v7.0",
-    "AWS p3.2xlarge CPU": "github.com/ultralytics/yolov5, README, v7.0",
-    "T4": "docs.ultralytics.com, model comparison pages, TensorRT 10",
-    "Jetson Orin Nano Super": "docs.ultralytics.com/guides/nvidia-jetson, 8.3.51",
-    "Jetson Orin Nano Super CPU": "docs.ultralytics.com/guides/nvidia-jetson, 8.3.51",
-}
+PUBLISHED = Path(__file__).with_name("published.csv")
 
 
-@dataclass(frozen=True)
-class Measurement:
+class Measurement(NamedTuple):
     """One published speed: seconds of a pass over a batch.
 
-    model: its name in the source; shape: of its input; decode: whether the heads' predictions are decoded; parameters:
-    where the source says them, or 0.
+    decode: whether the heads' predictions are decoded; network: what ``network_key`` says of it; model: the package
+    that builds it, and its name there.
     """
 
-    model: str
-    shape: Tuple[int, ...]
     device: str
     runtime: str
     precision: str
+    batch: int
+    decode: bool
     seconds: float
+    network: str
+    model: str
     source: str
-    decode: bool = True
-    parameters: float = 0.0
 
 
 @lru_cache(maxsize=1)
-def published() -> List[Measurement]:
-    """Read all of them."""
-    tables = [file for file in sorted(FOLDER.glob("*.csv")) if file != NETWORKS]
-    return [_measurement(file.stem, row) for file in tables for row in _rows(file)]
+def published() -> Dict[Tuple[str, str, str], List[Measurement]]:
+    """All of them, by device, runtime and precision."""
+    found: Dict[Tuple[str, str, str], List[Measurement]] = {}
+    with PUBLISHED.open(encoding="utf-8", newline="") as lines:
+        for row in csv.DictReader(lines):
+            where = row["device"], row["runtime"], row["precision"]
+            numbers = int(row["batch"]), row["decode"] == "1", float(row["ms"]) / 1e3
+            found.setdefault(where, []).append(
+                Measurement(*where, *numbers, row["network"], row["model"], row["source"])
+            )
+    return found
 
 
-def _rows(file: Path) -> Iterable[Dict[str, str]]:
-    with file.open(encoding="utf-8", newline="") as lines:
-        yield from csv.DictReader(lines)
+def network_key(network: Deployed) -> str:
+    """A digest of what a network computes of an image: its size, products, their weights, activations.
 
-
-def _measurement(table: str, row: Dict[str, str]) -> Measurement:
-    device = row["device"]
-    if table == "timm_eager":
-        batch, side = int(row["batch"]), int(row["imgsz"])
-        seconds = float(row["ms_per_image"]) * batch / 1e3
-        shape: Tuple[int, ...] = (batch, 3, side, side)
-        size = float(row["parameters_M"]) * 1e6
-        place = key_of(device), "pytorch", "amp"
-        return Measurement(row["model"], shape, *place, seconds, SOURCES[table], parameters=size)
-    shape = tuple(int(size) for size in row["input"].split(","))
-    precision = {"fp16": "float16"}.get(row["precision"], row["precision"])
-    if table == "rknn_model_zoo":
-        seconds = float(row["ms"]) / 1e3
-        return Measurement(row["model"], shape, key_of(device), "rknn", precision, seconds, SOURCES[table], False)
-    runtime = "pytorch-cpu" if "CPU" in device and row["runtime"] == "pytorch" else row["runtime"]
-    seconds = float(row["ms"]) * shape[0] / 1e3
-    return Measurement(row["model"], shape, key_of(device), runtime, precision, seconds, SOURCES[device])
-
-
-@lru_cache(maxsize=1)
-def _networks() -> Dict[Tuple[str, Tuple[int, ...]], Tuple[float, Optional[float]]]:
-    """Parameters and FLOPs of an image, by name and size."""
-    return {
-        (row["model"], (int(row["height"]), int(row["width"]))): (int(row["parameters"]), int(row["flops"]))
-        for row in _rows(NETWORKS)
-    }
-
-
-def find_measurement(
-    parameters: Optional[float] = None, flops: Optional[float] = None, **wanted: Any
-) -> Optional[Measurement]:
-    """Return the published speed with these fields, of a network of so many parameters and FLOPs of an image, if given.
-
-    A network of another structure may have the same name; where nobody knows what the published one holds, it is not
-    taken for it.
+    It is the same before and after BatchNorms are folded, and whatever values the weights have.
     """
-    for measured in published():
-        if all(getattr(measured, name) == value for name, value in wanted.items()):
-            size, work = _networks().get((measured.model, measured.shape[2:]), (measured.parameters, flops))
-            if _alike(parameters, size) and _alike(flops, work):
-                return measured
+    batch = max(network.batch, 1)
+    products = [launch for launch in network.launches if launch.flops]
+    weights = sum(view.elements for launch in products for view in launch.weights if len(view.shape) > 1)
+    names = Counter(step.name.rstrip("_") for launch in network.launches for step in launch.steps)
+    curves = sorted((name, count) for name, count in names.items() if name in CURVES | CLAMPS)
+    told = (network.input_shape[1:], sum(launch.flops for launch in products) // batch, weights, curves)
+    return hashlib.blake2s(repr(told).encode(), digest_size=5).hexdigest()
+
+
+def find_measurement(network: Deployed, device: str, precision: str) -> Optional[Measurement]:
+    """Return the published speed of a network on a device, if there is one.
+
+    Where there is none with its heads as they are, one with heads that are decoded, or are not, is returned.
+    """
+    known = published().get((device, network.runtime.name, precision), [])
+    alike = [one for one in known if one.batch == network.batch]
+    for decode in (network.decode, not network.decode):
+        there = {one.network: one for one in alike if one.decode == decode or not network.flow.heads}
+        if there:
+            other = network if decode == network.decode else as_deployed(network.flow, network.runtime, decode)
+            found = there.get(network_key(other))
+            if found is not None:
+                return found
     return None
-
-
-def _alike(one: Optional[float], other: Optional[float]) -> bool:
-    return one is None or other is None or abs(one - other) <= _ALIKE * other

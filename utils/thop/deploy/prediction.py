@@ -21,7 +21,8 @@ from .devices import Device, find_device, load_devices
 from .estimates import NINE_OF_TEN, Basis, Estimate, of_sheet, prior_of, sheet_peak, with_precision
 from .executed import decoded_branches
 from .launches import Deployed, DeviceMemory, as_deployed
-from .runtimes import DeviceError, Runtime, all_runtimes, find_runtime
+from .measurements import Measurement, find_measurement
+from .runtimes import DeviceError, Runtime, all_runtimes, find_runtime, runtime_for
 
 Where = Union[str, Device, Calibration]
 _MEAN = 0.8  # deviations that a normal distribution is off on average
@@ -55,7 +56,9 @@ class Timing(Answer):
     low, high: nine of ten networks on devices like these lie between; error: the factor by which predictions are off
     on average; basis: what they rest on; memory: what the network takes of the device's; leaves:
     operators that go back to the CPU, with module and reason; binds: what most of the time
-    goes to, "arithmetic", "memory", "output stage" or "starting launches".
+    goes to, "arithmetic", "memory", "output stage" or "starting launches"; published: what somebody has measured of
+    this very network there; measured: networks that the device's constants rest on, 0 for its data sheet alone;
+    flops, bytes: what its launches compute and move.
     """
 
     device: str
@@ -71,6 +74,10 @@ class Timing(Answer):
     launch_count: int
     memory: DeviceMemory
     leaves: Tuple[Tuple[str, str, str], ...]
+    published: Optional[Measurement]
+    measured: int
+    flops: int
+    bytes: int
 
 
 @dataclass(frozen=True, repr=False)
@@ -199,29 +206,29 @@ def find_place(
     """Say which device, runtime and precision are meant; raises DeviceError as ``predict`` does."""
     found = device if isinstance(device, (Device, Calibration)) else find_device(device, devices)
     if isinstance(found, Device):
-        return (found, *choose(found, runtime, precision))
+        return (found, *place_on(found, runtime, precision))
     if runtime is not None and find_runtime(runtime) is not found.runtime:
         raise DeviceError(f"{found.name} was measured under {found.runtime.name}, not {runtime}")
     return found, found.runtime, found.runtime.precision(precision or found.precision)
 
 
-def choose(device: Device, runtime: Optional[str], precision: Optional[str]) -> Tuple[Runtime, str]:
+def place_on(device: Device, runtime: Optional[str], precision: Optional[str]) -> Tuple[Runtime, str]:
     """Say which runtime and precision are meant; raises DeviceError for those that the device can't have."""
     if runtime is None:
         of_kind = [one.name for one in all_runtimes().values() if one.kind == device.kind]
         known = [name for name in of_kind if name in device.runtimes]
         measured = [name for name in known if precision is None or precision in device.runtimes[name].precisions]
-        runtime = (measured or known or of_kind)[0]
-    elif device.kind == "cpu" and runtime == "pytorch":
-        runtime = "pytorch-cpu"
-    chosen = find_runtime(runtime)
+        runtime = device.usual or (measured or known or of_kind)[0]
+    chosen = runtime_for(runtime, device.kind)
     if chosen.kind != device.kind:
         others = [one.name for one in all_runtimes().values() if one.kind == device.kind]
         raise DeviceError(f"{chosen.name} does not run on {device.name} ({device.title}), but {listed(others, ' or ')}")
-    if precision is None and chosen.name in device.runtimes:
+    exact = chosen.precision(precision)
+    by_sheet = not chosen.eager and sheet_peak(device.peaks, exact) is not None
+    if precision is None and chosen.name in device.runtimes and not by_sheet:
         measured_in = device.runtimes[chosen.name].precisions
-        return chosen.on(device.name), next(one for one in chosen.precisions if one in measured_in)
-    return chosen.on(device.name), chosen.precision(precision)
+        exact = next(one for one in chosen.precisions if one in measured_in)
+    return chosen.on(device.name), exact
 
 
 def estimate_for(device: Union[Device, Calibration], runtime: Runtime, precision: str) -> Tuple[Estimate, str]:
@@ -229,6 +236,8 @@ def estimate_for(device: Union[Device, Calibration], runtime: Runtime, precision
 
     Raises DeviceError where there are neither measurements nor a data sheet.
     """
+    if runtime.refuses:
+        raise DeviceError(f"no time is predicted under {runtime.title}: {runtime.refuses}")
     if isinstance(device, Calibration):
         known, peaks = device.estimate, device.peaks
     else:
@@ -293,4 +302,7 @@ def predict_deployed(network: Deployed, device: Union[Device, Calibration], prec
     leaves = ((one, leaving(one, runtime)) for one in network.launches)
     left = tuple((one.operators[0].strip("_"), one.layers[0], reason) for one, reason in leaves if reason)
     numbers = seconds, low, high, error, basis, binds, len(launches), network.memory(precision), left
-    return Prediction(device.name, title, runtime, precision, *numbers, launches, network, constants)
+    published = find_measurement(network, device.name, precision)
+    moved = sum(int(work.bytes + work.weights + work.passes) for work in works)
+    more = published, known.basis.networks, network.flops, moved
+    return Prediction(device.name, title, runtime, precision, *numbers, *more, launches, network, constants)

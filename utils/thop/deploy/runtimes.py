@@ -76,6 +76,7 @@ class Runtime:
     computes_in: Mapping[str, Tuple[str, ...]] = field(default_factory=dict, repr=False)
     leaves: Mapping[str, str] = field(default_factory=dict, repr=False)
     devices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
+    refuses: str = field(default="", repr=False)
     why: str = field(default="", repr=False)
 
     @property
@@ -144,3 +145,9 @@ def find_runtime(name: str) -> Runtime:
         hint = f"did you mean {close[0]}?" if close else f"known are {listed(known)}"
         raise DeviceError(f"no runtime is called {name!r}; {hint}")
     return known[key]
+
+
+def runtime_for(name: str, kind: str) -> Runtime:
+    """Return a runtime by its name, as it is on a kind of device: on a GPU "openvino" is "openvino-gpu"."""
+    found = find_runtime(name)
+    return all_runtimes().get(f"{found.name}-{kind}", found) if found.kind != kind else found

@@ -13,12 +13,13 @@ import torch
 from ..answer import Answer, Rows, csv_of
 from ..deploy.bound import TimeBound, time_bound
 from ..deploy.devices import Device
+from ..deploy.measurements import Measurement
 from ..deploy.prediction import Timing
 from ..deploy.runtimes import DeviceError
 from ..traffic import Traffic
 from ..units import kinds_not_counted
 from .grid import Column, Grid, Line, to_latex, to_markdown, to_text
-from .predictions import place_of, remarks_on
+from .predictions import place_of, remarks_on, usually_off
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -29,9 +30,9 @@ class Row:
     """A model and what was counted of it, or else ``error``, why nothing was.
 
     source: where it comes from; input, dtype: what it was run on; rounded: a word about a size that the stride does
-    not divide; bound, prediction: the least and the expected time on a device, if one was asked for; measured_seconds:
-    what somebody has published of a network of this name there. shape: of its first input; images: how many a pass
-    is of. is_baseline: whether differences are to this one; without any, they are to the first.
+    not divide; bound, prediction: the least and the expected time on a device, if one was asked for; published: what
+    somebody has measured of this very network there; device: its name; images: how many a pass is of; is_baseline:
+    whether differences are to this one; without any, they are to the first.
     """
 
     name: str
@@ -44,9 +45,9 @@ class Row:
     error: str = ""
     bound: Optional[TimeBound] = None
     prediction: Optional[Timing] = None
-    measured_seconds: Optional[float] = None
+    published: Optional[Measurement] = None
+    device: str = ""
     images: int = 1
-    shape: Tuple[int, ...] = ()
     is_baseline: bool = False
 
     def numbers(self) -> Dict[str, Any]:
@@ -71,6 +72,8 @@ class Row:
             found["time_memory_seconds"] = self.bound.memory_seconds
         if self.prediction is not None:
             found.update(self._predicted(self.prediction))
+        if self.published is not None:
+            found["measured_seconds"] = self.published.seconds
         return found
 
     def _predicted(self, prediction: Timing) -> Dict[str, Any]:
@@ -80,8 +83,10 @@ class Row:
             "predicted_low_seconds": prediction.low,
             "predicted_high_seconds": prediction.high,
             "images_per_second": self.images / prediction.seconds if prediction.seconds else None,
-            "measured_seconds": self.measured_seconds,
+            "measured_seconds": None,
             "launches": prediction.launch_count,
+            "launch_gflops": prediction.flops / 1e9,
+            "launch_bytes": prediction.bytes,
             "arena_bytes": prediction.memory.arena_bytes,
             "weight_bytes": prediction.memory.weight_bytes,
         }
@@ -202,6 +207,7 @@ def to_dataframe(rows: Sequence[Row]) -> "DataFrame":
 
 _WIDE = 120  # columns of the text
 _FAR_APART = 1e5
+_SOURCES = 3
 _STAR = " *"  # behind the name of a model in which something ran that has no number
 Unit = Tuple[str, float]
 _ONES: Sequence[Unit] = (("", 1),)
@@ -259,8 +265,8 @@ COMPARED = (
     Quantity("predicted_seconds", "time", _SECONDS),
 )
 PREDICTED = (
-    Quantity("gflops", "GFLOPs"),
-    Quantity("traffic_bytes", "traffic", _BYTES),
+    Quantity("launch_gflops", "GFLOPs"),
+    Quantity("launch_bytes", "moves", _BYTES),
     Quantity("launches", "launches", _WHOLE, spare=2),
     Quantity("predicted_seconds", "time", _SECONDS),
     Quantity("predicted_low_seconds", "from", _SECONDS, compared=False),
@@ -272,7 +278,8 @@ PREDICTED = (
 )
 NAMES = {quantity.heading.lower(): quantity for quantity in COMPARED}
 """What is compared, by what it is called on the command line."""
-_IF_KNOWN = ("time_seconds", "predicted_seconds", "measured_seconds")
+_TIMES = ("time_seconds", "predicted_seconds")
+_IF_KNOWN = (*_TIMES, *(quantity.key for quantity in PREDICTED))
 USUAL = tuple(quantity for quantity in COMPARED if quantity.heading != "multiply-adds")
 """What stands in a table where nobody asks for more."""
 
@@ -283,7 +290,7 @@ def grid_of_comparison(rows: Sequence[Row], quantities: Sequence[Quantity] = USU
     first = base.numbers()
     known = {key for values in numbers for key, value in values.items() if value is not None}
     shown = [one for one in quantities if one.key in known or one.key not in _IF_KNOWN]
-    timed, inputs = bool(known & set(_IF_KNOWN[:2])), _inputs(rows)
+    timed, inputs = bool(known & set(_TIMES)), _inputs(rows)
     several = len({text for text in inputs if text}) > 1
     columns = [Column("model", is_text=True)] + [Column("input", is_text=True, spare=5)] * several
     cells = [[_named(row), *[text] * several] for row, text in zip(rows, inputs)]
@@ -354,12 +361,59 @@ def _about_time(rows: Sequence[Row], with_least: bool) -> List[str]:
         found.append(f"Least is the least time that the data sheet of {bound.device.title} allows, {what}.")
     if prediction is not None:
         where = place_of(prediction)
-        found.append(f"Time is the expected one on {where}, from {prediction.basis}; off by x {prediction.error:.2f}.")
+        found.append(f"Time is the expected one on {where}, from {prediction.basis}; {usually_off(prediction)}.")
     if found:
         words = "Binds says what most of the time goes to"
-        arena = "; arena and weights are what the network takes of the device's memory"
+        arena = "; moves is what is read and written there, arena and weights what lies in the device's memory"
         found.append(f"{words}{arena if prediction is not None and not with_least else ''}.")
-    return found
+    return found + published_by(rows)
+
+
+def published_by(rows: Sequence[Row]) -> List[str]:
+    """Say who has published times of these very networks."""
+    found: Dict[str, None] = {}
+    for row in rows:
+        known = row.published
+        if known is not None:
+            found[f"{known.source.partition(':')[0]}{'' if known.decode else ', heads undecoded'}"] = None
+    names = list(found)
+    more = f" and {len(names) - _SOURCES} others" if len(names) > _SOURCES else ""
+    return [f"Published, of the same network at this size, by {'; '.join(names[:_SOURCES])}{more}."] if names else []
+
+
+def grid_of_devices(rows: Sequence[Row]) -> Grid:
+    """Lay out the times of models on several devices, a row for each."""
+    several = len({row.name for row in rows}) > 1
+    texts = [Column("model", is_text=True)] * several + [Column("device", is_text=True)]
+    texts += [Column("runtime", is_text=True), Column("precision", is_text=True, spare=3)]
+    cells = [[_named(row)] * several for row in rows]
+    known = [row.prediction for row in rows]
+    for row, line, place in zip(rows, cells, known):
+        line += [row.device, place.runtime.title if place else "", place.precision if place else ""]
+    quantities = [one for one in PREDICTED if one.key in _ON_DEVICES]
+    numbers = [row.numbers() for row in rows]
+    columns = list(texts)
+    for one in quantities:
+        unit, shown = one.shown([values.get(one.key) for values in numbers])
+        columns.append(Column(one.heading, unit))
+        cells = [[*line, text] for line, text in zip(cells, shown)]
+    columns.append(Column("rests on", is_text=True, spare=2))
+    lines = [
+        Line([*line, (f"{place.measured} networks" if place.measured else "its data sheet") if place else ""],
+             error="" if row.traffic else row.error)
+        for line, place, row in zip(cells, known, rows)
+    ]  # fmt: skip
+    first = next((row for row in rows if row.traffic), rows[0])
+    what = "" if several else f"{first.name}, "
+    said = [f"{what}input {first.input}. Nine of ten times lie between 'from' and 'to'.", *published_by(rows)]
+    missing = [f"{row.name}: {remark}." for row in rows[:1] for remark in row.remarks()]
+    refused = [f"{row.device}: {row.error}." for row in rows if row.traffic and row.error]
+    return Grid(columns, lines, notes=[*said, *missing, *refused])
+
+
+_ON_DEVICES = (
+    "predicted_seconds", "predicted_low_seconds", "predicted_high_seconds", "images_per_second", "measured_seconds",
+)  # fmt: skip
 
 
 def comparison_text(rows: Sequence[Row], form: str, quantities: Sequence[Quantity] = USUAL) -> str:
@@ -368,7 +422,8 @@ def comparison_text(rows: Sequence[Row], form: str, quantities: Sequence[Quantit
         return csv_of(to_dataframe(rows))
     if form == "json":
         return json.dumps(records(rows), indent=1, allow_nan=False) + "\n"
-    grid = grid_of_comparison(rows, quantities)
+    devices = {row.device for row in rows if row.device}
+    grid = grid_of_devices(rows) if len(devices) > 1 else grid_of_comparison(rows, quantities)
     if form in ("markdown", "latex"):
         return to_markdown(grid) if form == "markdown" else to_latex(grid)
     return to_text(grid, _WIDE) + "\n"

@@ -1,32 +1,38 @@
 """What a network takes elsewhere: its expected time, module by module, what would be faster, a step of training."""
 
-from dataclasses import replace
 from typing import Dict, List, Sequence, Tuple
 
-import torch
-
-from ..count.facts import facts_of
-from ..deploy.clock import ARITHMETIC, MEMORY, OUTPUT_STAGE, STARTING, seconds_of, work_of
-from ..deploy.launches import Deployed, as_deployed
+from ..deploy.changes import Advice
+from ..deploy.clock import ARITHMETIC, MEMORY, OUTPUT_STAGE, STARTING
+from ..deploy.launches import Deployed
 from ..deploy.prediction import LayerTime, Prediction, Timing
 from ..deploy.training import CONTEXT, Training, needed
 from ..deploy.unused import left_out, two_predictions
 from ..units import listed, readable_bytes
 from .grid import Column, Grid, Line, to_text
 
+_WIDE = 120
 _MODULES = 40  # rows of the time
+_TWICE = 1.5
 _KEEPERS = 8  # rows of what is kept
 THE_MODEL = "(the model itself)"
 
 
 def milliseconds(seconds: float) -> str:
     """Write seconds as milliseconds, with three digits or so."""
-    return f"{seconds * 1e3:.{1 if seconds >= 0.01 else 3}f} ms"
+    return f"{seconds * 1e3:.{1 if seconds >= 0.01 else 2 if seconds >= 0.001 else 3}f} ms"
 
 
 def place_of(timing: Timing) -> str:
     """The device, the runtime and the precision of an expected time."""
     return f"{timing.title}, {timing.runtime.title}, {timing.precision}"
+
+
+def usually_off(timing: Timing) -> str:
+    """How far such a prediction is off on average."""
+    return (
+        f"typically {timing.error - 1:.0%} off" if timing.error < _TWICE else f"typically off by x {timing.error:.1f}"
+    )
 
 
 def timing_headline(timing: Timing) -> str:
@@ -49,7 +55,9 @@ def time_table(prediction: Prediction) -> str:
     """The time by module, in the order of the run; of very many, the heaviest."""
     layers = prediction.layers(2)
     shown: Sequence[LayerTime] = layers
-    notes: List[str] = [f"Predicted from {prediction.basis}; off by x {prediction.error:.2f} on average."]
+    notes: List[str] = [f"Predicted from {prediction.basis}; {usually_off(prediction)}."]
+    if prediction.published:
+        notes.append(f"Published: {milliseconds(prediction.published.seconds)} ({prediction.published.source}).")
     notes += [memory_line(prediction), *(f"{line[0].upper()}{line[1:]}." for line in remarks_on(prediction))]
     notes += [f"Not known of {name}: {assumed}." for name, assumed in prediction.uncounted.items()]
     if len(layers) > _MODULES:
@@ -90,76 +98,26 @@ def time_grid(prediction: Prediction, layers: Sequence[LayerTime], notes: List[s
 
 # ---- what somebody can do about it ----
 
-_WORTH = 0.04  # of the time: less is within what a prediction is off
-_LARGE, _OUT_OF_PROPORTION = 0.06, 2.5  # of the bytes, and of the share of FLOPs
-_MOVERS = 2
-_OFTEN = 0.3
 _NAMES = 6
 
 
-def advice(prediction: Prediction) -> List[str]:
-    """Say which activation costs a pass of its own, which modules move much for little, and what else holds it back."""
-    return [
-        *_activations(prediction),
-        *_movers(prediction.layers(2)),
-        *_starts(prediction),
-        *_auxiliary(prediction.deployed),
-    ]
+def advice_grid(advice: Advice) -> Grid:
+    """A row for each change that is worth it; below them, heads that only training needs."""
+    columns = [Column("change", is_text=True), Column("time", "ms"), Column("gain"), Column("price", is_text=True)]
+    lines = [Line([one.what, f"{one.seconds * 1e3:.3g}", f"{one.gain:.0%}", one.price]) for one in advice.rows]
+    notes = [f"Each was tried on a changed copy, under {advice.before.runtime.title}; it takes "
+             f"{milliseconds(advice.before.seconds)} as it is."]  # fmt: skip
+    return Grid(columns, lines, notes=[*notes, *auxiliary(advice.before.deployed)])
 
 
-def _activations(prediction: Prediction) -> List[str]:
-    """What the time would be with ReLU in place of a curve."""
-    network, runtime = prediction.deployed, prediction.runtime
-    names = {step.name.rstrip("_") for launch in prediction.launches for step in launch.launch.steps}
-    curves = sorted(names & {"aten::silu", "aten::gelu", "aten::hardswish", "aten::mish"})
-    if runtime.eager or len(curves) != 1:
-        return []
-    seconds = seconds_of(work_of(_with_relu(network, curves[0]), prediction.precision), prediction.constants)
-    saved = 1 - seconds / prediction.seconds
-    if saved <= _WORTH:
-        return []
-    what = {"aten::silu": "SiLU", "aten::gelu": "GELU"}.get(curves[0], curves[0].replace("aten::", ""))
-    alone = any(one.launch.operators[0] in curves[0] for one in prediction.launches)
-    why = "looked up for every output" if runtime.looks_up else "a launch of its own" if alone else "computed for each"
-    return [
-        f"{what} takes {saved:.0%} here, as it is {why}; ReLU would give about {1 / seconds:.0f} runs a second instead "
-        f"of {1 / prediction.seconds:.0f}."
-    ]
+def advice_text(advice: Advice) -> str:
+    """The changes in a table, or that none is worth it."""
+    grid = advice_grid(advice)
+    none = "Nothing that was tried would make it faster by more than 4%."
+    return to_text(grid, _WIDE) if advice.rows else "\n".join([none, *grid.notes[1:]])
 
 
-def _with_relu(network: Deployed, curve: str) -> Deployed:
-    """The same network with ReLU in place of an activation, which may be fused in another way."""
-    relu = facts_of(torch.ops.aten.relu.default)
-    flow = network.flow
-    calls = [replace(call, facts=relu) if call.name.rstrip("_") == curve else call for call in flow.calls]
-    return as_deployed(replace(flow, calls=calls), network.runtime, network.decode)
-
-
-def _movers(layers: Sequence[LayerTime]) -> List[str]:
-    """Modules that move a large part of the bytes for a small part of the arithmetic."""
-    elements, flops = sum(layer.elements for layer in layers), sum(layer.flops for layer in layers)
-    if not elements or not flops:
-        return []
-    found = []
-    for layer in sorted(layers, key=lambda layer: layer.elements, reverse=True):
-        moved, computed = layer.elements / elements, layer.flops / flops
-        if moved > _LARGE and moved > _OUT_OF_PROPORTION * computed:
-            where = layer.path or "the model itself"
-            found.append(f"{where} moves {moved:.0%} of the bytes for {computed:.0%} of the FLOPs.")
-    return found[:_MOVERS]
-
-
-def _starts(prediction: Prediction) -> List[str]:
-    share = prediction.share(STARTING)
-    if share < _OFTEN:
-        return []
-    return [
-        f"{share:.0%} of the time goes to starting {len(prediction.launches)} launches: fewer and larger layers, or a "
-        "larger batch, would use the device better."
-    ]
-
-
-def _auxiliary(network: Deployed) -> List[str]:
+def auxiliary(network: Deployed) -> List[str]:
     """Heads that only training needs: those that an export leaves out, and those that it keeps."""
     found = []
     unused = left_out(network)
@@ -231,7 +189,9 @@ def work_table(found: Training) -> str:
 
 __all__ = [
     "THE_MODEL",
-    "advice",
+    "advice_grid",
+    "advice_text",
+    "auxiliary",
     "headline",
     "kept_table",
     "memory_grid",
@@ -243,5 +203,6 @@ __all__ = [
     "time_table",
     "timing_headline",
     "training_headline",
+    "usually_off",
     "work_table",
 ]  # fmt: skip

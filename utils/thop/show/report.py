@@ -33,6 +33,7 @@ from .modules import (
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from ..deploy.changes import Advice
     from ..deploy.prediction import Prediction
 
 
@@ -258,11 +259,11 @@ class ModelInfo(Answer):
 
     def advice(
         self, device: Any, runtime: Optional[str] = None, precision: Optional[str] = None, decode: Optional[bool] = None
-    ) -> List[str]:
-        """Say in sentences what would make the same forward pass faster on a device; raises what ``predict`` raises."""
-        from .predictions import advice
+    ) -> "Advice":
+        """Try what would make the same forward pass faster on a device; raises what ``predict`` raises."""
+        from ..deploy.changes import advise
 
-        return advice(self.predict(device, runtime, precision, decode))
+        return advise(self.predict(device, runtime, precision, decode))
 
     def to_frame(  # type: ignore[override]
         self, depth: Optional[int] = None, sort: Optional[str] = None

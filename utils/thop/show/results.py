@@ -9,17 +9,30 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence
 
 from ..answer import finite, record_of
 from ..deploy.calibration import Calibration
+from ..deploy.changes import Advice
+from ..deploy.choice import Choice
 from ..deploy.launches import Deployed
 from ..deploy.prediction import Prediction, Timing
 from ..deploy.training import Training
 from ..profile import Profile
 from ..traffic import Traffic
 from ..units import kinds_not_counted, readable, readable_bytes
+from .choice import choice_figure, choice_grid, choice_headline
 from .comparison import Comparison, grid_of_comparison, records, to_dataframe
 from .grid import WIDTH, Column, Grid, Line, cut, heaviest, html_message, to_html, to_markdown, to_text
 from .network_plot import accesses_figure
 from .plots import Point, bars_figure, comparison_figure, saved, time_figure
-from .predictions import THE_MODEL, headline, memory_grid, remarks_on, time_grid, timing_headline, training_headline
+from .predictions import (
+    THE_MODEL,
+    advice_grid,
+    headline,
+    memory_grid,
+    remarks_on,
+    time_grid,
+    timing_headline,
+    training_headline,
+    usually_off,
+)
 from .report import ModelInfo, accesses, moved
 
 if TYPE_CHECKING:
@@ -196,7 +209,7 @@ def _timing(found: Timing) -> Sheet:
 @sheet_of.register(Prediction)
 def _prediction(found: Prediction) -> Sheet:
     layers = found.layers(2)
-    grid = time_grid(found, layers, [f"From {found.basis}; off by x {found.error:.2f} on average.", *remarks_on(found)])
+    grid = time_grid(found, layers, [f"From {found.basis}; {usually_off(found)}.", *remarks_on(found)])
     totals = {**record_of(found.timing()), "runtime": found.runtime.name}
     weights = [layer.seconds for layer in layers]
     rows = [_layer_time(layer) for layer in found.layers()]
@@ -251,6 +264,26 @@ def _comparison(found: Comparison) -> Sheet:
     caption = f"{len(names)} models side by side" if len(names) != 1 else names[0]
     table = partial(to_dataframe, found.rows)
     return Sheet(caption, grid, records(found.rows), {}, partial(_points, found), make_frame=table)
+
+
+@sheet_of.register(Advice)
+def _advice(found: Advice) -> Sheet:
+    rows = [{**record_of(row), "cfg": row.cfg} for row in found.rows]
+    draw = partial(bars_figure, headline(found.before), [row.what for row in found.rows],
+                   [row.seconds * 1e3 for row in found.rows], "ms")  # fmt: skip
+    return Sheet(headline(found.before), advice_grid(found), rows, {}, draw)
+
+
+@sheet_of.register(Choice)
+def _choice(found: Choice) -> Sheet:
+    rows = [{name: value for name, value in record_of(row).items() if name != "timing"} for row in found.rows]
+    totals = {
+        "device": found.device,
+        "limit_seconds": found.limit,
+        "images_per_second": found.fps,
+        "basis": found.basis,
+    }
+    return Sheet(choice_headline(found), choice_grid(found), rows, totals, partial(choice_figure, found))
 
 
 def _points(found: Comparison) -> "Figure":

@@ -1,0 +1,211 @@
+"""Which network, at which size, is fast enough on a device: many are counted, each is built once."""
+
+import math
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
+from multiprocessing import get_context
+from typing import Any, Callable, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Union
+
+from torch import nn
+
+from ..answer import PathLike
+from ..deploy.accuracies import accuracies, accuracy_at, known_as
+from ..deploy.choice import Candidate, Choice, ranked
+from ..deploy.runtimes import DeviceError
+from ..run import as_model, blank, collector_paused, in_few_words
+from .checkout import ModelError
+from .models import Built, Setup, Source, counted, find, names, with_images
+from .resolve import Place, resolve
+
+SIZES = (320, 416, 512, 640, 960, 1280)
+Makes = Callable[[], nn.Module]
+Network = Union[str, nn.Module, Makes]
+
+
+class Asked(NamedTuple):
+    """What each network is asked: where, at which sizes, how many images at once, in how many seconds at most."""
+
+    place: Place
+    sizes: Sequence[int]
+    batch: int
+    limit: float
+
+
+class Named(NamedTuple):
+    """A network to try, by the name and the family that it is shown under."""
+
+    name: str
+    family: str
+    network: Union[Source, nn.Module, Makes]
+
+
+def known_networks(family: str = "") -> List[Named]:
+    """The known detectors, as far as the checkout or the package ultralytics can build them.
+
+    Raises ModelError for a family that is not known, or where none can be built.
+    """
+    wanted = family.lower().replace("-", "")
+    rows = [one for one in accuracies() if not wanted or one.family.lower() == wanted]
+    if not rows:
+        known = ", ".join(dict.fromkeys(one.family for one in accuracies()))
+        raise ModelError(f"no family is called {family!r}, only {known}")
+    found = []
+    for one in rows:
+        try:
+            found.append(Named(one.name, one.family, find([one.model])[0]))
+        except ModelError:
+            continue  # the checkout has no such cfg
+    if not found:
+        raise ModelError(f"{family or 'none of the known networks'}: there is no cfg of it here; name MODELs")
+    return found
+
+
+def named_networks(models: Iterable[Network]) -> Iterator[Named]:
+    """Give each network a name and a family: a cfg's is what its name begins with."""
+    if isinstance(models, (str, nn.Module)):
+        models = [models]
+    for number, one in enumerate(models, 1):
+        if isinstance(one, str):
+            sources = find([one])
+            yield from (Named(name, "", source) for name, source in zip(names(sources), sources))
+        elif isinstance(one, nn.Module) or not callable(one):
+            model = as_model(one, "choose")
+            yield Named(f"{type(model).__name__} {number}", "", model)
+        else:
+            yield Named(f"{getattr(one, '__name__', 'network')} {number}", "", one)
+
+
+@collector_paused()
+def try_network(asked: Asked, one: Named) -> List[Candidate]:
+    """Count a network at each size, and predict its time; one that can't be counted says why."""
+    fill = partial(_at_each_size, asked, one)
+    try:
+        if isinstance(one.network, Source):
+            return counted(one.network, Setup(None, asked.batch), fill)
+        return fill(_made(one.network, asked.batch))
+    except (Exception, SystemExit) as error:
+        return [Candidate(one.name, one.family, 0, asked.batch, error=in_few_words(error))]
+
+
+def _made(network: Union[nn.Module, Makes], batch: int) -> Built:
+    """Make a network that a function makes, without values where it can be done."""
+    if isinstance(network, nn.Module):
+        return with_images(network, Setup(None, batch))
+    for values in (blank(), nullcontext()):
+        try:
+            with values:
+                model = as_model(network(), "the function")
+            return with_images(model.eval(), Setup(None, batch))
+        except (RuntimeError, TypeError):
+            if isinstance(values, nullcontext):
+                raise
+    raise AssertionError("unreachable")
+
+
+def _at_each_size(asked: Asked, one: Named, built: Built) -> List[Candidate]:
+    found = []
+    for size in asked.sizes:
+        row = Candidate(one.name, one.family, size, asked.batch)
+        try:
+            images = with_images(built.model, Setup((size, size), asked.batch))
+            recorded = images.record(asked.place.amp)
+            known = known_as(recorded)
+            accuracy = accuracy_at(known, size)
+            if accuracy is not None:
+                row = replace(row, map=accuracy.map, map_source=accuracy.source)
+            family = known[0].family if known and not one.family else one.family
+            row = replace(row, family=family, gflops=recorded.flops / asked.batch / 1e9)
+            found.append(row.timed(asked.place.predict(recorded).timing(), asked.limit))
+        except Exception as error:
+            found.append(replace(row, error=in_few_words(error)))
+    return found
+
+
+def try_all(
+    asked: Asked, networks: Iterable[Named], jobs: int = 1, progress: Callable[..., Iterable[Any]] = iter
+) -> List[Candidate]:
+    """Try all networks, in so many processes; progress: wraps the work to do, as tqdm does."""
+    work = list(networks)
+    if jobs < 2 or len(work) < 2:
+        return [row for one in progress(work) for row in try_network(asked, one)]
+    share = max(1, min(16, len(work) // (4 * jobs)))
+    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_one_thread) as pool:
+        rows = pool.map(partial(try_network, asked), work, chunksize=share)
+        return [row for found in _watched(progress, work, rows) for row in found]
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _watched(progress: Callable[..., Iterable[Any]], work: List[Any], rows: Iterable[Any]) -> Iterator[Any]:
+    for _, found in zip(progress(work), rows):
+        yield found
+
+
+def choose(
+    models: Optional[Union[Network, Iterable[Network]]] = None,
+    *,
+    device: str,
+    fps: Optional[float] = None,
+    ms: Optional[float] = None,
+    imgsz: Sequence[int] = SIZES,
+    batch: int = 1,
+    family: str = "",
+    runtime: Optional[str] = None,
+    precision: Optional[str] = None,
+    decode: Optional[bool] = None,
+    devices: Optional[PathLike] = None,
+    jobs: int = 1,
+) -> Choice:
+    """Say which networks, at which sizes, reach a rate on a device: ``choose(device="rk3588", fps=30)``.
+
+    Args:
+        models: what the command calls MODEL, modules, or functions that make them, any number; without, the known
+            YOLOs, as far as the checkout or the package ultralytics builds them, or those of one ``family``.
+        device, runtime, precision, decode, devices: as for ``predict``.
+        fps: images a second that are wanted; or ms, milliseconds for a pass over the batch.
+        imgsz: sides of the square images to try.
+        jobs: how many processes count; what they are given must be picklable then.
+
+    Raises ModelError for a MODEL or family that there is not, DeviceError for a device, ValueError for no rate.
+    """
+    place = resolve(device, runtime, precision, decode, devices, must_predict=True)
+    return choose_on(place, models, limit_of(fps, ms, batch), imgsz, batch, family, jobs)
+
+
+def limit_of(fps: Optional[float], ms: Optional[float], batch: int) -> float:
+    """The seconds that a pass may take; raises ValueError where not exactly one rate is given, above 0."""
+    if (fps is None) == (ms is None):
+        raise ValueError("choose takes either fps, images a second, or ms, milliseconds for a pass")
+    given, value = ("fps", fps) if ms is None else ("ms", ms)
+    if value is None or not 0 < value < math.inf:
+        raise ValueError(f"{given} must be a number above 0, not {value!r}")
+    return batch / value if ms is None else value / 1e3
+
+
+def choose_on(
+    place: Place,
+    models: Any,
+    limit: float,
+    sizes: Sequence[int],
+    batch: int = 1,
+    family: str = "",
+    jobs: int = 1,
+    progress: Callable[..., Iterable[Any]] = iter,
+) -> Choice:
+    """Do so on a place that has been made out; raises DeviceError where nothing is known of it."""
+    if place.runtime.refuses:
+        raise DeviceError(f"no time is predicted under {place.runtime.title}: {place.runtime.refuses}")
+    networks = known_networks(family) if models is None else named_networks(models)
+    asked = Asked(place, tuple(dict.fromkeys(sizes)), batch, limit)
+    rows = ranked(try_all(asked, networks, jobs, progress))
+    basis = next((row.timing.basis for row in rows if row.timing), "")
+    return Choice(place.device.name, place.device.title, limit, batch / limit, basis, rows)
+
+
+__all__ = ("SIZES", "choose", "choose_on", "limit_of")

@@ -1,0 +1,112 @@
+"""Choice: which networks are fast enough on a device, how likely that is, and which of them nobody beats.
+
+A predicted time is log-normal, with the range that holds nine of ten; so a rate is reached with a probability. A
+network is on the front where no other is at least as accurate in less time.
+"""
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import List, Optional, Sequence
+
+from ..answer import Answer, Rows
+from .estimates import NINE_OF_TEN
+from .prediction import Timing
+
+LIKELY, UNLIKELY = 0.9, 0.1
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A network at a size, on the device that is asked about.
+
+    seconds, low, high: expected for a pass over ``batch`` images, and what nine of ten lie between; published_seconds:
+    what somebody has measured of this very network there; map: published mAP50-95 on COCO at this size, and map_source
+    whose; chance: that it reaches the rate; on_front: no other is at least as accurate in less time; error: why there
+    is no time.
+    """
+
+    name: str
+    family: str
+    imgsz: int
+    batch: int = 1
+    seconds: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    published_seconds: Optional[float] = None
+    map: Optional[float] = None
+    map_source: str = ""
+    gflops: float = math.nan
+    chance: float = math.nan
+    on_front: bool = False
+    error: str = ""
+    timing: Optional[Timing] = field(default=None, repr=False)
+
+    @property
+    def fps(self) -> float:
+        """Images a second."""
+        return self.batch / self.seconds
+
+    @property
+    def reaches(self) -> str:
+        """How likely it is to reach the rate, in a word."""
+        return "likely" if self.chance >= LIKELY else "unlikely" if self.chance < UNLIKELY else "even"
+
+    def timed(self, timing: Timing, limit: float) -> "Candidate":
+        """The same with its time, and the chance that it takes no more than so many seconds."""
+        width = math.log(timing.high / timing.seconds) / NINE_OF_TEN
+        seconds, low, high = timing.seconds, timing.low, timing.high
+        known = timing.published.seconds if timing.published else None
+        chance = chance_of(limit, seconds, width)
+        found = replace(self, timing=timing, chance=chance, published_seconds=known)
+        return replace(found, seconds=seconds, low=low, high=high)
+
+
+def chance_of(limit: float, seconds: float, width: float) -> float:
+    """The probability that a time is at most a limit; width: the standard deviation of its logarithm."""
+    return 0.5 * (1 + math.erf(math.log(limit / seconds) / (width * math.sqrt(2))))
+
+
+@dataclass(frozen=True, repr=False)
+class Choice(Answer):
+    """The networks that were tried, best first: the most accurate of those that may be fast enough, then the others.
+
+    device, title: where; limit: seconds for a pass; fps: images a second that this comes to; basis: what times rest on.
+    """
+
+    device: str
+    title: str
+    limit: float
+    fps: float
+    basis: str
+    rows: List[Candidate]
+
+    @property
+    def fast_enough(self) -> List[Candidate]:
+        """Those that are not unlikely to reach the rate."""
+        return [row for row in self.rows if row.chance >= UNLIKELY]
+
+    @property
+    def closest(self) -> Optional[Candidate]:
+        """The fastest of all."""
+        return min((row for row in self.rows if not row.error), key=lambda row: row.seconds, default=None)
+
+
+def ranked(rows: Sequence[Candidate]) -> List[Candidate]:
+    """Mark the front, and put the best first: those that may be fast enough before others, by accuracy.
+
+    Of a network whose accuracy nobody has published its work says how good it may be.
+    """
+    ordered: List[Candidate] = []
+    best = -math.inf
+    for row in sorted(rows, key=lambda row: (not row.seconds > 0, row.seconds, -(row.map or 0))):
+        leads = row.map is not None and row.map > best
+        best = row.map if leads and row.map is not None else best
+        ordered.append(replace(row, on_front=leads))
+    order = sorted(
+        ordered, key=lambda row: (bool(row.error), not row.chance >= UNLIKELY, row.map is None, *_worth(row))
+    )
+    return Rows(order)
+
+
+def _worth(row: Candidate) -> Sequence[float]:
+    return (-(row.map or 0.0), row.seconds) if row.map is not None else (-row.gflops, row.seconds)

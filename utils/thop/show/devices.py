@@ -1,0 +1,93 @@
+"""The devices that a time can be had for: a line for each, and all that is known of one."""
+
+from typing import Any, Dict, List, Sequence
+
+from ..deploy.devices import KINDS, THIS, Device, find_device
+from ..deploy.runtimes import DeviceError, all_runtimes
+from ..units import listed, scaled
+
+_TITLES = {"npu": "NPUs", "gpu": "GPUs", "cpu": "CPUs"}
+
+
+def matching(devices: Sequence[Device], word: str) -> List[Device]:
+    """Return the devices of a kind, or that have a word in their name, title or runtimes; all without a word.
+
+    Raises DeviceError where there is none, with the names that come close.
+    """
+    variants = {one for device in devices for names in device.variants.values() for one in names.values()}
+    wanted = word.lower().rstrip("s") if word.lower().rstrip("s") in KINDS else word.lower()
+    shown = [device for device in devices if device.name not in variants or device.variants]
+    found = [device for device in shown if wanted == device.kind or wanted in _words(device)]
+    if not found:
+        find_device(word)  # which says what comes close
+        raise DeviceError(f"no device has {word!r} in its name, title or runtimes")
+    return found
+
+
+def _words(device: Device) -> str:
+    return " ".join([device.name, device.title, *device.aliases, *device.runtimes]).lower()
+
+
+def devices_text(devices: Sequence[Device]) -> str:
+    """A line for each device, by kind: name, title, runtimes with how far predictions are typically off."""
+    name, title = (max(len(getattr(device, part)) for device in devices) for part in ("name", "title"))
+    lines: List[str] = []
+    for kind in sorted({device.kind for device in devices}, key=list(_TITLES).index):
+        alike = [device for device in devices if device.kind == kind]
+        rows = [f"  {one.name:<{name}}  {one.title:<{title}}  {_runtimes(one)}" for one in alike]
+        lines += [_TITLES[kind], *rows, ""]
+    return "\n".join([
+        *lines,
+        f"{THIS}: the machine that the command runs on, measured for half a second",
+        "Behind a runtime: how far off predictions of networks were that were left out, on average.",
+        "One device with all its figures and sources: devices NAME",
+    ])  # fmt: skip
+
+
+def _runtimes(device: Device) -> str:
+    """The runtimes with their errors; of a device that was not measured, that it was not."""
+    found = []
+    for name, known in device.runtimes.items():
+        error = known.basis.error
+        found.append(f"{name} {error - 1:.0%}" if error else f"{name} ({known.basis.networks} networks)")
+    refused = device.usual and all_runtimes()[device.usual].refuses
+    return ", ".join(found) or ("published times alone" if refused else "its data sheet alone")
+
+
+def device_text(device: Device) -> str:
+    """All that is known of one device: figures with their sources, runtimes, what else it is called."""
+    lines = [f"{device.name}: {device.title}"]
+    if device.aliases:
+        lines.append(f"  also called {listed(device.aliases, ' or ')}")
+    for what, names in device.variants.items():
+        lines.append(f"  --{what} {listed(names, ' or ')}: measured apart")
+    for name, value in (("bandwidth", device.bandwidth), ("memory", device.memory), *device.peaks.items()):
+        if value:
+            unit = {"bandwidth": "B/s", "memory": "B"}.get(name, "OP/s" if name.startswith("int") else "FLOP/s")
+            number = scaled(value, "%.4g", " ")
+            lines.append(
+                f"  {name:<9}  {f'{number[:-1]} {number[-1]}{unit}':>12}  {device.sources.get(name, '')}".rstrip()
+            )
+    for name, known in device.runtimes.items():
+        basis = known.basis
+        off = f", {basis.error - 1:.0%} off where they were left out" if basis.error else " and devices like it"
+        what = f"{all_runtimes()[name].title} ({name}), {', '.join(known.precisions)}"
+        lines.append(f"  {what}: {basis.networks} networks{off}: {basis.source}")
+    return "\n".join(lines)
+
+
+def device_records(device: Device) -> List[Dict[str, Any]]:
+    """A record for each figure of a device, in base units."""
+    head = {"device": device.name, "title": device.title, "kind": device.kind}
+    figures = {"bandwidth": device.bandwidth, "memory": device.memory, **device.peaks}
+    rows = [
+        {**head, "figure": name, "value": value, "source": device.sources.get(name, "")}
+        for name, value in figures.items()
+        if value
+    ]
+    for runtime, known in device.runtimes.items():
+        for precision in known.precisions:
+            what = {"figure": f"{runtime} {precision}", "value": known.constants(precision).peak}
+            basis = {"networks": known.basis.networks, "error": known.basis.error or None}
+            rows.append({**head, **what, "source": known.basis.source, **basis})
+    return rows
