@@ -15,7 +15,7 @@ from ..deploy.estimates import joined, read_runtimes
 from ..deploy.launches import Deployed, as_deployed
 from ..deploy.runtimes import DeviceError, Runtime, find_runtime, unreadable
 from ..measure.here import calibrate_here, setting_here
-from ..measure.logs import LogFit, Matched, calibrate_from_log, factor_by_time, layer_times, match_log, read_log
+from ..measure.logs import LogFit, Matched, calibrate_from_log, factor_by_time, match_log, read_log
 from ..run import in_few_words
 from ..show.grid import Column, Grid, Line, to_text
 from ..show.predictions import THE_MODEL, milliseconds
@@ -119,8 +119,10 @@ def calibrate_log(arguments: argparse.Namespace, progress: Callable[..., Iterabl
     except DeviceError as error:
         raise DeviceError(f"{arguments.log}: {error}") from error
     seconds = arguments.ms / 1e3 if arguments.ms else None
-    fitted = calibrate_from_log(network, matched, precision, name, seconds=seconds)
-    return fitted.calibration, describe_log(fitted, network, matched, seconds)
+    if seconds and not matched.seconds / _FAR < seconds < matched.seconds * _FAR:
+        raise DeviceError(f"--ms {arguments.ms:g} is no pass of this log, which has {milliseconds(matched.seconds)}")
+    fitted = calibrate_from_log(matched, precision, name, seconds=seconds)
+    return fitted.calibration, describe_log(fitted, matched, seconds)
 
 
 def calibrate_machine(
@@ -181,11 +183,16 @@ def _constants(calibration: Calibration) -> List[str]:
 
 
 _NAMED = 5  # layers
+_LONGER, _UNLIKE, _FAR = (
+    1.05,
+    4.0,
+    50.0,
+)  # a pass without a profile: so much longer at most, shorter, or in another unit
 
 
-def describe_log(fitted: LogFit, network: Deployed, matched: Matched, seconds: Optional[float]) -> str:
+def describe_log(fitted: LogFit, matched: Matched, seconds: Optional[float]) -> str:
     """What of a log belongs to the network, what does not, and how far its layers are off after the fit."""
-    times, pairs, calibration = layer_times(network, matched, fitted), matched.pairs, fitted.calibration
+    times, pairs, calibration = fitted.times, matched.pairs, fitted.calibration
     odd = sorted(zip(pairs, times), key=lambda one: -abs(one[0].seconds - one[1]))[:_NAMED]
     columns = [Column(text) for text in ("measured", "fitted", "off")]
     rows = []
@@ -202,7 +209,11 @@ def describe_log(fitted: LogFit, network: Deployed, matched: Matched, seconds: O
         ("Launches without a row", alone),
     ):
         said += [f"{text}: {_first(names)}."] if names else []
+    if not matched.has_shapes:
+        said.append("It tells no shapes, so it could not be checked that it is of this image size.")
     said.append(f"The layers are off by x {factor_by_time(pairs, times):.2f} on average, weighted by time.")
+    if seconds and not matched.seconds / _UNLIKE < seconds <= matched.seconds * _LONGER:
+        said.append(f"The pass of {milliseconds(seconds)} contradicts the log: layers that are profiled take longer.")
     if seconds:
         whole = milliseconds(seconds * calibration.ratios[0])
         said.append(f"A pass takes {whole} by the fit, and {milliseconds(seconds)} as it was measured.")
