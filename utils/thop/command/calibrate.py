@@ -17,7 +17,7 @@ from ..deploy.runtimes import DeviceError, Runtime, find_runtime, unreadable
 from ..measure.here import calibrate_here, setting_here
 from ..measure.logs import LogFit, Matched, calibrate_from_log, factor_by_time, match_log, read_log
 from ..run import in_few_words
-from ..show.grid import Column, Grid, Line, to_text
+from ..show.grid import Column, Grid, Line, fitted, to_text
 from ..show.predictions import THE_MODEL, milliseconds
 from .checkout import ModelError
 from .models import Built, Setup, Source, counted, find, size_in
@@ -121,8 +121,8 @@ def calibrate_log(arguments: argparse.Namespace, progress: Callable[..., Iterabl
     seconds = arguments.ms / 1e3 if arguments.ms else None
     if seconds and not matched.seconds / _FAR < seconds < matched.seconds * _FAR:
         raise DeviceError(f"--ms {arguments.ms:g} is no pass of this log, which has {milliseconds(matched.seconds)}")
-    fitted = calibrate_from_log(matched, precision, name, seconds=seconds)
-    return fitted.calibration, describe_log(fitted, matched, seconds)
+    learned = calibrate_from_log(matched, precision, name, seconds=seconds)
+    return learned.calibration, describe_log(learned, matched, seconds)
 
 
 def calibrate_machine(
@@ -172,7 +172,7 @@ def describe(calibration: Calibration, measured: Sequence[Tuple[str, float]]) ->
     said = _constants(calibration)
     if calibration.odd:
         said.append(f"{measured[calibration.odd - 1][0]} contradicts all others: was it measured alike?")
-    return "\n".join([table, "", *said])
+    return "\n".join([table, "", *map(fitted, said)])
 
 
 def _constants(calibration: Calibration) -> List[str]:
@@ -190,9 +190,9 @@ _LONGER, _UNLIKE, _FAR = (
 )  # a pass without a profile: so much longer at most, shorter, or in another unit
 
 
-def describe_log(fitted: LogFit, matched: Matched, seconds: Optional[float]) -> str:
+def describe_log(learned: LogFit, matched: Matched, seconds: Optional[float]) -> str:
     """What of a log belongs to the network, what does not, and how far its layers are off after the fit."""
-    times, pairs, calibration = fitted.times, matched.pairs, fitted.calibration
+    times, pairs, calibration = learned.times, matched.pairs, learned.calibration
     odd = sorted(zip(pairs, times), key=lambda one: -abs(one[0].seconds - one[1]))[:_NAMED]
     columns = [Column(text) for text in ("measured", "fitted", "off")]
     rows = []
@@ -217,7 +217,7 @@ def describe_log(fitted: LogFit, matched: Matched, seconds: Optional[float]) -> 
     if seconds:
         whole = milliseconds(seconds * calibration.ratios[0])
         said.append(f"A pass takes {whole} by the fit, and {milliseconds(seconds)} as it was measured.")
-    return "\n".join([table, "", *said, *_constants(calibration)])
+    return "\n".join([table, "", *map(fitted, [*said, *_constants(calibration)])])
 
 
 def _first(names: Sequence[str]) -> str:
