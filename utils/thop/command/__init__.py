@@ -4,5 +4,3 @@ It builds models with a checkout's own classes, without values and without a wor
 """
 
 from .compare import compare
-
-__all__ = ["compare"]

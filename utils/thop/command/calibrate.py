@@ -262,9 +262,3 @@ def add_to_file(path: Path, name: str, entry: Dict[str, Any]) -> None:
         found = {**older, **{key: joined(one, older[key]) if key in older else one for key, one in found.items()}}
     known["runtimes"] = {key: estimate_entry(one) for key, one in found.items()}
     path.write_text(file_text(held), encoding="utf-8")
-
-
-__all__ = [
-    "Measured", "add_to_file", "calibrate_board", "calibrate_log", "calibrate_machine", "describe", "describe_log",
-    "entry_of", "file_text", "read_measurements",
-]  # fmt: skip

@@ -426,9 +426,3 @@ _BUILDERS = {
     "ultralytics": _ultralytics,
     "callable": _called,
 }
-
-
-__all__ = [
-    "Built", "Input", "ModelError", "Setup", "Source", "build", "counted", "find", "names", "numbered", "size_in",
-    "task_of", "with_images",
-]  # fmt: skip

@@ -102,6 +102,3 @@ def resolve_arguments(arguments: argparse.Namespace, must_predict: bool = False)
     must_predict = must_predict or bool(a.runtime or a.precision)
     dtype = torch.float16 if a.half else torch.float32
     return resolve(a.device, a.runtime, a.precision, a.decode, a.devices, dtype, must_predict)
-
-
-__all__ = ["Place", "resolve", "resolve_arguments"]

@@ -404,6 +404,3 @@ def _common(one: str, other: str) -> str:
     """The path of the module that holds two."""
     pairs = zip(one.split("."), other.split("."))
     return ".".join(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-
-
-__all__ = ["copy_slices", "rewritten"]

@@ -174,6 +174,3 @@ def calibrate_here(setting: Setting, name: str, progress: Progress) -> Tuple[Cal
     """Measure this machine with the five networks, in some 30 seconds beside converting them, and fit its constants."""
     timed = time_networks(five_networks(), setting, progress)
     return calibrate_timed(timed, setting, name), timed
-
-
-__all__ = ["Setting", "Timed", "calibrate_here", "calibrate_timed", "setting_here", "time_networks"]

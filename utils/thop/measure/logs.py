@@ -385,6 +385,3 @@ def factor_by_time(pairs: Sequence[Pair], times: Sequence[float]) -> float:
     """The factor by which times are off, up or down: the geometric mean, weighted by what was measured."""
     logs = [pair.seconds * abs(math.log(time / pair.seconds)) for pair, time in zip(pairs, times)]
     return math.exp(sum(logs) / sum(pair.seconds for pair in pairs))
-
-
-__all__ = ["LogFit", "LogRow", "Matched", "Pair", "calibrate_from_log", "factor_by_time", "match_log", "read_log"]

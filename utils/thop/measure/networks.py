@@ -95,6 +95,3 @@ def five_networks() -> Dict[str, Tuple[nn.Module, int]]:
             if isinstance(module, (nn.Conv2d, nn.Linear)):  # numbers that come close to 0 are slow on some CPUs
                 nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
     return found
-
-
-__all__ = ["five_networks"]

@@ -413,6 +413,3 @@ _RUN: Dict[str, Callable[..., Any]] = {
     "Cast": lambda x, to: x.to(_DTYPES[to]), "Identity": lambda x: x, "Dropout": lambda x, *others: x,
 }  # fmt: skip
 """What runs each other operator, on its operands and attributes."""
-
-
-__all__ = ["Node", "OnnxNetwork", "read_onnx", "run_node"]

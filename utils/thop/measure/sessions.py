@@ -196,6 +196,3 @@ def open_session(runtime: Runtime, job: Job) -> Session:
         job = job._replace(network=network.half() if half else network, x=x.half() if half else x)
     prepare, packages, _ = _WAYS[runtime.name]
     return prepare(import_module(packages.split()[0]), job)
-
-
-__all__ = ["Job", "Session", "open_session", "runtime_here", "version_here"]

@@ -85,6 +85,3 @@ def cuda_autocast() -> Iterator[None]:
 def can_autocast() -> bool:
     """Say whether this PyTorch has what it takes, the names of devices: since 2.4."""
     return hasattr(torch, "get_autocast_dtype")
-
-
-__all__ = ["can_autocast", "cuda_autocast"]

@@ -371,10 +371,3 @@ def comparison_text(rows: Sequence[Row], form: str, quantities: Sequence[Quantit
     if form in ("markdown", "latex"):
         return to_markdown(grid) if form == "markdown" else to_latex(grid)
     return to_text(grid, _WIDE) + "\n"
-
-
-__all__ = [
-    "NAMES", "OF_A_DEVICE", "PREDICTED", "SORTS", "USUAL", "Comparison", "Quantity", "Row", "baseline_of", "bound_all",
-    "comparison_text", "difference", "dtypes_used", "grid_of_comparison", "notes", "records", "sort_rows",
-    "to_dataframe",
-]  # fmt: skip

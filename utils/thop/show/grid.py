@@ -338,9 +338,3 @@ def _row(columns: Sequence[Column], line: Line) -> str:
         more = f"<br>{escape(line.below[i])}" if line.below and line.below[i] else ""
         cells.append(f"<td{kind}{bar}>{escape(text)}{more}</td>")
     return f'<tr class="{" ".join(line.kinds)}">{"".join(cells)}</tr>' if line.kinds else f"<tr>{''.join(cells)}</tr>"
-
-
-__all__ = [
-    "WIDTH", "Column", "Grid", "Line", "cut", "cut_left", "escaped", "fitted", "heaviest", "html_message", "to_html",
-    "to_latex", "to_markdown", "to_text",
-]  # fmt: skip

@@ -227,21 +227,3 @@ def work_table(found: Training) -> str:
     total = ["a step", f"{flops / 1e9:.1f}", readable_bytes(moved)]
     rows = [Line([name, f"{one.flops / 1e9:.1f}", readable_bytes(one.bytes)]) for name, one in phases.items()]
     return to_text(Grid(columns, rows, total))
-
-
-__all__ = [
-    "THE_MODEL",
-    "advice",
-    "headline",
-    "kept_table",
-    "memory_grid",
-    "memory_line",
-    "milliseconds",
-    "place_of",
-    "remarks_on",
-    "time_grid",
-    "time_table",
-    "timing_headline",
-    "training_headline",
-    "work_table",
-]  # fmt: skip

@@ -376,6 +376,3 @@ def unannounced(checkout: Any, model: nn.Module, *args: Any, **kwargs: Any) -> A
             return checkout(model, *args, **kwargs)
         except Exception:
             return None
-
-
-__all__ = ["Count", "Summary", "memory_info", "show_summary", "unannounced"]
