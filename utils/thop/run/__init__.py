@@ -13,7 +13,7 @@ from .inputs import NotCountable, as_inputs, as_model, network_of, unwrap
 from .module_fields import is_unread, lacks_shapes, look_at, parameter_sizes
 from .nested import instances_in, map_tensors, tensors_in
 from .runner import Drive, Run, in_few_words, run
-from .schema import Effects, effects_of
+from .schema import Effects, effects_of, words
 from .shape_tensor import is_weight
 from .torch_private import (
     KNOWS_NODES,

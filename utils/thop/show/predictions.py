@@ -118,7 +118,7 @@ def _activations(prediction: Prediction) -> List[str]:
     saved = 1 - seconds / prediction.seconds
     if saved <= _WORTH:
         return []
-    what = {"aten::silu": "SiLU", "aten::gelu": "GELU"}.get(curves[0], curves[0].replace("aten::", ""))
+    what = {"aten::silu": "SiLU", "aten::gelu": "GELU"}.get(curves[0], curves[0].partition("::")[2])
     alone = any(one.launch.operators[0] in curves[0] for one in prediction.launches)
     why = "looked up for every output" if runtime.looks_up else "a launch of its own" if alone else "computed for each"
     return [
