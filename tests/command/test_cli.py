@@ -25,7 +25,7 @@ from releases import LATEST, ROOT, copy_release, patch, release, yolo_environmen
 from torch import nn
 
 from utils.thop import deployed, predict, profile, traffic
-from utils.thop.command import checkout
+from utils.thop.command import checkout, cli
 from utils.thop.command.checkout import ModelError, alone, read_cfg
 from utils.thop.command.cli import main
 from utils.thop.command.compare import count_all
@@ -34,7 +34,7 @@ from utils.thop.count.record import record
 from utils.thop.deploy import Launch
 from utils.thop.deploy.bound import time_bound
 from utils.thop.deploy.devices import CATALOGUE, find_device, load_devices
-from utils.thop.show.comparison import Row, bound_all, comparison_text, notes, records, to_dataframe
+from utils.thop.show.comparison import Row, bound_all, comparison_text, grid_of_comparison, notes, records, to_dataframe
 from utils.thop.show.modules import SORTS
 from utils.thop.show.predictions import milliseconds
 from utils.thop.show.report import ModelInfo
@@ -440,10 +440,26 @@ def test_numbers_of_any_size_fit_and_tell(rows: list[Row]) -> None:
         check_cells(chosen, units, [[cell[0] for cell in row] for row in split], below)
 
 
+def test_what_is_left_out_is_not_explained(rows: list[Row], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert "kernel + output; peak is the most memory" in comparison_text(rows, "text")
+    monkeypatch.setenv("COLUMNS", "70")
+    narrow = " ".join(comparison_text(rows, "text").split())
+    assert "without FLOPs/B, peak" in narrow and "peak is the most memory" not in narrow
+    assert "Accesses are elements, kernel + output." in narrow and "Binds says what" in narrow
+
+
+def test_no_bar_is_drawn_into_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    work = [1, 2]
+    assert cli._progress(work) is work
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert cli._progress(work) is not work and list(cli._progress(work)) == work
+
+
 def test_remarks_stand_below_the_table(rows: list[Row]) -> None:
     assert notes(rows)[:2] == ["Percentages are differences to yolov5n (1).", "Input 1x3x64x96, float32."]
     least = "Least is the least time that the data sheet of Raspberry Pi 5, "
-    assert any(note.startswith(least) for note in notes(rows))
+    assert any(note.startswith(least) for note in grid_of_comparison(rows).sentences)
     assert notes([rows[2], rows[0]])[0] == "No differences, for anchors was not counted."
     assert "%" not in comparison_text([rows[2], rows[0]], "text") + comparison_text([rows[0]], "markdown")
     (rounded,) = count_all(named([CFG]), Setup((65, 32)))

@@ -220,7 +220,9 @@ def test_names_are_found_as_people_write_them() -> None:
         find_device("a100")
     with pytest.raises(DeviceError, match=r"^no device is called 'jetson-nanoo'; did you mean jetson-nano"):
         find_device("jetson-nanoo")
-    with pytest.raises(DeviceError, match=r"^no device is called 'toaster'; the command 'devices' lists those that are known$"):
+    with pytest.raises(
+        DeviceError, match=r"^no device is called 'toaster'; the command 'devices' lists those that are known$"
+    ):
         find_device("toaster")
 
 

@@ -99,7 +99,7 @@ def _kinds(launch: Launch) -> set[tuple[str, str]]:
     multiplies = launch.product is not None
     found = set()
     for step in launch.steps:
-        name = step.name.replace("aten::", "").rstrip("_")
+        name = step.facts.operator.rstrip("_")
         if step.geometry is not None:
             found.add(("product", step.path))
         elif "batch_norm" in name:

@@ -375,6 +375,27 @@ def test_detectors_of_ultralytics_end_at_their_last_convolutions() -> None:
     assert len(ends) == 6 and sum(x.written_elements for x in ends) == 84 * (64 + 80)
 
 
+def test_what_has_an_images_type_and_no_value_of_it_is_made_in_advance() -> None:
+    """A mask of ``x.new_zeros``, written part by part, as swin's; random numbers are drawn in each pass."""
+
+    class Masked(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            mask = x.new_zeros((8, 8))
+            mask[:4] = 1
+            return (x + mask.eq(0)).relu() + (torch.rand_like(x) if self.training else 0)
+
+    network = deployed(Masked().eval(), (torch.zeros(1, 3, 8, 8),), "tensorrt")
+    assert [launch.operators for launch in network.launches] == [["add", "relu", "add"]]
+    assert [launch.weight_elements for launch in network.launches] == [64]
+
+    class Noisy(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + torch.randn_like(x)
+
+    network = deployed(Noisy(), (torch.zeros(1, 3, 8, 8),), "tensorrt")
+    assert "randn_like" in [name for launch in network.launches for name in launch.operators]
+
+
 def test_a_detector_that_chooses_by_its_scores() -> None:
     """It is run for real; without a box at the end, all before it has run all the same."""
     model = torchvision.models.detection.fcos_resnet50_fpn(weights=None, weights_backbone=None).eval()

@@ -21,7 +21,6 @@ from utils.thop.measure.logs import (
     LogRow,
     calibrate_from_log,
     factor_by_time,
-    layer_times,
     match_log,
     read_log,
 )
@@ -170,8 +169,8 @@ def test_without_names_shapes_tell() -> None:
 
 def test_a_log_is_enough_to_calibrate(network: Deployed) -> None:
     matched = match_log(read_log(SAMPLES / RK3588, "rknn"), network)
-    board = calibrate_from_log(network, matched, "int8", "board")
-    times = layer_times(network, matched, board)
+    board = calibrate_from_log(matched, "int8", "board")
+    times = board.times
     both = [(pair, time) for pair, time in zip(matched.pairs, times) if pair.kind == "convolution"]
     convolutions = [pair for pair, _ in both]
     assert sum(any("Conv" in row.operator for row in pair.rows) for pair in convolutions) == 63
@@ -185,7 +184,7 @@ def test_a_log_is_enough_to_calibrate(network: Deployed) -> None:
 
 def test_networks_of_the_zoo_are_told_by_one_log(network: Deployed) -> None:
     matched = match_log(read_log(SAMPLES / RK3588, "rknn"), network)
-    board = calibrate_from_log(network, matched, device=find_device("rk3588")).calibration
+    board = calibrate_from_log(matched, device=find_device("rk3588")).calibration
     errors = []
     for name, published in (("yolov5n", 12.121), ("yolov5s", 20.661), ("yolov5m", 47.847)):
         found = predict(yolo(f"{name}.yaml").eval(), board)
@@ -196,10 +195,10 @@ def test_networks_of_the_zoo_are_told_by_one_log(network: Deployed) -> None:
 
 def test_what_a_pass_takes_on_top_comes_from_the_total_alone(network: Deployed) -> None:
     matched = match_log(read_log(SAMPLES / RK3588, "rknn"), network)
-    prior = calibrate_from_log(network, matched).calibration.constants.start
-    with_total = calibrate_from_log(network, matched, seconds=0.119).calibration
+    prior = calibrate_from_log(matched).calibration.constants.start
+    with_total = calibrate_from_log(matched, seconds=0.119).calibration
     assert with_total.ratios[0] == pytest.approx(1.0, abs=0.1) and len(with_total.ratios) == 1
-    longer = calibrate_from_log(network, matched, seconds=0.3).calibration.constants.start
+    longer = calibrate_from_log(matched, seconds=0.3).calibration.constants.start
     assert longer > prior
     assert predict(network, with_total).seconds == pytest.approx(with_total.ratios[0] * 0.119, rel=1e-6)
 
@@ -211,8 +210,8 @@ def test_constants_are_found_again(network: Deployed) -> None:
         step = launch.steps[0]
         rows.append(LogRow(step.path, "Conv" if launch.flops else step.name[6:], seconds_of([work], right)))
     matched = match_log(rows, network)
-    board = calibrate_from_log(network, matched, "int8")
-    assert factor_by_time(matched.pairs, layer_times(network, matched, board)) < 1.03
+    board = calibrate_from_log(matched, "int8")
+    assert factor_by_time(matched.pairs, board.times) < 1.03
     assert math.isclose(board.calibration.constants.bandwidth, 9e9, rel_tol=0.15)
 
 
@@ -303,6 +302,25 @@ def test_the_command_calibrates_from_a_log(capsys: pytest.CaptureFixture[str], t
     assert (status, err) == (0, "") and "79 of 80 rows match" in out
     assert "Rows of no launch here: model.99 (0.102 ms)" in out
     assert re.search(r"Launches without a row: .* and \d+ more\.", out)
+
+
+def test_what_a_log_does_not_tell_is_said(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Whether its size is right where it has no shapes, and whether a total is of the same pass."""
+    log = "calibrate", "--log", SAMPLES / RK3588, *MODEL, "--no-decode"
+    no_shapes, contradicts = "It tells no shapes, so it could not be checked", "contradicts the log"
+    for more, words in ((), [no_shapes]), (["--ms", "119"], [no_shapes]), (["--ms", "200"], [no_shapes, contradicts]):
+        status, out, err = run(capsys, *log, *more)
+        assert (status, err) == (0, "")
+        assert [word for word in (no_shapes, contradicts) if word in out] == words
+    status, out, err = run(capsys, *log, "--ms", "0.119")
+    assert (status, out) == (2, "") and "--ms 0.119 is no pass of this log, which has 126.6 ms" in err
+    smaller = tmp_path / "smaller.csv"
+    lines = [line.rpartition(",") for line in (SAMPLES / RK3588).read_text().splitlines()]
+    smaller.write_text(
+        "\n".join(f"{head},{time if i == 0 else int(time) / 1e3}" for i, (head, _, time) in enumerate(lines))
+    )
+    status, out, err = run(capsys, "calibrate", "--log", smaller, *MODEL, "--no-decode")
+    assert (status, out) == (2, "") and "times are seconds for a pass" in err and len(err.splitlines()) == 1
 
 
 def test_mistakes_are_said_in_a_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

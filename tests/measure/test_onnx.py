@@ -18,9 +18,10 @@ from torch import nn
 
 from utils.thop import predict
 from utils.thop.command.cli import main
+from utils.thop.count.record import record
 from utils.thop.deploy.launches import Deployed, as_deployed, deployed
 from utils.thop.deploy.runtimes import DeviceError, find_runtime
-from utils.thop.measure.onnx_graph import _RUN, Node, OnnxNetwork, read_onnx
+from utils.thop.measure.onnx_graph import _OF_TENSORS, _RUN, Node, OnnxNetwork, read_onnx, run_node
 
 NAMES = ("yolov5n", "yolov5s", "hub/yolov5s-ghost", "hub/yolov3-tiny", "segment/yolov5n-seg", "hub/yolov5s-transformer")
 Yolo = Callable[..., Any]
@@ -74,6 +75,31 @@ def convolutions(network: Deployed) -> Sequence[str]:
     return [step.path for launch in network.launches for step in launch.steps if "conv" in step.name]
 
 
+def test_nothing_of_an_export_lacks_a_rule(yolov5n: nn.Module, file: Path) -> None:
+    """Its modules cost what those that they were exported from do, up to the heads, where nodes are all there is."""
+    ours, theirs = read_onnx(file).layers, record(yolov5n, (torch.zeros(1, 3, 320, 320),)).layers
+    assert not ours.missing
+    found, expected = ({place.path: place for place in each.root.walk()} for each in (ours, theirs))
+    paths = [path for path, place in expected.items() if not path.startswith("model.24") and not place.children]
+    shared = [path for path in paths if path in found and found[path].calls]
+    assert {"model.0.conv", "model.0.act", "model.9.m", "model.11"} <= set(shared) and len(shared) > 60
+    for path in shared:
+        if not path.endswith("act"):  # one SiLU is shared by all, each of the file's is its own
+            costs = [(at[path].total_ops, at[path].kernel, at[path].output) for at in (found, expected)]
+            assert costs[0] == costs[1]
+
+
+def test_inputs_that_are_no_images(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    nodes = [helper.make_node("Gather", ["w", "x"], ["y"], name="/table/Gather")]
+    table = numpy_helper.from_array(numpy.zeros((100, 8), numpy.float32), "w")
+    for sides, said in (([1, 7], "1x7"), ([1, "length"], "its input x is 1x?, no image: give all with --inputs")):
+        path = saved(tmp_path, nodes, [table], ("x", sides), ("y", [*sides, 8]), TensorProto.INT64)
+        status, out, err = run(capsys, "predict", path, "--device", "t4")
+        assert said in " ".join(out.split()) and "640x640" not in out + err and len(err.splitlines()) == status
+    status, out, err = run(capsys, "predict", path, "--device", "t4", "--inputs", "int64", "1,9")
+    assert (status, err) == (0, "") and "1x9" in out
+
+
 def test_sides_without_a_number_take_any_size(yolov5n: nn.Module, tmp_path: Path) -> None:
     axes = {"images": {0: "batch", 2: "height", 3: "width"}}
     path = exported(yolov5n, tmp_path / "best.onnx", dynamic_axes=axes)
@@ -113,9 +139,10 @@ def test_quantised_graphs_are_what_they_were_made_of(tmp_path: Path) -> None:
     assert bytes_of(ours) == bytes_of(plain) and ours.launches[0].layers == ["conv"]
 
 
-def saved(folder: Path, nodes: Any, constants: Any, given: Any, made: Any) -> Path:
-    """Write a graph of a few nodes."""
-    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in (given, made)]
+def saved(folder: Path, nodes: Any, constants: Any, given: Any, made: Any, dtype: Any = TensorProto.FLOAT) -> Path:
+    """Write a graph of a few nodes; dtype: of its input."""
+    types = dtype, TensorProto.FLOAT
+    ends = [helper.make_tensor_value_info(name, kind, shape) for (name, shape), kind in zip((given, made), types)]
     model = helper.make_model(helper.make_graph(nodes, "graph", ends[:1], ends[1:], constants))
     path = folder / "graph.onnx"
     onnx.save(model, str(path))
@@ -205,7 +232,7 @@ def test_an_operator_does_what_onnx_says(kind: str, operands: List[Any], given: 
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", version)])
     expected = ReferenceEvaluator(model).run(None, {name: one for name, one in zip(names, operands) if name})
     x, *others = operands
-    found = _RUN[kind](Node("one", kind, "", names, made, given, proto), torch.from_numpy(x.copy()), *others)
+    found = run_node(Node("one", kind, "", given, proto), [torch.from_numpy(x.copy()), *others])
     for ours, theirs in zip(found if isinstance(found, (tuple, list)) else [found], expected):
         assert ours.shape == theirs.shape
         torch.testing.assert_close(ours.double(), torch.from_numpy(theirs.copy()).double(), rtol=1e-4, atol=1e-4)
@@ -213,7 +240,7 @@ def test_an_operator_does_what_onnx_says(kind: str, operands: List[Any], given: 
 
 def test_every_operator_of_the_table_was_compared() -> None:
     too_simple = {"Not", "Equal", "Mod", "Gelu", "Upsample", "Dropout", "SpaceToDepth"}
-    assert set(_RUN) - {case[0] for case in CASES} == too_simple
+    assert {*_RUN, *_OF_TENSORS} - {case[0] for case in CASES} == too_simple
 
 
 # ---- what is wrong ----

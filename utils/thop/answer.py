@@ -120,6 +120,3 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return all(isinstance(part, (int, float, str)) for part in value)
     return value is None or isinstance(value, (int, float, str))
-
-
-__all__ = ["Answer", "PathLike", "Rows", "csv_of", "finite", "record_of", "show_by", "written"]

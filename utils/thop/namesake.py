@@ -41,6 +41,3 @@ def _is_same(path: str, other: str) -> bool:
         return os.path.samefile(path, other)
     except OSError:
         return False
-
-
-__all__ = ["give_way", "require_torch"]

@@ -107,6 +107,3 @@ def _rules_used(counted: LayerCounts) -> List[str]:
 def _rules_missing(counted: LayerCounts) -> List[str]:
     """One line for each kind of layer that ran and was not counted."""
     return [f"[WARN] not counted: {name}, {calls} calls" for name, calls in counted.missing.items()]
-
-
-__all__ = ["Profile", "dfs_count", "not_run_in_training", "profile"]

@@ -6,5 +6,3 @@ It builds models with a checkout's own classes, without values and without a wor
 
 from .choose import choose
 from .compare import compare
-
-__all__ = ["choose", "compare"]

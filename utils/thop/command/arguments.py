@@ -423,6 +423,3 @@ def _join_size(argv: Sequence[str]) -> List[str]:
             if sides:
                 joined[-1] = f"{argument}={' '.join(sides)}"
     return joined
-
-
-__all__ = ["PROGRAM", "BadInput", "examples", "parse"]

@@ -15,9 +15,9 @@ from ..deploy.estimates import joined, read_runtimes
 from ..deploy.launches import Deployed, as_deployed
 from ..deploy.runtimes import DeviceError, Runtime, find_runtime, unreadable
 from ..measure.here import calibrate_here, setting_here
-from ..measure.logs import LogFit, Matched, calibrate_from_log, factor_by_time, layer_times, match_log, read_log
+from ..measure.logs import LogFit, Matched, calibrate_from_log, factor_by_time, match_log, read_log
 from ..run import in_few_words
-from ..show.grid import Column, Grid, Line, to_text
+from ..show.grid import Column, Grid, Line, fitted, to_text
 from ..show.predictions import THE_MODEL, milliseconds
 from .checkout import ModelError
 from .models import Built, Setup, Source, counted, find, size_in
@@ -119,8 +119,10 @@ def calibrate_log(arguments: argparse.Namespace, progress: Callable[..., Iterabl
     except DeviceError as error:
         raise DeviceError(f"{arguments.log}: {error}") from error
     seconds = arguments.ms / 1e3 if arguments.ms else None
-    fitted = calibrate_from_log(network, matched, precision, name, seconds=seconds)
-    return fitted.calibration, describe_log(fitted, network, matched, seconds)
+    if seconds and not matched.seconds / _FAR < seconds < matched.seconds * _FAR:
+        raise DeviceError(f"--ms {arguments.ms:g} is no pass of this log, which has {milliseconds(matched.seconds)}")
+    learned = calibrate_from_log(matched, precision, name, seconds=seconds)
+    return learned.calibration, describe_log(learned, matched, seconds)
 
 
 def calibrate_machine(
@@ -170,7 +172,7 @@ def describe(calibration: Calibration, measured: Sequence[Tuple[str, float]]) ->
     said = _constants(calibration)
     if calibration.odd:
         said.append(f"{measured[calibration.odd - 1][0]} contradicts all others: was it measured alike?")
-    return "\n".join([table, "", *said])
+    return "\n".join([table, "", *map(fitted, said)])
 
 
 def _constants(calibration: Calibration) -> List[str]:
@@ -181,11 +183,16 @@ def _constants(calibration: Calibration) -> List[str]:
 
 
 _NAMED = 5  # layers
+_LONGER, _UNLIKE, _FAR = (
+    1.05,
+    4.0,
+    50.0,
+)  # a pass without a profile: so much longer at most, shorter, or in another unit
 
 
-def describe_log(fitted: LogFit, network: Deployed, matched: Matched, seconds: Optional[float]) -> str:
+def describe_log(learned: LogFit, matched: Matched, seconds: Optional[float]) -> str:
     """What of a log belongs to the network, what does not, and how far its layers are off after the fit."""
-    times, pairs, calibration = layer_times(network, matched, fitted), matched.pairs, fitted.calibration
+    times, pairs, calibration = learned.times, matched.pairs, learned.calibration
     odd = sorted(zip(pairs, times), key=lambda one: -abs(one[0].seconds - one[1]))[:_NAMED]
     columns = [Column(text) for text in ("measured", "fitted", "off")]
     rows = []
@@ -202,11 +209,15 @@ def describe_log(fitted: LogFit, network: Deployed, matched: Matched, seconds: O
         ("Launches without a row", alone),
     ):
         said += [f"{text}: {_first(names)}."] if names else []
+    if not matched.has_shapes:
+        said.append("It tells no shapes, so it could not be checked that it is of this image size.")
     said.append(f"The layers are off by x {factor_by_time(pairs, times):.2f} on average, weighted by time.")
+    if seconds and not matched.seconds / _UNLIKE < seconds <= matched.seconds * _LONGER:
+        said.append(f"The pass of {milliseconds(seconds)} contradicts the log: layers that are profiled take longer.")
     if seconds:
         whole = milliseconds(seconds * calibration.ratios[0])
         said.append(f"A pass takes {whole} by the fit, and {milliseconds(seconds)} as it was measured.")
-    return "\n".join([table, "", *said, *_constants(calibration)])
+    return "\n".join([table, "", *map(fitted, [*said, *_constants(calibration)])])
 
 
 def _first(names: Sequence[str]) -> str:
@@ -251,9 +262,3 @@ def add_to_file(path: Path, name: str, entry: Dict[str, Any]) -> None:
         found = {**older, **{key: joined(one, older[key]) if key in older else one for key, one in found.items()}}
     known["runtimes"] = {key: estimate_entry(one) for key, one in found.items()}
     path.write_text(file_text(held), encoding="utf-8")
-
-
-__all__ = [
-    "Measured", "add_to_file", "calibrate_board", "calibrate_log", "calibrate_machine", "describe", "describe_log",
-    "entry_of", "file_text", "read_measurements",
-]  # fmt: skip

@@ -386,9 +386,3 @@ def answer(root: str, package: str, result: str) -> None:
     except ModelError as reason:
         error = str(reason)
     Path(result).write_bytes(pickle.dumps((value, error)))
-
-
-__all__ = [
-    "DARKNET", "NO_CFG", "ROOT", "Checkout", "ModelError", "OtherCheckout", "alone", "answer", "build_cfg",
-    "checkout_for", "fuse", "in_checkout", "load_weights", "read_cfg", "use",
-]  # fmt: skip

@@ -288,14 +288,14 @@ def _draw_prediction(source: Source, name: str, arguments: argparse.Namespace, p
 
 
 def _progress(work: List[Any], unit: str = "model") -> Iterable[Any]:
-    """Show a bar on stderr where somebody watches, and in a log where the work takes long."""
-    watched = sys.stderr.isatty()
+    """Show a bar on stderr where somebody watches."""
+    if not sys.stderr.isatty():
+        return work
     try:
         from tqdm import tqdm
     except ImportError:
         return work
-    pace = {"delay": 0.5} if watched else {"delay": 20, "mininterval": 20}
-    return tqdm(work, unit=unit, file=sys.stderr, leave=False, **pace)
+    return tqdm(work, unit=unit, file=sys.stderr, leave=False, delay=0.5)
 
 
 # ---- what it prints ----

@@ -167,6 +167,3 @@ def _only(one: Any) -> Counted:
     if len(found) > 1:
         raise ModelError(f"{one} stands for {len(found)} files, and a name for one; give a list to compare them all")
     return found[0]
-
-
-__all__ = ["arranged", "compare", "count_all"]

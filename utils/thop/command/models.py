@@ -8,6 +8,7 @@ import inspect
 import random
 import re
 import sys
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, List, NamedTuple, Optional, Sequence, Tuple, TypeVar
@@ -380,7 +381,9 @@ def _torchvision(text: str) -> nn.Module:
     name = _known(text.partition(":")[2].lower(), list_models(), "torchvision")
     builder = get_model_builder(name)
     options = inspect.signature(builder).parameters
-    return builder(**{option: None for option in ("weights", "weights_backbone") if option in options})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of other initial weights, which nobody needs who counts
+        return builder(**{option: None for option in ("weights", "weights_backbone") if option in options})
 
 
 def _exported(text: str) -> nn.Module:
@@ -423,9 +426,3 @@ _BUILDERS = {
     "ultralytics": _ultralytics,
     "callable": _called,
 }
-
-
-__all__ = [
-    "Built", "Input", "ModelError", "Setup", "Source", "build", "counted", "find", "names", "numbered", "size_in",
-    "task_of", "with_images",
-]  # fmt: skip

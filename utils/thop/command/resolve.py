@@ -129,6 +129,3 @@ def resolve_one(arguments: argparse.Namespace, must_predict: bool = False) -> Op
     must_predict = must_predict or bool(a.runtime or a.precision)
     rest = a.decode, a.devices, dtype, must_predict, a.cores, a.streams
     return resolve(a.device, a.runtime, a.precision, *rest)
-
-
-__all__ = ["GROUPS", "Place", "resolve", "resolve_all", "resolve_one"]

@@ -109,6 +109,3 @@ def _time(found: Training, device: Device) -> List[str]:
         return []
     speed = f"{found.batch / seconds:.0f} images a second"
     return [f"At best a step takes {seconds * 1e3:.0f} ms, {speed}: from {basis}; loading images is not in it."]
-
-
-__all__ = ["describe_training", "memory_of"]

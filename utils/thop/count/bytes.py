@@ -84,7 +84,7 @@ def reserved(args: Any, kwargs: Any, out: Any) -> Moved:
     "zeros_like", "ones_like", "full_like", "rand_like", "randn_like", "randint_like", "new_zeros", "new_ones",
     "new_full",
 )  # fmt: skip
-def _made_like(args: Any, kwargs: Any, out: Tensor) -> Moved:
+def made_like(args: Any, kwargs: Any, out: Tensor) -> Moved:
     """The first argument gives its shape alone."""
     return Moved(0, stored_bytes(out))
 

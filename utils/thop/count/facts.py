@@ -1,10 +1,10 @@
 """What is known of an operator, looked up once: what it does, multiplies and moves, and what had to be assumed."""
 
-from typing import Any, Dict, FrozenSet, NamedTuple, Optional, Tuple
+from typing import Any, Dict, NamedTuple, Optional, Tuple
 
 import torch
 
-from ..run import Effects, effects_of
+from ..run import Effects, effects_of, words
 from .bytes import ASSUMED_ONCE, DATA_DEPENDENT, NO_FORMULA, POOLS_WITH_INDICES, SPECIAL_CASES, Charge, reserved
 from .flops import Product, flop_registry, product_of
 
@@ -14,11 +14,7 @@ ELEMENTWISE, MOVES, NOTHING, OTHER, MULTIPLIES, UNKNOWN = "elementwise", "moves"
 """What kinds of operators there are. OTHER: known to sum no products, and neither element-wise nor only moving."""
 
 
-def _names(text: str) -> FrozenSet[str]:
-    return frozenset(text.split())
-
-
-_ELEMENTWISE = _names(
+_ELEMENTWISE = words(
     "add sub rsub mul div remainder fmod pow square sqrt rsqrt exp exp2 expm1 log log2 log10 log1p abs sign neg "
     "reciprocal floor ceil round trunc frac clamp clamp_min clamp_max maximum minimum fmax fmin sin cos tan asin "
     "acos atan atan2 sinh cosh tanh asinh acosh atanh erf erfc erfinv sigmoid silu relu relu6 leaky_relu elu "
@@ -37,7 +33,7 @@ _ELEMENTWISE = _names(
     "_conj _neg_view count_nonzero dist _fused_moving_avg_obs_fq_helper"
 )
 """Element-wise operators and reductions: with these alone a module is an activation or a norm."""
-_MOVES = _names(
+_MOVES = words(
     "cat stack clone copy _to_copy constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d "
     "replication_pad1d replication_pad2d replication_pad3d pad_circular roll flip rot90 repeat index index_put "
     "_index_put_impl _unsafe_index _unsafe_index_put _unsafe_masked_index _unsafe_view gather scatter index_select "
@@ -48,7 +44,7 @@ _MOVES = _names(
     "new_empty_strided empty_like zeros_like ones_like full_like rand_like randn_like randint_like embedding "
     "_embedding_bag _embedding_bag_forward_only split_with_sizes_copy unbind_copy"
 )
-_NOTHING = _names(
+_NOTHING = words(
     "empty empty_strided empty_permuted zeros ones full eye arange linspace logspace rand randn randint randperm "
     "scalar_tensor normal uniform random exponential tril_indices triu_indices hann_window hamming_window "
     "_local_scalar_dense is_nonzero equal item _fused_sdp_choice cudnn_is_acceptable sym_size sym_numel "
@@ -56,7 +52,7 @@ _NOTHING = _names(
     "_has_compatible_shallow_copy_type _cudnn_init_dropout_state detach alias _assert_async _functional_assert_async "
     "_assert_scalar _functional_assert_scalar _assert_tensor_metadata"
 )
-_RESAMPLES = _names(
+_RESAMPLES = words(
     "max_pool2d_with_indices max_pool3d_with_indices max_pool1d max_pool2d max_pool3d mkldnn_max_pool2d avg_pool1d "
     "avg_pool2d avg_pool3d adaptive_avg_pool1d _adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_max_pool1d "
     "adaptive_max_pool2d adaptive_max_pool3d fractional_max_pool2d fractional_max_pool3d max_unpool2d max_unpool3d "
@@ -64,15 +60,15 @@ _RESAMPLES = _names(
     "_upsample_nearest_exact3d upsample_linear1d upsample_bilinear2d upsample_bicubic2d upsample_trilinear3d "
     "_upsample_bilinear2d_aa _upsample_bicubic2d_aa"
 )
-_OF_NO_LAYER = _names(
+_OF_NO_LAYER = words(
     "grid_sampler_2d grid_sampler_3d _grid_sampler_2d_cpu_fallback sort topk argsort kthvalue median nanmedian mode "
     "unique_dim _unique2 unique_consecutive searchsorted bucketize histc bincount nonzero nonzero_static multinomial "
     "cummax cummin logcumsumexp cross linalg_cross trace diff msort isin _segment_reduce segment_reduce "
     "_pad_packed_sequence _pack_padded_sequence combinations cartesian_prod"
 )
-_OTHER_LIBRARIES = _names("torchvision::nms torchvision::roi_align torchvision::roi_pool torchvision::ps_roi_align "
+_OTHER_LIBRARIES = words("torchvision::nms torchvision::roi_align torchvision::roi_pool torchvision::ps_roi_align "
                           "torchvision::ps_roi_pool")  # fmt: skip
-_SUMS_ALONG = _names("cumsum cumprod")
+_SUMS_ALONG = words("cumsum cumprod")
 NAMED_IN_PASSING: Dict[str, str] = {
     **{f"aten::{name}{in_place}": OTHER for name in _OF_NO_LAYER for in_place in ("", "_")},
     **dict.fromkeys(_OTHER_LIBRARIES, OTHER),

@@ -129,6 +129,3 @@ def bytes_of(tensors: Iterable[Tensor], block: int = 1) -> int:
     with no_torch_function():  # which would hear that somebody asks for memory
         sizes = {key_of(tensor): storage_of(tensor).nbytes() for tensor in tensors}
     return sum(in_blocks(size, block) for size in sizes.values())
-
-
-__all__ = ["BACKWARD", "FORWARD", "OPTIMIZER", "Phase", "StepRecorder", "bytes_of", "phases_of"]

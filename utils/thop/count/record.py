@@ -27,7 +27,7 @@ from ..run import (
     storage_of,
     tensors_in,
 )
-from .bytes import stored_bytes
+from .bytes import made_like, stored_bytes
 from .calls import FORWARD, LayerRow, OperatorCall, View, geometry_of
 from .facts import OperatorFacts, facts_of
 from .flops import PRODUCTS, PRODUCTS_IN_DISGUISE
@@ -165,8 +165,13 @@ class Recorder(Observer):
 
     @staticmethod
     def _charge(call: OperatorCall, read: int, written: int) -> None:
-        """Charge an operator for other bytes than its operands have: of a table only the rows that are looked up."""
+        """Charge an operator for other bytes than its operands have: of a table only the rows that are looked up.
+
+        What gives its shape alone, as in ``x.new_zeros(4, 4)``, is not read, and the result does not depend on it.
+        """
         call.read_bytes, call.written_bytes = read, written
+        if call.facts.charge is made_like and not call.facts.effects.random:
+            call.reads = ()
         if call.reads:
             first, *others = call.reads
             call.reads = [first.moving(max(read - sum(view.bytes for view in others), 0)), *others]

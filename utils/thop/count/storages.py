@@ -104,6 +104,3 @@ class Storages:
     def let_go(self) -> None:
         """The run is over: its storages need not say any more that they are gone."""
         self.held = {}
-
-
-__all__ = ["Held", "Storages", "in_blocks"]

@@ -153,6 +153,3 @@ class _Merger:
             return step
         reads = [operand._replace(value=renamed.get(operand.value, operand.value)) for operand in step.reads]
         return replace(step, reads=reads)
-
-
-__all__ = ["merge_branches"]

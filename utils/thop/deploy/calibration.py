@@ -88,7 +88,7 @@ def calibrate(
     learned = [fit({found: rows[:count]}, prior, sheet, "measured by the user") for count in range(1, len(rows) + 1)]
     rates = tuple(network.flops / seconds for network, seconds in measured)
     for number, (row, rate) in enumerate(zip(rows, rates), 1):
-        check_time(row, rate, found, number)
+        check_time(row, rate, found, runtime.kind, number)
     alone = [_left_out(rows, i, prior, sheet, found) for i in range(len(rows))] if len(rows) > 1 else []
     ratios = tuple(ratio for ratio, _ in alone)
     ranges = tuple(range_of(rows, estimate, prior, found) for estimate in learned)
@@ -136,12 +136,15 @@ def _pairs(measured: Any) -> List[Tuple[Deployed, float]]:
     return [(network, float(seconds)) for network, seconds in pairs]
 
 
-def check_time(row: Measured, rate: float, precision: str, number: int = 1) -> None:
-    """Compare a time with the least one that any known device's data sheet allows; raises DeviceError below a tenth."""
+def check_time(row: Measured, rate: float, precision: str, kind: str, number: int = 1) -> None:
+    """Compare a time with the least one that the data sheet of any known device of a kind allows.
+
+    Raises DeviceError below a tenth of that.
+    """
     limits = []
     for device in load_devices().values():
         peak = sheet_peak(device.peaks, precision)
-        if peak is not None and device.bandwidth:
+        if device.kind == kind and peak is not None and device.bandwidth:
             limits.append((seconds_of(row.works, Constants(peak, device.bandwidth)), device))
     if not limits:
         return

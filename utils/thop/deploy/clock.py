@@ -152,7 +152,7 @@ def work_of(deployed: Deployed, precision: str) -> List[Work]:
 
 def leaving(launch: Launch, runtime: Runtime) -> str:
     """Why the runtime gives a launch back to the CPU; nothing where the accelerator executes it."""
-    names = (step.name.replace("aten::", "").strip("_") for step in launch.steps)
+    names = (name.strip("_") for name in launch.operators)
     return next((runtime.leaves[name] for name in names if name in runtime.leaves), "")
 
 

@@ -101,7 +101,7 @@ def is_inside(path: str, modules: Sequence[str]) -> bool:
 
 def _kinds(step: OperatorCall, varying: Set[int], generates: FrozenSet[str]) -> Tuple[str, ...]:
     """What an operator is, the most special word first; what a runtime generates kernels for is point-wise to it."""
-    name = step.name.replace("aten::", "").rstrip("_")
+    name = step.facts.operator.rstrip("_")
     if step.geometry is not None:
         if "attention" in name:
             return (name, "attention")
@@ -111,12 +111,11 @@ def _kinds(step: OperatorCall, varying: Set[int], generates: FrozenSet[str]) -> 
         form = "depthwise " if step.geometry.depthwise else "transposed " if step.geometry.transposed else ""
         return (f"{form}convolution", "convolution", "product") if form else ("convolution", "product")
     by_number = name in ("mul", "div") and all(view.elements == 1 for view in step.reads[1:])
-    return _plain_kinds(step.name, by_number, generates)
+    return _plain_kinds(step.name, name, by_number, generates)
 
 
 @lru_cache(maxsize=None)
-def _plain_kinds(full: str, by_number: bool, generates: FrozenSet[str]) -> Tuple[str, ...]:
-    name = full.replace("aten::", "").rstrip("_")
+def _plain_kinds(full: str, name: str, by_number: bool, generates: FrozenSet[str]) -> Tuple[str, ...]:
     for names, kind in ((CLAMPS, "clamp"), (CURVES, "curve"), (BATCH_NORMS, "batch_norm"), (ARITHMETIC, "arithmetic")):
         if full in names:
             return (name, *(("scale",) if by_number else ()), kind, "pointwise")

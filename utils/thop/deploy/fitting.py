@@ -23,11 +23,15 @@ _LOOSE = 1.0  # width of a peak or bandwidth that no data sheet tells, around wh
 
 
 class Measured(NamedTuple):
-    """A network's launches on a device, and the seconds that they took."""
+    """A network's launches on a device, and the seconds that they took.
+
+    alone: they are some of a pass, without what it and its host take on top.
+    """
 
     works: Sequence[Work]
     seconds: float
     batch: int = 1
+    alone: bool = False
 
 
 class Groups:
@@ -41,12 +45,17 @@ class Groups:
             if not 0 < row.seconds < math.inf:
                 raise DeviceError(f"a measured time must be a number above 0, not {row.seconds!r}")
         self.loads = [Load([row.works for row in rows]) for rows in self.measured.values()]
+        self.alone = [torch.tensor([row.alone for row in rows], device="cpu") for rows in self.measured.values()]
         self.logs = torch.tensor([math.log(row.seconds) for row in self.rows], dtype=torch.float64, device="cpu")
 
     def predict(self, points: Tensor, precisions: Sequence[str]) -> Tensor:
         """The logarithms of all networks' times, in a row for each point."""
-        pairs = zip(self.loads, self.precisions)
-        times = [load.seconds(constants_of(points, precisions, name)) for load, name in pairs]
+        times = []
+        for load, alone, name in zip(self.loads, self.alone, self.precisions):
+            constants = constants_of(points, precisions, name)
+            times.append(load.seconds(constants))
+            if alone.any():
+                times[-1] = torch.where(alone, load.by_network(load.launches(constants)), times[-1])
         return torch.cat(times, -1).log()
 
     def slopes(self, point: Tensor, precisions: Sequence[str]) -> Tuple[Tensor, Tensor]:

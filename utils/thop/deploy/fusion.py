@@ -119,6 +119,3 @@ def _in_order(taken: Sequence[Unit], sequences: Sequences) -> bool:
 def _is_part(taken: Sequence[Unit], sequence: Sequence[str]) -> bool:
     left = iter(sequence)
     return all(any(not set(unit.kinds).isdisjoint(one.split("|")) for one in left) for unit in taken)
-
-
-__all__ = ["fused"]

@@ -47,7 +47,7 @@ class Launch:
     @property
     def operators(self) -> List[str]:
         """The ATen operators, in the order in which they ran."""
-        return [step.name.replace("aten::", "") for step in self.steps]
+        return [step.facts.operator for step in self.steps]
 
     @property
     def layers(self) -> List[str]:

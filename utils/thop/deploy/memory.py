@@ -73,6 +73,3 @@ class _Arena:
         """Free what nobody will read again."""
         for value in values:
             self.places.pop(value, None)
-
-
-__all__ = ["Uses", "arena"]

@@ -7,7 +7,7 @@ leave out what changes nothing but layout and type, and some take products of co
 from collections import Counter
 from dataclasses import replace
 from itertools import count, takewhile
-from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import torch
 
@@ -69,6 +69,12 @@ class _Rewriting:
         self.units = list(units)
         self.reads = Counter(value for unit in units for value in unit.needs)
         self.made = {value: unit for unit in units for value in unit.made}
+
+    def join(self, joined: Callable[[Unit], Tuple[Unit, Sequence[Unit]]]) -> None:
+        """Go on with what units are joined to, and without the parts that are in another now."""
+        pairs = [joined(unit) for unit in self.units]
+        gone = {id(part) for _, parts in pairs for part in parts}
+        self.take([unit for unit, _ in pairs if id(unit) not in gone])
 
     def only_read(self, value: int) -> bool:
         """Say whether one unit alone reads a value."""
@@ -134,17 +140,16 @@ class _Rewriting:
 
     def recognise_activations(self) -> None:
         """Make one of an activation that is written out."""
-        gone: Set[int] = set()
-        found = []
-        for unit in self.units:
+
+        def joined(unit: Unit) -> Tuple[Unit, Sequence[Unit]]:
             chain = self._written_out(unit) if unit.kinds[0] == "mul" and len(unit.needs) == 2 else []
-            if chain:
-                gone.update(map(id, chain))
-                name = _WRITTEN_OUT.get(frozenset(one.kinds[0] for one in chain), "activation")
-                steps = [step for one in chain for step in one.steps] + unit.steps
-                unit = Unit(steps, (name, "curve", "pointwise"), set(chain[0].needs))
-            found.append(unit)
-        self.take([unit for unit in found if id(unit) not in gone])
+            if not chain:
+                return unit, ()
+            name = _WRITTEN_OUT.get(frozenset(one.kinds[0] for one in chain), "activation")
+            steps = [step for one in chain for step in one.steps] + unit.steps
+            return Unit(steps, (name, "curve", "pointwise"), set(chain[0].needs)), chain
+
+        self.join(joined)
 
     def _written_out(self, last: Unit) -> List[Unit]:
         """The units from ``x`` to what it is multiplied with, if each is made of the one before; else nothing."""
@@ -212,21 +217,19 @@ class _Rewriting:
 
     def recognise_attention(self) -> None:
         """Make one of two products of activations with a softmax between."""
-        gone: Set[int] = set()
-        found = []
-        for unit in self.units:
+
+        def joined(unit: Unit) -> Tuple[Unit, Sequence[Unit]]:
             softmax = self._made_alone(unit, "softmax") if unit.kinds == ("matmul",) else None
             scores = self._made_alone(softmax, "matmul") if softmax is not None else None
-            if softmax is not None and scores is not None:
-                scale = self._made_alone(scores, "scale")
-                parts = [one for one in (scale, scores, softmax) if one is not None]
-                gone.update(map(id, parts))
-                parts.append(unit)
-                made = set().union(*(one.made for one in parts))
-                needs = set().union(*(one.needs for one in parts)) - made
-                unit = Unit([step for one in parts for step in one.steps], ("attention",), needs)
-            found.append(unit)
-        self.take([unit for unit in found if id(unit) not in gone])
+            if softmax is None or scores is None:
+                return unit, ()
+            scale = self._made_alone(scores, "scale")
+            parts = [one for one in (scale, scores, softmax) if one is not None]
+            made = set().union(*(one.made for one in (*parts, unit)))
+            needs = set().union(*(one.needs for one in (*parts, unit))) - made
+            return Unit([step for one in (*parts, unit) for step in one.steps], ("attention",), needs), parts
+
+        self.join(joined)
 
     def _made_alone(self, unit: Unit, kind: str) -> Optional[Unit]:
         """The unit that made the first operand, if it is of a kind and nobody else reads that."""
@@ -238,18 +241,17 @@ class _Rewriting:
 
     def join_concats(self) -> None:
         """Make one of a concat that another alone reads."""
-        gone: Set[int] = set()
-        found = []
-        for unit in self.units:
+
+        def joined(unit: Unit) -> Tuple[Unit, Sequence[Unit]]:
             inner = [self.made[value] for value in unit.needs if value in self.made and self.only_read(value)]
             inner = [one for one in inner if one.kinds[0] == "cat" and unit.kinds[0] == "cat"]
             for one in inner:
-                gone.add(id(one))
                 step, held = unit.steps[0], one.made
                 reads = [new for view in step.reads for new in (one.steps[0].reads if view.value in held else [view])]
                 unit = Unit([replace(step, reads=reads)], unit.kinds, (unit.needs | one.needs) - held)
-            found.append(unit)
-        self.take([unit for unit in found if id(unit) not in gone])
+            return unit, inner
+
+        self.join(joined)
 
     def take_apart(self, ratio: float) -> None:
         """Make of a 1 x 1 convolution of two concatenated maps, with few outputs, a product for each of them."""
@@ -404,6 +406,3 @@ def _common(one: str, other: str) -> str:
     """The path of the module that holds two."""
     pairs = zip(one.split("."), other.split("."))
     return ".".join(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-
-
-__all__ = ["copy_slices", "rewritten"]

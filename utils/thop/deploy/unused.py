@@ -60,6 +60,3 @@ def _needed(steps: List[OperatorCall], last: OperatorCall) -> Set[int]:
             values.update(operand.value for operand in step.reads)
             values.update(() if step.after is None else (step.after,))
     return found
-
-
-__all__ = ["left_out", "two_predictions"]

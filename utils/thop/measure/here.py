@@ -6,13 +6,13 @@ layers teach too, scaled so that together they take as long as a pass does witho
 
 import os
 import tempfile
-import time
+import timeit
 import warnings
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import replace
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass, field, replace
 from io import StringIO
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from torch import nn
@@ -25,19 +25,16 @@ from ..deploy.fitting import Groups, Measured, before, fit_from, unexplained
 from ..deploy.launches import Deployed, as_deployed
 from ..deploy.runtimes import DeviceError, Runtime
 from ..run import in_few_words
-from .logs import LayerGroups, LogRow, match_log
+from .logs import LogRow, match_log
 from .networks import five_networks
 from .sessions import Job, Session, open_session, runtime_here, version_here
 
 TURNS, SECONDS = 12, 0.5
 """In how many turns the networks are timed, and how long each in one; every third has a profile, too."""
 _FEWEST, _PROFILED = 3, 3  # passes in a turn; one in so many turns has a profile
+_WEIGHT = 20  # layers that a whole pass counts as; they are off by more, and would leave little of it
 Progress = Callable[[List[Any], str], Iterable[Any]]
 """What shows how far the work is: goes through a list of things that are called so."""
-
-
-def _unseen(work: List[Any], unit: str) -> Iterable[Any]:
-    return work
 
 
 class Setting(NamedTuple):
@@ -68,31 +65,28 @@ def setting_here(runtime: str, threads: Optional[int] = None, precision: Optiona
     return Setting(found, exact, threads or os.cpu_count() or 1)
 
 
+@dataclass
 class Timed:
     """A network that is timed; passes: seconds of each; rows: of its layers, the fastest of each."""
 
-    def __init__(self, name: str, deployed: Deployed, session: Session) -> None:
-        self.name, self.deployed, self.session = name, deployed, session
-        self.passes: List[float] = []
-        self.rows: Dict[str, LogRow] = {}
+    name: str
+    deployed: Deployed
+    session: Session
+    passes: List[float] = field(default_factory=list)
+    rows: Dict[str, LogRow] = field(default_factory=dict)
 
     seconds = property(lambda self: min(self.passes), doc="Of the fastest pass: what else runs makes others longer.")
 
     def time(self, seconds: float) -> None:
         """Run it for some seconds, at least a few times; a first pass wakes threads, and does not count."""
-        self.session.run()
-        end, count = time.perf_counter() + seconds, 0
-        while count < _FEWEST or time.perf_counter() < end:
-            started = time.perf_counter()
-            self.session.run()
-            self.passes.append(time.perf_counter() - started)
-            count += 1
+        timer = timeit.Timer(self.session.run)
+        count = max(_FEWEST, int(seconds / timer.timeit(1)))
+        self.passes += timer.repeat(count, 1)
 
     def profile(self) -> None:
         """Learn what its layers take, where the runtime tells."""
         for row in self.session.layers() if self.session.layers else ():
-            known = self.rows.get(row.name, row)
-            self.rows[row.name] = min(row, known, key=lambda one: one.seconds)
+            self.rows[row.name] = min(row, self.rows.get(row.name, row), key=lambda one: one.seconds)
 
     def whole(self, precision: str) -> Measured:
         """The network as it was measured."""
@@ -105,52 +99,42 @@ class Timed:
         """
         if not self.rows:
             return []
-        works = {id(launch): work for launch, work in zip(self.deployed.launches, work_of(self.deployed, precision))}
         matched = match_log([row for row in self.rows.values() if row.seconds], self.deployed)
-        share = self.seconds / sum(pair.seconds for pair in matched.pairs)
-        return [Measured([works[id(one)] for one in pair.launches], pair.seconds * share) for pair in matched.pairs]
-
-
-@contextmanager
-def _alone(threads: int) -> Iterator[str]:
-    """A folder for files, with so many threads of torch, without gradients and what converters warn of."""
-    before_that = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with tempfile.TemporaryDirectory() as folder, torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield folder
-    finally:
-        torch.set_num_threads(before_that)
+        return matched.layers(precision, self.seconds / sum(pair.seconds for pair in matched.pairs))
 
 
 def time_networks(
-    networks: Mapping[str, Tuple[nn.Module, int]], setting: Setting, progress: Progress = _unseen
+    networks: Mapping[str, Tuple[nn.Module, int]], setting: Setting, progress: Progress = lambda work, unit: work
 ) -> List[Timed]:
     """Time networks in turns, so that what else the machine does meets all of them; each with its image's side.
 
     Raises DeviceError, with the network's name, where one does not run.
     """
-    with _alone(setting.threads) as folder:
-        timed = [
-            _ready(name, network, side, setting, Path(tempfile.mkdtemp(dir=folder)))
-            for name, (network, side) in progress(list(networks.items()), "network")
-        ]
-        for turn in progress(list(range(TURNS)), "turn"):
-            for one in timed:
-                one.time(SECONDS)
-                if turn % _PROFILED == 0:
-                    one.profile()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(setting.threads)
+    try:
+        with tempfile.TemporaryDirectory() as folder, torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # converters warn
+            timed = [
+                _ready(name, network, side, setting, Path(tempfile.mkdtemp(dir=folder)))
+                for name, (network, side) in progress(list(networks.items()), "network")
+            ]
+            for turn in progress(list(range(TURNS)), "turn"):
+                for one in timed:
+                    one.time(SECONDS)
+                    if turn % _PROFILED == 0:
+                        one.profile()
+    finally:
+        torch.set_num_threads(threads)
     return timed
 
 
 def _ready(name: str, network: nn.Module, side: int, setting: Setting, folder: Path) -> Timed:
     x = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
     deployed = as_deployed(record(network, (x,), amp=setting.precision == "amp"), setting.runtime)
-    job = Job(network, x, folder, setting.threads, setting.precision)
     try:
         with redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # where converters say how far they are
-            session = open_session(setting.runtime, job)
+            session = open_session(setting.runtime, Job(network, x, folder, setting.threads, setting.precision))
             session.run()
     except Exception as error:  # of a converter, a compiler or a runtime
         reason = in_few_words(error)
@@ -164,8 +148,8 @@ def _ready(name: str, network: nn.Module, side: int, setting: Setting, folder: P
 def _fit(measured: Sequence[Tuple[Measured, List[Measured]]], setting: Setting) -> Estimate:
     """Fit constants to networks, each with its layers."""
     precision, prior = setting.precision, prior_of(setting.runtime)
-    wholes = [whole for whole, _ in measured]
-    groups = LayerGroups(precision, [layer for _, layers in measured for layer in layers], wholes)
+    wholes, layers = [whole for whole, _ in measured], [layer for _, layers in measured for layer in layers]
+    groups = Groups({precision: [*layers, *wholes * (_WEIGHT if layers else 1)]})
     mean, width = before(Groups({precision: wholes}), prior, Sheet())
     found = fit_from(groups, mean, width, prior.spread)
     left = (groups.predict(found.mean[None], (precision,))[0] - groups.logs)[-len(wholes) :]
@@ -186,10 +170,7 @@ def calibrate_timed(timed: Sequence[Timed], setting: Setting, name: str = "here"
     return Calibration(name, setting.runtime, precision, known, tuple(ratios), rates, (reach,))
 
 
-def calibrate_here(setting: Setting, name: str, progress: Progress = _unseen) -> Tuple[Calibration, List[Timed]]:
+def calibrate_here(setting: Setting, name: str, progress: Progress) -> Tuple[Calibration, List[Timed]]:
     """Measure this machine with the five networks, in some 30 seconds beside converting them, and fit its constants."""
     timed = time_networks(five_networks(), setting, progress)
     return calibrate_timed(timed, setting, name), timed
-
-
-__all__ = ["Setting", "Timed", "calibrate_here", "calibrate_timed", "setting_here", "time_networks"]

@@ -15,20 +15,19 @@ from statistics import median
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 import torch
-from torch import Tensor
 
 from ..answer import PathLike
+from ..count.calls import OperatorCall
 from ..deploy.calibration import Calibration, check_time
-from ..deploy.clock import Load, Work, work_of
+from ..deploy.clock import Load, work_of
 from ..deploy.devices import Device
-from ..deploy.estimates import SHARED, Basis, Estimate, Sheet, constants_of, prior_of
+from ..deploy.estimates import SHARED, Basis, Estimate, Sheet, prior_of
 from ..deploy.fitting import Groups, Measured, before, fit_from
 from ..deploy.launches import Deployed, Launch
 from ..deploy.runtimes import DeviceError, unreadable
 from .names import module_of
 
 _LONGEST, _SHORTEST = 100.0, 1e-6  # seconds of a pass; what is beyond is in another unit
-_WEIGHT = 20  # layers that a whole pass counts as, where both are known
 _PROFILING = 1.5  # width of what a profiler adds to each launch
 _HALF = 0.5  # of a log's time, or of its rows: with less it is of another network
 
@@ -61,14 +60,14 @@ def read_log(path: PathLike, runtime_name: str) -> List[LogRow]:
         raise DeviceError(f"{path} is a profile of {runtime}, not of {runtime_name}")
     try:
         rows = list(_FORMATS[runtime][1](text))
-    except (ValueError, LookupError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise DeviceError(f"{path} is a profile of {runtime} that is cut off or damaged") from error
-    total = sum(row.seconds for row in rows)
     if not rows:
         raise DeviceError(f"{path} is a profile of {runtime} without a row that has a time")
     odd = next((row for row in rows if not 0 <= row.seconds < math.inf), None)
     if odd is not None:
         raise DeviceError(f"{path}: {odd.name} takes {odd.seconds:g} s, which is no time")
+    total = sum(row.seconds for row in rows)
     if not _SHORTEST <= total <= _LONGEST:
         raise DeviceError(f"{path}: its times sum up to {total:.3g} s, which is no pass: are they in another unit?")
     return rows
@@ -94,23 +93,26 @@ def _rknn(text: str) -> Iterator[LogRow]:
 def _tensorrt(text: str) -> Iterator[LogRow]:
     """What trtexec exports, in milliseconds; what is joined it copies, part by part."""
     for row in json.loads(text):
-        if "name" in row:
-            name = row["name"]
-            moves = "Reformat" if re.search(r"reformat|_copy_output", name, re.IGNORECASE) else ""
-            nodes = _nodes_in(name)
-            operator = moves or ("Copy" if name.endswith(" copy") else _unnumbered(nodes[0][-1]) if nodes else name)
+        name, nodes = row.get("name", ""), _nodes_in(row.get("name", ""))
+        operator = _unnumbered(nodes[0][-1]) if nodes else name
+        if re.search(r"reformat|_copy_output", name, re.IGNORECASE):
+            operator = "Reformat"
+        elif name.endswith(" copy"):
+            operator = "Copy"
+        if name:  # else it says how many passes there were
             yield LogRow(name, operator, float(row.get("medianMs", row["averageMs"])) / 1e3)
 
 
 def _openvino(text: str) -> Iterator[LogRow]:
     """OpenVINO's counters, in the unit that their heading names, which end with their total."""
-    heading, *below = text.split("\n")
-    scale = 1e6 if "realTime (us)" in heading else 1e3
-    lines = [line.split(";") for line in below]
-    ends = [i for i, line in enumerate(lines) if line[0] == "Total"]
-    for line in lines[: ends[0]]:
-        if line[1:2] and line[1].endswith("EXECUTED"):
-            yield LogRow(line[0], line[2], float(line[4]) / scale)
+    microseconds = "realTime (us)" in text.partition("\n")[0]
+    for row in csv.DictReader(text.splitlines(), delimiter=";"):
+        if row["layerName"] == "Total":
+            return
+        if row["execStatus"].endswith("EXECUTED"):
+            time = float(row["realTime (us)"]) / 1e6 if microseconds else float(row["realTime (ms)"]) / 1e3
+            yield LogRow(row["layerName"], row["layerType"], time)
+    raise ValueError("it has no end")
 
 
 def _onnxruntime(text: str) -> Iterator[LogRow]:
@@ -200,12 +202,23 @@ class Pair:
 class Matched:
     """A log beside a network: what belongs together, and what is left of both; share: of the log's time."""
 
+    network: Deployed
     pairs: List[Pair]
     rows_left: List[LogRow]
     launches_left: List[Launch]
 
     seconds = property(lambda self: sum(one.seconds for one in (*self.pairs, *self.rows_left)))
     share = property(lambda self: sum(pair.seconds for pair in self.pairs) / self.seconds)
+    has_shapes = property(lambda self: any(row.output_shape for pair in self.pairs for row in pair.rows))
+
+    def layers(self, precision: str, scale: float = 1.0) -> List[Measured]:
+        """Each pair as if it were measured alone, and took so many times its seconds."""
+        works = {id(one): work for one, work in zip(self.network.launches, work_of(self.network, precision))}
+        batch = self.network.batch
+        return [
+            Measured([works[id(one)] for one in pair.launches], pair.seconds * scale, batch, True)
+            for pair in self.pairs
+        ]  # fmt: skip
 
 
 def match_log(rows: Sequence[LogRow], network: Deployed) -> Matched:
@@ -215,10 +228,9 @@ def match_log(rows: Sequence[LogRow], network: Deployed) -> Matched:
     belongs to the network, or the shapes of what is called alike are others.
     """
     launches = _Launches(network)
-    found = [set() if _LEFT.search(row.operator) else launches.named(row) for row in rows]
-    matched = _paired(rows, found, network.launches)
+    matched = _paired(rows, [set() if _LEFT.search(row.operator) else launches.named(row) for row in rows], network)
     if matched.share < _HALF:
-        matched = _paired(rows, launches.alike(rows), network.launches)
+        matched = _paired(rows, launches.alike(rows), network)
     if matched.share < _HALF:
         raise DeviceError(f"only {matched.share:.0%} of the log's time fits this network: a log of another one?")
     odd = [pair for pair in matched.pairs if not pair.fits]
@@ -228,30 +240,33 @@ def match_log(rows: Sequence[LogRow], network: Deployed) -> Matched:
     return matched
 
 
+def _place(step: OperatorCall) -> Tuple[str, str]:
+    return step.path, _kind(step.facts.operator)
+
+
 class _Launches:
     """A network's launches, by module and kind of operator."""
 
     def __init__(self, network: Deployed) -> None:
         self.all = network.launches
-        scopes = [step.path.split(".") for step in network.flow.steps]
-        self.known = {".".join(scope[: n + 1]) for scope in scopes for n in range(len(scope))}
+        scopes = {step.path for step in network.flow.steps}
+        self.known = {path[: match.start()] for path in scopes for match in re.finditer(r"\.|$", path)}
         self.places: Dict[Tuple[str, str], Set[int]] = defaultdict(set)
         self.readers: Dict[int, Set[int]] = defaultdict(set)
         for i, launch in enumerate(self.all):
             for view in launch.reads:
                 self.readers[view.value].add(i)
-            for step, name in zip(launch.steps, launch.operators):
-                self.places[step.path, _kind(name)].add(i)
+            for step in launch.steps:
+                self.places[_place(step)].add(i)
         # What a runtime does no more, such as a concat that the product behind it reads part by part, is its readers'.
         readers: Dict[int, Set[Tuple[str, str]]] = defaultdict(set)
         for step in network.flow.steps:
             for view in step.reads:
-                readers[view.value].add((step.path, _kind(step.facts.operator)))
+                readers[view.value].add(_place(step))
         for step in network.flow.steps:
-            place = step.path, _kind(step.facts.operator)
-            if place not in self.places:
+            if _place(step) not in self.places:
                 read_at = {at for view in step.writes for at in readers[view.value] if at in self.places}
-                self.places[place] = {i for at in read_at for i in self.places[at]}
+                self.places[_place(step)] = {i for at in read_at for i in self.places[at]}
 
     def named(self, row: LogRow) -> Set[int]:
         """The launches of the modules whose names a row holds."""
@@ -293,52 +308,39 @@ class _Launches:
         return [{waiting[key].pop(0)} if waiting[key] else set() for key in keys]
 
 
-def _paired(rows: Sequence[LogRow], found: Sequence[Set[int]], launches: Sequence[Launch]) -> Matched:
+def _paired(rows: Sequence[LogRow], found: Sequence[Set[int]], network: Deployed) -> Matched:
     """Put rows and launches together that are connected, one by one or over others."""
     groups: List[Tuple[Set[int], List[LogRow]]] = []
+    left = []
     for row, those in zip(rows, found):
-        if those and row.seconds:
-            same = [group for group in groups if group[0] & those]
-            groups = [group for group in groups if not group[0] & those]
-            groups.append((those.union(*(g[0] for g in same)), [one for g in same for one in g[1]] + [row]))
+        if not (those and row.seconds):
+            left.append(row)
+            continue
+        same = [group for group in groups if group[0] & those]
+        groups = [group for group in groups if not group[0] & those]
+        groups.append((those.union(*(g[0] for g in same)), [one for g in same for one in g[1]] + [row]))
+    launches = network.launches
     pairs = [Pair([launches[i] for i in sorted(those)], its) for those, its in sorted(groups, key=lambda g: min(g[0]))]
     used = {i for those, _ in groups for i in those}
-    left = [row for row, those in zip(rows, found) if not (those and row.seconds)]
-    return Matched(pairs, left, [launch for i, launch in enumerate(launches) if i not in used])
+    return Matched(network, pairs, left, [launch for i, launch in enumerate(launches) if i not in used])
 
 
 # ---- the device that it makes ----
 
 
-class LayerGroups(Groups):
-    """Layers, and whole passes, if there are: what a pass or a host takes on top is in these alone.
-
-    Each pass counts as many layers, as these are off by more, and would leave little of it.
-    """
-
-    def __init__(self, precision: str, layers: List[Measured], wholes: Sequence[Measured] = ()) -> None:
-        super().__init__({precision: [*layers, *wholes]})
-        self.count, self.times = len(layers), _WEIGHT if layers else 1
-        self.rows = layers + [*wholes] * self.times
-        self.logs = torch.cat([self.logs[: self.count], self.logs[self.count :].repeat(self.times)])
-
-    def predict(self, points: Tensor, precisions: Sequence[str]) -> Tensor:
-        (load,), constants = self.loads, constants_of(points, precisions, self.precisions[0])
-        layers, wholes = load.by_network(load.launches(constants)), load.seconds(constants)
-        again = [wholes[..., self.count :]] * self.times
-        return torch.cat([layers[..., : self.count], *again], -1).log()
-
-
 @dataclass(frozen=True)
 class LogFit:
-    """What a log teaches: the device, and its constants while it was profiled, when each launch took longer."""
+    """What a log teaches: the device, its constants while it was profiled, when each launch took longer, and times.
+
+    These are the seconds of each pair while it is profiled.
+    """
 
     calibration: Calibration
     profiled: Estimate
+    times: List[float]
 
 
 def calibrate_from_log(
-    network: Deployed,
     matched: Matched,
     precision: str = "",
     name: str = "calibrated",
@@ -352,69 +354,34 @@ def calibrate_from_log(
     ``device`` are as ``calibrate`` takes them. Raises DeviceError for an unknown precision, for times that are none,
     and where less than half of the network's FLOPs are in the log.
     """
-    runtime, batch = network.runtime, network.batch
-    found = runtime.precision(precision)
-    left = sum(launch.flops for launch in matched.launches_left) / max(network.flops, 1)
+    network, runtime = matched.network, matched.network.runtime
+    found, batch, flops = runtime.precision(precision), network.batch, network.flops
+    left = sum(launch.flops for launch in matched.launches_left) / max(flops, 1)
     if left > _HALF:
         raise DeviceError(f"the log has no rows for {left:.0%} of the network's FLOPs: is it cut off?")
-    works = _works(network, found)
-    rows = [Measured([works[id(one)] for one in pair.launches], pair.seconds, batch) for pair in matched.pairs]
-    check_time(Measured(list(works.values()), matched.seconds, batch), network.flops / matched.seconds, found)
-    groups, prior = LayerGroups(found, rows), prior_of(runtime)
-    mean, width = before(groups, prior, device.sheet if device else Sheet())
-    overhead = 1 + SHARED.index("overhead")
-    usual = mean.clone(), width.clone()
-    width[overhead] = _PROFILING
-    profiled = fit_from(groups, mean, width, prior.spread)
-    estimate = _without_profiling(profiled, overhead, float(usual[0][overhead]), float(usual[1][overhead]))
+    works, layers, prior = work_of(network, found), matched.layers(found), prior_of(runtime)
+    check_time(Measured(works, matched.seconds, batch), flops / matched.seconds, found, runtime.kind)
+    mean, width = before(Groups({found: layers}), prior, device.sheet if device else Sheet())
+    overhead = torch.arange(len(mean)) == 1 + SHARED.index("overhead")
+    widths = torch.where(overhead, torch.full_like(width, _PROFILING), width)
+    profiled = fit_from(Groups({found: layers}), mean, widths, prior.spread)
+    kept = (~overhead).double()
+    covariance = profiled.covariance * kept * kept[:, None] + torch.diag(width**2 * overhead)
+    estimate = replace(profiled, mean=torch.where(overhead, mean, profiled.mean), covariance=covariance)
     if seconds is not None:
-        total = Groups({found: [Measured(list(works.values()), seconds, batch)]})
+        total = Groups({found: [Measured(works, seconds, batch)]})
         estimate = fit_from(total, estimate.mean, estimate.covariance.diagonal().sqrt(), prior.spread)
     # One network was measured, and what its layers leave unexplained evens out in a whole.
     basis = Basis(1, (batch, batch), f"{len(matched.pairs)} layers of one network, measured by the user")
     estimate = replace(estimate, spread=prior.spread, basis=basis)
-    whole, deviation = (float(values[0]) for values in estimate.predict(Load([list(works.values())]), found, batch))
-    ratios, rates = (whole / seconds,) if seconds else (), (network.flops / (seconds or matched.seconds),)
+    whole, deviation = (float(values[0]) for values in estimate.predict(Load([works]), found, batch))
+    ratios, rates = (whole / seconds,) if seconds else (), (flops / (seconds or matched.seconds),)
     reach, peaks = math.exp(prior.factor(1) * deviation), device.peaks if device else {}
-    return LogFit(Calibration(name, runtime, found, estimate, ratios, rates, (reach,), 0, peaks), profiled)
-
-
-def _without_profiling(profiled: Estimate, overhead: int, mean: float, width: float) -> Estimate:
-    """The same estimate with the overhead that devices of its kind have."""
-    means, covariance = profiled.mean.clone(), profiled.covariance.clone()
-    means[overhead] = mean
-    covariance[overhead], covariance[:, overhead] = 0.0, 0.0
-    covariance[overhead, overhead] = width**2
-    return replace(profiled, mean=means, covariance=covariance)
-
-
-def _works(network: Deployed, precision: str) -> Dict[int, Work]:
-    """What each launch takes, by its identity."""
-    return {id(launch): work for launch, work in zip(network.launches, work_of(network, precision))}
-
-
-def layer_times(network: Deployed, matched: Matched, fitted: LogFit) -> List[float]:
-    """The seconds that each pair takes while it is profiled."""
-    precision = fitted.calibration.precision
-    works = _works(network, precision)
-    load = Load([[works[id(one)] for one in pair.launches] for pair in matched.pairs])
-    return [float(seconds) for seconds in load.by_network(load.launches(fitted.profiled.constants(precision)))]
+    times = Groups({found: layers}).predict(profiled.mean[None], (found,))[0].exp().tolist()
+    return LogFit(Calibration(name, runtime, found, estimate, ratios, rates, (reach,), 0, peaks), profiled, times)
 
 
 def factor_by_time(pairs: Sequence[Pair], times: Sequence[float]) -> float:
     """The factor by which times are off, up or down: the geometric mean, weighted by what was measured."""
     logs = [pair.seconds * abs(math.log(time / pair.seconds)) for pair, time in zip(pairs, times)]
     return math.exp(sum(logs) / sum(pair.seconds for pair in pairs))
-
-
-__all__ = [
-    "LogFit",
-    "LogRow",
-    "Matched",
-    "Pair",
-    "calibrate_from_log",
-    "factor_by_time",
-    "layer_times",
-    "match_log",
-    "read_log",
-]

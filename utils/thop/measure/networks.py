@@ -28,36 +28,32 @@ class _With(nn.Module):
         return self.together(x, self.branch(x))
 
 
-class _Parts(nn.Module):
-    """A split whose second part goes on, and all parts concatenated."""
+class _Grown(nn.Module):
+    """Parts, to which a branch adds what it makes of the last one, several times; all of them concatenated."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, parts: int, times: int, branch: nn.Module) -> None:
         super().__init__()
-        half = channels // 2
-        self.first, self.last = _conv(channels, channels, 1), _conv(3 * half, channels, 1)
-        self.inner = _With(torch.add, _conv(half, half, 3))
+        self.parts, self.times, self.branch = parts, times, branch
 
     def forward(self, x: Tensor) -> Tensor:
-        one, other = self.first(x).chunk(2, 1)
-        return self.last(torch.cat([one, other, self.inner(other)], 1))
+        parts = list(x.chunk(self.parts, 1)) if self.parts > 1 else [x]
+        for _ in range(self.times):
+            parts.append(self.branch(parts[-1]))
+        return torch.cat(parts, 1)
 
 
-class _Neck(nn.Module):
+def _split(channels: int) -> nn.Module:
+    grown = _Grown(2, 1, _With(torch.add, _conv(channels // 2, channels // 2, 3)))
+    return nn.Sequential(_conv(channels, channels, 1), grown, _conv(3 * channels // 2, channels, 1))
+
+
+def _neck() -> nn.Module:
     """Two scales, pooled, resized and concatenated."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(_conv(3, 32, 6, 2), _conv(32, 64, 3, 2), _Parts(64), _conv(64, 64, 3, 2))
-        self.down, self.after, self.pool = _conv(64, 128, 3, 2), _conv(512, 128, 1), nn.MaxPool2d(5, 1, 2)
-        self.up = nn.Upsample(scale_factor=2.0)
-        self.rest = nn.Sequential(_conv(192, 64, 1), _Parts(64), nn.Conv2d(64, 85, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x)
-        maps = [self.down(x)]
-        for _ in range(3):
-            maps.append(self.pool(maps[-1]))
-        return self.rest(torch.cat([self.up(self.after(torch.cat(maps, 1))), x], 1))
+    pooled = _Grown(1, 3, nn.MaxPool2d(5, 1, 2))
+    deep = _conv(64, 128, 3, 2), pooled, _conv(512, 128, 1), nn.Upsample(scale_factor=2.0)
+    stem = _conv(3, 32, 6, 2), _conv(32, 64, 3, 2), _split(64), _conv(64, 64, 3, 2)
+    both = _With(lambda x, up: torch.cat([up, x], 1), *deep)
+    return nn.Sequential(*stem, both, _conv(192, 64, 1), _split(64), nn.Conv2d(64, 85, 1))
 
 
 def _inverted(inputs: int, outputs: int, kernel: int, stride: int, scaled: bool) -> nn.Module:
@@ -79,8 +75,7 @@ def five_networks() -> Dict[str, Tuple[nn.Module, int]]:
     """Build the networks, by what they have most of, each with the side of its image; no random number is drawn."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        wide = [_conv(3, 64, 7, 2, nn.ReLU, True), nn.MaxPool2d(3, 2, 1), *_wide(64), *_wide(128), *_wide(256),
-                *_wide(512)]  # fmt: skip
+        wide = [part for channels in (64, 128, 256, 512) for part in _wide(channels)]
         fine = [_conv(3, 16, 3, 2), _conv(16, 32, 1), _With(torch.add, _conv(32, 32, 1)), _conv(32, 16, 1),
                 _conv(16, 32, 3, 2), _conv(32, 64, 1), _With(torch.add, _conv(64, 32, 1), _conv(32, 64, 1)),
                 _conv(64, 32, 1), nn.AdaptiveAvgPool2d(1)]  # fmt: skip
@@ -90,16 +85,13 @@ def five_networks() -> Dict[str, Tuple[nn.Module, int]]:
         short = [_With(torch.add, _conv(32, 32, 3), _conv(32, 32, 1)) for _ in range(32)]
         head = nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(512, 2048), nn.ReLU(), nn.Linear(2048, 1000)
         found: Dict[str, Tuple[nn.Module, int]] = {
-            "wide 3 x 3": (nn.Sequential(*wide), 224),
+            "wide 3 x 3": (nn.Sequential(_conv(3, 64, 7, 2, nn.ReLU, True), nn.MaxPool2d(3, 2, 1), *wide), 224),
             "large maps": (nn.Sequential(*fine), 352),
             "depthwise": (nn.Sequential(_conv(3, 16, 3, 2), *(_inverted(*sizes) for sizes in apart)), 224),
-            "neck": (_Neck(), 320),
+            "neck": (_neck(), 320),
             "short launches": (nn.Sequential(_conv(3, 32, 3, 4), *short, *head), 64),
         }
         for module in (m for network, _ in found.values() for m in network.eval().modules()):
             if isinstance(module, (nn.Conv2d, nn.Linear)):  # numbers that come close to 0 are slow on some CPUs
                 nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
     return found
-
-
-__all__ = ["five_networks"]

@@ -8,7 +8,7 @@ import subprocess
 import time
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Callable, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -153,24 +153,16 @@ def _compiled(package: Any, job: Job) -> Session:
     return Session(lambda: compiled(job.x))
 
 
-class _Way(NamedTuple):
-    """How a runtime is measured: its package, what has to be installed for that, and what makes a session."""
-
-    package: str
-    needs: Tuple[str, ...]
-    install: str
-    prepare: Callable[[Any, Job], Session]
-
-
-_WAYS = {
-    "onnxruntime": _Way("onnxruntime", ("onnx",), "onnxruntime onnx", _onnxruntime),
-    "openvino": _Way("openvino", ("onnx",), "openvino onnx", _openvino),
-    "ncnn": _Way("ncnn", ("pnnx",), "ncnn pnnx", _ncnn),
-    "tflite": _Way("ai_edge_litert", ("litert_torch",), "litert-torch", _tflite),
-    "pytorch": _Way("torch", (), "torch", _pytorch),
-    "pytorch-cpu": _Way("torch", (), "torch", _pytorch),
-    "torch-compile": _Way("torch", (), "torch", _compiled),
+_WAYS: Dict[str, Tuple[Callable[[Any, Job], Session], str, str]] = {
+    "onnxruntime": (_onnxruntime, "onnxruntime onnx", "onnxruntime onnx"),
+    "openvino": (_openvino, "openvino onnx", "openvino onnx"),
+    "ncnn": (_ncnn, "ncnn pnnx", "ncnn pnnx"),
+    "tflite": (_tflite, "ai_edge_litert litert_torch", "litert-torch"),
+    "pytorch": (_pytorch, "torch", "torch"),
+    "pytorch-cpu": (_pytorch, "torch", "torch"),
+    "torch-compile": (_compiled, "torch", "torch"),
 }
+"""By runtime: what makes a session, the packages that takes, its own first, and what to install for them."""
 
 
 def runtime_here(name: str) -> Runtime:
@@ -181,18 +173,18 @@ def runtime_here(name: str) -> Runtime:
     found = find_runtime(name)
     if found.name not in _WAYS:
         raise DeviceError(f"{found.name} can't be measured here, only {listed(_WAYS, ' or ')}")
-    way = _WAYS[found.name]
-    for package in (way.package, *way.needs):
+    _, packages, install = _WAYS[found.name]
+    for package in packages.split():
         try:
             import_module(package)
         except ImportError as error:
-            raise DeviceError(f"measuring {name} takes the package {package}: pip install {way.install}") from error
+            raise DeviceError(f"measuring {name} takes the package {package}: pip install {install}") from error
     return find_runtime("pytorch-cpu") if found.name == "pytorch" and not torch.cuda.is_available() else found
 
 
 def version_here(runtime: Runtime) -> str:
     """The package that runs a runtime's networks here, and its version."""
-    package = _WAYS[runtime.name].package
+    package = _WAYS[runtime.name][1].split()[0]
     return f"{package} {getattr(import_module(package), '__version__', '')}".split("-")[0].strip()
 
 
@@ -202,7 +194,5 @@ def open_session(runtime: Runtime, job: Job) -> Session:
         network, x = job.network.cuda(), job.x.cuda()
         half = job.precision == "float16"
         job = job._replace(network=network.half() if half else network, x=x.half() if half else x)
-    return _WAYS[runtime.name].prepare(import_module(_WAYS[runtime.name].package), job)
-
-
-__all__ = ["Job", "Session", "open_session", "runtime_here", "version_here"]
+    prepare, packages, _ = _WAYS[runtime.name]
+    return prepare(import_module(packages.split()[0]), job)

@@ -13,7 +13,7 @@ from .inputs import NotCountable, as_inputs, as_model, network_of, unwrap
 from .module_fields import is_unread, lacks_shapes, look_at, parameter_sizes
 from .nested import instances_in, map_tensors, tensors_in
 from .runner import Drive, Run, in_few_words, run
-from .schema import Effects, effects_of
+from .schema import Effects, effects_of, words
 from .shape_tensor import is_weight
 from .torch_private import (
     KNOWS_NODES,
@@ -26,43 +26,3 @@ from .torch_private import (
     storage_of,
     whole_batch,
 )
-
-__all__ = [
-    "KNOWS_NODES",
-    "STORAGES_TELL",
-    "BlankBuildFailed",
-    "Drive",
-    "Effects",
-    "ModelCopy",
-    "NotCountable",
-    "Observer",
-    "Run",
-    "WeakStorage",
-    "as_inputs",
-    "as_model",
-    "blank",
-    "collector_paused",
-    "effects_of",
-    "element_size",
-    "in_few_words",
-    "instances_in",
-    "is_unread",
-    "is_unused",
-    "is_weight",
-    "key_of",
-    "lacks_shapes",
-    "light_copy",
-    "look_at",
-    "map_tensors",
-    "modes_aside",
-    "network_of",
-    "no_torch_function",
-    "node_running",
-    "own_way_aside",
-    "parameter_sizes",
-    "run",
-    "storage_of",
-    "tensors_in",
-    "unwrap",
-    "whole_batch",
-]  # fmt: skip

@@ -6,20 +6,16 @@ float32"), which is done here, and attention is one operator. The run's tensors 
 """
 
 from contextlib import contextmanager
-from typing import Any, Dict, FrozenSet, Iterator
+from typing import Any, Dict, Iterator
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from .nested import map_tensors
+from .schema import words
 
-
-def _names(text: str) -> FrozenSet[str]:
-    return frozenset(text.split())
-
-
-_FLOAT32 = _names(
+_FLOAT32 = words(
     "__pow__ __rpow__ __rdiv__ __rtruediv__ acos asin binary_cross_entropy_with_logits cdist cosh "
     "cosine_embedding_loss cosine_similarity cross_entropy cumprod cumsum dist erfinv exp expm1 group_norm "
     "hinge_embedding_loss kl_div l1_loss layer_norm log log10 log1p log2 log_softmax margin_ranking_loss mse_loss "
@@ -28,7 +24,7 @@ _FLOAT32 = _names(
 )
 _DEVICES = ("cpu", "cuda")  # a model may ask for either
 _ATTENTION = "scaled_dot_product_attention"
-_NOT_ON_CUDA = _names("adaptive_avg_pool3d avg_pool3d interpolate upsample grid_sample")
+_NOT_ON_CUDA = words("adaptive_avg_pool3d avg_pool3d interpolate upsample grid_sample")
 """What autocast on the CPU casts, and on CUDA does not."""
 _OTHERWISE = _FLOAT32 | _NOT_ON_CUDA | {_ATTENTION}
 
@@ -85,6 +81,3 @@ def cuda_autocast() -> Iterator[None]:
 def can_autocast() -> bool:
     """Say whether this PyTorch has what it takes, the names of devices: since 2.4."""
     return hasattr(torch, "get_autocast_dtype")
-
-
-__all__ = ["can_autocast", "cuda_autocast"]

@@ -78,6 +78,3 @@ def blank() -> Iterator[None]:
         yield
     if mode.failure is not None:  # the constructor has caught it and taken another way than with real values
         raise BlankBuildFailed(str(mode.failure))
-
-
-__all__ = ["BlankBuildFailed", "blank"]

@@ -79,9 +79,12 @@ def as_inputs(inputs: Any, function: str) -> Tuple[Any, ...]:
 def images_for(model: nn.Module, size: Size) -> Tuple[Tensor, ...]:
     """Make the images (1, channels, height, width) that a model takes, in its dtype, on its device.
 
-    There are as many as its forward has arguments without a default: a network of two streams takes two.
-    Raises ValueError for a model that has no parameters, or no convolution to tell the channels.
+    There are as many as its forward has arguments without a default: a network of two streams takes two. One that
+    knows what it takes says so itself (``inputs_at``). Raises ValueError for a model that has no parameters, or no
+    convolution to tell the channels.
     """
+    if hasattr(type(model), "inputs_at"):
+        return model.inputs_at(size)  # type: ignore[operator]
     parameter = next((p for p in model.parameters() if p.is_floating_point()), None)
     if parameter is None:
         raise ValueError("the model has no parameters")

@@ -423,6 +423,3 @@ def named_by(kinds: Iterable[type]) -> Named:
         while len(_KNOWN) > 32:
             _KNOWN.popitem(last=False)
     return found
-
-
-__all__ = ["MISSING", "Named", "is_data", "is_foreign", "named_by"]

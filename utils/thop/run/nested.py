@@ -129,6 +129,3 @@ def _rebuilt(value: Any, parts: List[Any]) -> Any:
         return kind(parts)
     getattr(made, "__dict__", {}).update(getattr(value, "__dict__", {}))
     return made
-
-
-__all__ = ["instances_in", "map_tensors", "parts_of", "tensors_in"]

@@ -352,6 +352,3 @@ def _settle(copied: ModelCopy, training: bool) -> None:
             module.activation_relu_or_gelu = 0
         elif isinstance(module, nn.TransformerEncoder):  # padding would make nested tensors for that path
             module.enable_nested_tensor = module.use_nested_tensor = False
-
-
-__all__ = ["Drive", "Facts", "NotCountable", "Run", "in_few_words", "run"]

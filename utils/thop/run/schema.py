@@ -1,6 +1,6 @@
 """What an operator's schema says of it: what it returns anew, what it writes to, what it is made of."""
 
-from typing import Any, Dict, NamedTuple, Tuple
+from typing import Any, Dict, FrozenSet, NamedTuple, Tuple
 
 from .torch_private import has_kernel
 
@@ -37,6 +37,11 @@ _DRAWS = frozenset(
     f"aten::{name}" for name in ("rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like",
                                  "native_dropout", "_fused_dropout", "rrelu_with_noise", "rrelu_with_noise_")
 )  # fmt: skip
+
+
+def words(text: str) -> FrozenSet[str]:
+    """Read a list of names."""
+    return frozenset(text.split())
 
 
 def effects_of(func: Any) -> Effects:

@@ -370,6 +370,3 @@ def _is_made_of(module: nn.Module, tensors: Set[int]) -> bool:
         return False
     held = [id(tensor) for tensor in (*module.parameters(), *module.buffers())]
     return bool(held) and tensors.issuperset(held)
-
-
-__all__ = ["TakenDown", "evict"]

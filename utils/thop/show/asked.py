@@ -116,6 +116,3 @@ def _fitting(
     if position < len(args):
         return (*args[:position], like_given(fitting, size), *args[position + 1 :]), taken
     return args, {**taken, name: like_given(fitting, size)}
-
-
-__all__ = ["UNSAID", "Asked", "understand"]

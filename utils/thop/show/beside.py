@@ -419,6 +419,3 @@ def _formatted(args: Any) -> Optional[str]:
         return str(args[0]) % args[1:] if len(args) > 1 else str(args[0])
     except (IndexError, TypeError, ValueError):
         return None
-
-
-__all__ = ["Changes", "Listener", "Text", "answer_thop", "beside", "changed", "is_mute", "loggers_of"]

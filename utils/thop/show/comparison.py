@@ -18,7 +18,7 @@ from ..deploy.prediction import Timing
 from ..deploy.runtimes import DeviceError
 from ..traffic import Traffic
 from ..units import kinds_not_counted
-from .grid import Column, Grid, Line, to_latex, to_markdown, to_text
+from .grid import Column, Grid, Line, Note, to_latex, to_markdown, to_text
 from .predictions import place_of, remarks_on, usually_off
 
 if TYPE_CHECKING:
@@ -307,7 +307,7 @@ def grid_of_comparison(rows: Sequence[Row], quantities: Sequence[Quantity] = USU
         place = row.prediction or row.bound
         binds = [place.binds if place else ""] * timed
         lines.append(Line([*left, *binds], differences, error="" if row.traffic else row.error))
-    return Grid(columns, lines, notes=notes(rows, quantities))
+    return Grid(columns, lines, notes=notes(rows))
 
 
 def _named(row: Row) -> str:
@@ -330,10 +330,10 @@ def _per_cent(value: Optional[float]) -> str:
     return f"{value:+.1f}%" if abs(value) < 1000 else f"{value:+.0f}%" if value < 1e5 else f"{value:+.0e}%"
 
 
-def notes(rows: Sequence[Row], quantities: Sequence[Quantity] = USUAL) -> List[str]:
+def notes(rows: Sequence[Row]) -> List[Note]:
     """The sentences below the table: what the numbers mean, and which are not what they seem."""
     good = [row for row in rows if row.traffic]
-    found = []
+    found: List[Note] = []
     if len(rows) > 1:
         base = baseline_of(rows)
         against = f"Percentages are differences to {base.name}."
@@ -341,32 +341,33 @@ def notes(rows: Sequence[Row], quantities: Sequence[Quantity] = USUAL) -> List[s
     what = {(row.input, row.dtype) for row in good}
     if len(what) == 1:
         found.append("Input {}, {}.".format(*what.pop()))
-    if good and any(quantity.key == "accesses" for quantity in quantities):
-        found.append("Accesses are elements, kernel + output; peak is the most memory that activations take at once.")
-    found += _about_time(rows, any(quantity.key == "time_seconds" for quantity in quantities))
+    if good:
+        peak = "peak is the most memory that activations take at once"
+        found.append({"accesses": "accesses are elements, kernel + output", "peak": peak})
+    found += _about_time(rows)
     remarks: Dict[str, List[str]] = {}
     for row in good:
         for remark in [*row.remarks(), *([row.error] if row.error else [])]:
             remarks.setdefault(remark, []).append(_named(row))
-    return found + [f"{', '.join(models)}: {remark}." for remark, models in remarks.items()]
+    return [*found, *(f"{', '.join(models)}: {remark}." for remark, models in remarks.items())]
 
 
-def _about_time(rows: Sequence[Row], with_least: bool) -> List[str]:
+def _about_time(rows: Sequence[Row]) -> List[Note]:
     """What the times mean, and what the predicted ones rest on."""
-    found = []
-    bound = next((row.bound for row in rows if row.bound), None) if with_least else None
+    found: List[Note] = []
+    bound = next((row.bound for row in rows if row.bound), None)
     prediction = next((row.prediction for row in rows if row.prediction), None)
     if bound is not None:
         what = "in the precision that was counted" if prediction is None else "for the same launches"
-        found.append(f"Least is the least time that the data sheet of {bound.device.title} allows, {what}.")
+        found.append({"least": f"least is the least time that the data sheet of {bound.device.title} allows, {what}"})
     if prediction is not None:
         where = place_of(prediction)
-        found.append(f"Time is the expected one on {where}, from {prediction.basis}; {usually_off(prediction)}.")
-    if found:
-        words = "Binds says what most of the time goes to"
-        arena = "; moves is what is read and written there, arena and weights what lies in the device's memory"
-        found.append(f"{words}{arena if prediction is not None and not with_least else ''}.")
-    return found + published_by(rows)
+        found.append(
+            {"time": f"time is the expected one on {where}, from {prediction.basis}; {usually_off(prediction)}"}
+        )
+    moves, memory = "moves is what is read and written there", "arena and weights are what lies in the device's memory"
+    found.append({"binds": "binds says what most of the time goes to", "moves": moves, "arena": memory})
+    return [*found, *published_by(rows)]
 
 
 def published_by(rows: Sequence[Row]) -> List[str]:
@@ -427,10 +428,3 @@ def comparison_text(rows: Sequence[Row], form: str, quantities: Sequence[Quantit
     if form in ("markdown", "latex"):
         return to_markdown(grid) if form == "markdown" else to_latex(grid)
     return to_text(grid, _WIDE) + "\n"
-
-
-__all__ = [
-    "NAMES", "OF_A_DEVICE", "PREDICTED", "SORTS", "USUAL", "Comparison", "Quantity", "Row", "baseline_of", "bound_all",
-    "comparison_text", "difference", "dtypes_used", "grid_of_comparison", "notes", "records", "sort_rows",
-    "to_dataframe",
-]  # fmt: skip

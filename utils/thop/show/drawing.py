@@ -202,10 +202,3 @@ def fit_axis(axes: "Axes", which: Any, values: Sequence[float], most: float = 30
     margin = max(0.12 * (high - start), 0.02 * high) or 1.0
     getattr(axes, f"set_{which}lim")(start if low > start else start - margin / 2, high + margin)
     axes.ticklabel_format(axis=which, style="plain", useOffset=False)
-
-
-__all__ = [
-    "ARITHMETIC", "COLUMN", "DPI", "INK", "KERNEL", "MEMORY", "OUTPUT", "Mark", "Style", "end_of", "fit_axis",
-    "in_units", "layer_name", "log_axis", "new_axes", "new_figure", "number_marks", "own_settings", "write",
-    "write_head", "write_instead",
-]  # fmt: skip

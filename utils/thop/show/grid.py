@@ -4,9 +4,10 @@ import shutil
 import textwrap
 from dataclasses import dataclass, field, replace
 from html import escape
-from typing import Dict, List, Sequence, Tuple, TypeVar
+from typing import Dict, List, Sequence, Tuple, TypeVar, Union
 
 T = TypeVar("T")
+Note = Union[str, Dict[str, str]]
 
 WIDTH = 100  # columns of a terminal, where nobody says how many there are
 _SHORTEST_NAME = 12
@@ -47,13 +48,27 @@ class Line:
 
 @dataclass
 class Grid:
-    """All cells as texts; total: the last row, if there is one; notes: sentences below it; bare: without lines."""
+    """All cells as texts; total: the last row, if there is one; bare: without lines.
+
+    notes: sentences below it, or by columns what they mean, which is said as long as they are there.
+    """
 
     columns: List[Column]
     lines: List[Line]
     total: List[str] = field(default_factory=list)
-    notes: List[str] = field(default_factory=list)
+    notes: Sequence[Note] = ()
     bare: bool = False
+
+    @property
+    def sentences(self) -> List[str]:
+        """What is said below it."""
+        heads = {column.text for column in self.columns}
+        found = []
+        for note in self.notes:
+            words = note if isinstance(note, str) else "; ".join(note[name] for name in note if name in heads)
+            if words:
+                found.append(words if isinstance(note, str) else f"{words[0].upper()}{words[1:]}.")
+        return found
 
 
 def heaviest(weights: Sequence[float], most: int) -> List[int]:
@@ -124,7 +139,7 @@ def _laid_out(grid: Grid, width: int) -> Tuple[str, bool]:
             out += _reason(cut_left(texts[0], widths[0]).ljust(widths[0]), _not_counted(line), width)
         else:
             out += [row(texts) + line.mark, *([row(line.below)] if line.below else [])]
-    notes = [part for note in grid.notes for part in textwrap.wrap(note, width, break_on_hyphens=False)]
+    notes = [part for note in grid.sentences for part in textwrap.wrap(note, width, break_on_hyphens=False)]
     return "\n".join([*out, *rule, *map(row, foot), *notes]), sum(widths) + gaps > room
 
 
@@ -179,7 +194,7 @@ def to_markdown(grid: Grid) -> str:
         rows.append(texts)
     rows += [grid.total] if grid.total else []
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
-    return "\n\n".join([table, *map(escaped, grid.notes)]).rstrip() + "\n"
+    return "\n\n".join([table, *map(escaped, grid.sentences)]).rstrip() + "\n"
 
 
 def _headed(column: Column) -> str:
@@ -212,7 +227,7 @@ def to_latex(grid: Grid) -> str:
         if line.below:
             lines.append(_latex_row(line.below).replace("-", "$-$"))
     lines += ["\\midrule", _latex_row(grid.total)] if grid.total else []
-    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", *(f"% {note}" for note in grid.notes)]) + "\n"
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", *(f"% {note}" for note in grid.sentences)]) + "\n"
 
 
 def _latex_row(cells: Sequence[str]) -> str:
@@ -268,7 +283,7 @@ def to_html(grid: Grid, caption: str) -> str:
     """Lay out a grid with a caption above it and its notes below."""
     body = "".join(_row(grid.columns, line) for line in grid.lines)
     foot = f"<tfoot><tr>{_total(grid)}</tr></tfoot>" if grid.total else ""
-    below = "".join(f"<p>{escape(note)}</p>" for note in grid.notes)
+    below = "".join(f"<p>{escape(note)}</p>" for note in grid.sentences)
     return (
         f'<div class="{_CLASS}"><style>{_STYLE}</style><p>{escape(caption)}</p><div class="box"><table class="rows">'
         f"<thead>{_head(grid.columns)}</thead><tbody>{body}</tbody>{foot}</table></div>"
@@ -323,9 +338,3 @@ def _row(columns: Sequence[Column], line: Line) -> str:
         more = f"<br>{escape(line.below[i])}" if line.below and line.below[i] else ""
         cells.append(f"<td{kind}{bar}>{escape(text)}{more}</td>")
     return f'<tr class="{" ".join(line.kinds)}">{"".join(cells)}</tr>' if line.kinds else f"<tr>{''.join(cells)}</tr>"
-
-
-__all__ = [
-    "WIDTH", "Column", "Grid", "Line", "cut", "cut_left", "escaped", "fitted", "heaviest", "html_message", "to_html",
-    "to_latex", "to_markdown", "to_text",
-]  # fmt: skip

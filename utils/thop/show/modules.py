@@ -478,9 +478,3 @@ def _calls(counts: Dict[str, int]) -> str:
 def _some(named: List[str]) -> str:
     more = len(named) - _MOST_NAMES
     return ", ".join(named[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
-
-
-__all__ = [
-    "ITSELF", "SORTS", "ModuleRow", "Node", "Numbers", "View", "add_up", "addends", "check_choice", "choose", "deepest",
-    "findings", "fitting_depth", "grid_of_modules", "idle_parts", "module_tree", "reservations",
-]  # fmt: skip

@@ -424,6 +424,3 @@ def _bars(layers: Sequence[LayerRow]) -> List[_Bar]:
         if len(bars) <= _MOST:
             break
     return list(bars.values())
-
-
-__all__ = ["accesses_figure", "network_figure"]

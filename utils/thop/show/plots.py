@@ -176,6 +176,3 @@ def _draw_modules(axes: "Axes", layers: Sequence[LayerTime]) -> None:
         if share:
             shares.append((Patch(**style), f"bound by {binds} ({share:.0%})"))
     write_head(axes, "Time along the network", shares)
-
-
-__all__ = ["SUFFIXES", "Point", "bars_figure", "comparison_figure", "save_figure", "saved", "time_figure"]

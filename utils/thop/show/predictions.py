@@ -114,7 +114,7 @@ def advice_text(advice: Advice) -> str:
     """The changes in a table, or that none is worth it."""
     grid = advice_grid(advice)
     none = "Nothing that was tried would make it faster by more than 4%."
-    return to_text(grid, _WIDE) if advice.rows else "\n".join([none, *grid.notes[1:]])
+    return to_text(grid, _WIDE) if advice.rows else "\n".join([none, *auxiliary(advice.before.deployed)])
 
 
 def auxiliary(network: Deployed) -> List[str]:
@@ -185,24 +185,3 @@ def work_table(found: Training) -> str:
     total = ["a step", f"{flops / 1e9:.1f}", readable_bytes(moved)]
     rows = [Line([name, f"{one.flops / 1e9:.1f}", readable_bytes(one.bytes)]) for name, one in phases.items()]
     return to_text(Grid(columns, rows, total))
-
-
-__all__ = [
-    "THE_MODEL",
-    "advice_grid",
-    "advice_text",
-    "auxiliary",
-    "headline",
-    "kept_table",
-    "memory_grid",
-    "memory_line",
-    "milliseconds",
-    "place_of",
-    "remarks_on",
-    "time_grid",
-    "time_table",
-    "timing_headline",
-    "training_headline",
-    "usually_off",
-    "work_table",
-]  # fmt: skip

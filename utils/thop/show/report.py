@@ -342,6 +342,3 @@ def _record(row: ModuleRow) -> Dict[str, Any]:
 
 def _whole(number: float) -> float:
     return int(number) if number == number and number == int(number) else number
-
-
-__all__ = ["ALL_LEVELS", "ModelInfo", "Sizes", "accesses", "check_choice", "moved", "sizes_of"]

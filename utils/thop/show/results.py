@@ -290,6 +290,3 @@ def _points(found: Comparison) -> "Figure":
     numbers = [(row.name, row.numbers()) for row in found.rows if row.traffic]
     points: List[Point] = [Point(name, values["gflops"], values["accesses"]) for name, values in numbers]
     return comparison_figure(points)
-
-
-__all__ = ["Sheet", "sheet_of"]

@@ -134,6 +134,3 @@ def _left_as_it_was(op: Any) -> Iterator[None]:
                 b.copy_(value)
         for p, gradient in gradients:
             p.grad = gradient
-
-
-__all__ = ["is_replaceable", "profile"]

@@ -44,6 +44,7 @@ class Count:
     def __init__(self, model: nn.Module, given: Optional[Tuple[Any, ...]] = None) -> None:
         self.model, self.given = model, given
         self._done: Dict[Size, Recording] = {}
+        self._totals: Dict[Size, Profile] = {}
 
     def recorded(self, size: Size) -> Recording:
         """Record a run at a size; raises whatever the model's forward raises."""
@@ -55,7 +56,9 @@ class Count:
 
     def at(self, size: Size) -> Profile:
         """Count at a size; raises whatever the model's forward raises."""
-        return Profile.of(self.recorded(size).layers)
+        if size not in self._totals:
+            self._totals[size] = Profile.of(self.recorded(size).layers)
+        return self._totals[size]
 
     def answer(self, size: Size, shown: Size) -> float:
         """Return the operations on the image ``shown``; of a window that is larger, a share of those at ``size``."""
@@ -376,6 +379,3 @@ def unannounced(checkout: Any, model: nn.Module, *args: Any, **kwargs: Any) -> A
             return checkout(model, *args, **kwargs)
         except Exception:
             return None
-
-
-__all__ = ["Count", "Summary", "memory_info", "show_summary", "unannounced"]
