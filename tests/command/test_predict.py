@@ -23,7 +23,7 @@ from utils.thop.deploy.calibration import calibrate
 from utils.thop.deploy.clock import Constants, seconds_of, work_of
 from utils.thop.show.plots import save_figure, time_figure
 from utils.thop.show.report import ModelInfo
-from utils.torch_utils import model_info as memory_info
+from utils.torch_utils import memory_info
 
 MODELS = release(LATEST) / "yolov5" / "models"
 CFG = str(MODELS / "yolov5n.yaml")

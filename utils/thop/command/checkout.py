@@ -5,27 +5,23 @@ Both belong to the checkout (or to the pip package ``yolov5``) that this package
 into none, to the one that the file lies in.
 """
 
-import contextlib
 import importlib
 import inspect
 import io
-import logging
-import os
 import pickle
 import re
 import subprocess
 import sys
 import tempfile
-import warnings
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, Optional, TypeVar
+from typing import Any, Callable, Dict, Optional, TypeVar
 
 import torch
 from torch import nn
 
-from ..run import in_few_words, modes_aside
+from ..run import alone, environment, in_few_words, modes_aside
 from ..show.beside import Changes, changed
 from ..show.summary import unannounced
 
@@ -216,7 +212,7 @@ def load_weights(path: Path) -> nn.Module:
     """
     checkout = checkout_for(path)
     # A checkpoint is a pickled model, which torch opens by default no more, and old checkouts don't ask it to.
-    with alone(), _environment(TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD="1"), changed() as changes:
+    with alone(), environment(TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD="1"), changed() as changes:
         sys.path.insert(0, str(checkout.root))  # the loader imports models.yolo by that name, in the pip package too
         try:
             yolo, experimental = checkout.module(checkout.builder), checkout.module("models.experimental")
@@ -261,74 +257,6 @@ def _unannounced(family: type, changes: Changes) -> None:
         changes.attribute(module, "model_info", partial(unannounced, own))
     elif hasattr(family, "info"):
         changes.attribute(family, "info", _nothing)
-
-
-@contextlib.contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    """Set environment variables for a while."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-# ---- without a word, without a network ----
-
-
-@contextlib.contextmanager
-def alone() -> Iterator[None]:
-    """Run code of a checkout without what it prints, and without what it would fetch or install.
-
-    Only the first of several processes (rank 0, or -1) fetches the font for its plots and sets up its log: we are none.
-    """
-    disabled = logging.root.manager.disable
-    switches = {"RANK": "1", "YOLOv5_AUTOINSTALL": "false", "YOLO_AUTOINSTALL": "false", "YOLO_OFFLINE": "true"}
-    logging.disable(logging.CRITICAL)
-    try:
-        with _environment(**switches), warnings.catch_warnings(), _nothing_fetched():
-            warnings.simplefilter("ignore")
-            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-                yield
-    finally:
-        logging.disable(disabled)
-
-
-_FETCHES = re.compile(r"\b(pip3?|conda|mamba|curl|wget|gsutil|apt|apt-get|brew)\b")
-_refusing = False
-_hooked = False
-
-
-@contextlib.contextmanager
-def _nothing_fetched() -> Iterator[None]:
-    """Refuse connections, and processes that install or download."""
-    global _refusing, _hooked
-    if not _hooked:
-        sys.addaudithook(_refuse)  # for good: Python has no way to take one off again
-        _hooked = True
-    before, _refusing = _refusing, True
-    try:
-        yield
-    finally:
-        _refusing = before
-
-
-def _refuse(event: str, arguments: Any) -> None:
-    if not _refusing:
-        return
-    if event in ("socket.connect", "socket.getaddrinfo"):
-        raise PermissionError("refused to use the network: this command fetches nothing")
-    if event in ("os.system", "subprocess.Popen"):
-        command = arguments[event == "subprocess.Popen"]
-        parts = command if isinstance(command, (list, tuple)) else [command]
-        text = " ".join(os.fsdecode(part) for part in parts)
-        if _FETCHES.search(text):
-            raise PermissionError(f"refused to run '{text}': this command installs and fetches nothing")
 
 
 # ---- a model of another checkout: classes of two have the same names, and a process loads one ----

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from ..count.record import Recording, record
 from ..deploy.runtimes import DeviceError
 from ..measure.onnx_graph import OnnxNetwork
-from ..run import NotCountable, blank, in_few_words, modes_aside
+from ..run import NotCountable, alone, blank, in_few_words, modes_aside
 from ..run.inputs import Size, as_model, as_size, fitting_size, image_size, images_for, usual_size
 from ..show.report import ModelInfo, sizes_of
 from ..units import dtype_name, listed
-from .checkout import DARKNET, NO_CFG, ROOT, ModelError, alone, build_cfg, fuse, load_weights, read_cfg
+from .checkout import DARKNET, NO_CFG, ROOT, ModelError, build_cfg, fuse, load_weights, read_cfg
 
 CFG = (".yaml", ".yml", DARKNET)
 WEIGHTS = (".pt", ".pth")

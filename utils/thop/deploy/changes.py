@@ -6,8 +6,6 @@ activation or of what is decoded needs no cfg. What none of them gains is not to
 
 import contextlib
 import copy
-import io
-import logging
 from dataclasses import dataclass, field, replace
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -17,7 +15,7 @@ from torch import nn
 from ..answer import Answer, Rows
 from ..count.facts import facts_of
 from ..count.record import Recording, record
-from ..run import BlankBuildFailed, NotCountable, blank
+from ..run import BlankBuildFailed, NotCountable, alone, blank
 from ..run.inputs import fitting_size
 from .accuracies import accuracy_at, known_as
 from .clock import seconds_of, work_of
@@ -158,7 +156,7 @@ def _other_cfgs(model: Any, before: Deployed) -> Iterator[_Tried]:
         changed = copy.deepcopy(cfg)
         told = make(changed, before)
         found = None
-        with contextlib.suppress(Exception), _quiet():
+        with contextlib.suppress(Exception), alone():
             found = _redeployed(_built(type(model), changed), inputs, before) if told else None
         if told and found:
             yield _Tried(*told, *found, cfg=changed)
@@ -172,18 +170,6 @@ def _built(kind: Callable[..., nn.Module], cfg: Cfg) -> nn.Module:
     except BlankBuildFailed:
         with torch.random.fork_rng(devices=[]):
             return kind(copy.deepcopy(cfg)).eval()
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Build without the table that a constructor prints."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.disable(disabled)
 
 
 Told = Optional[Tuple[str, str]]

@@ -4,6 +4,7 @@
 without values. The user's process does not notice, and the model does not either.
 """
 
+from .alone import alone, environment
 from .ambient import collector_paused, modes_aside
 from .blank import BlankBuildFailed, blank
 from .calls import Observer
