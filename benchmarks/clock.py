@@ -2,11 +2,12 @@
 
     python benchmarks/clock.py [--calibrate] [--plot FOLDER] [--details]
 
-Prints a row for each table: how far off predictions are, as a geometric mean of factors, by GFLOPs alone with the best
-constant, by activations alone likewise, with networks left out, with five networks known (the median of draws) and with
-the device left out, each with the share of published times inside the range. Whatever is left out is left out of the
-priors and of the factors of ranges too, with all sources and configurations of the same silicon. With --calibrate, the
-estimates, the priors and the published speeds of the devices that have a name are written to utils/thop/deploy.
+Prints a row for each device, runtime and precision: how far off predictions are, as a geometric mean of factors, by
+GFLOPs alone with the best constant, by activations alone likewise, with networks left out, with five networks known
+(the median of draws) and with the data sheet alone, each with the share of published times inside the range. Whatever is
+left out is left out of the priors and of the factors of ranges too, with all sources and configurations of the same
+silicon. With --calibrate, the estimates, the priors and the published speeds of the devices that have a name are written
+to utils/thop/deploy, and the table to docs/clock.csv.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 import torch  # noqa: E402
 import yaml  # noqa: E402
 from common import use_release  # noqa: E402
+from pandas import DataFrame  # noqa: E402
 from tables import Counted, Row, count_all, key, rows  # noqa: E402
 from torch import Tensor  # noqa: E402
 from tqdm import tqdm  # noqa: E402
@@ -73,6 +75,7 @@ _DRAWS = {"one": 8, "three": 8, "five": 20}
 _QUANTILE = 0.94
 _WORTH = 2  # devices that all kinds together, and a normal distribution, count as beside a kind's own
 FEWEST = 5  # networks of a table that is shown
+TABLE = ROOT / "docs/clock.csv"
 
 
 @dataclass
@@ -385,35 +388,53 @@ def alone(place: Place, chosen: Sequence[int], name: str) -> float:
     return mean_factor([ratio / statistics.median(found) for ratio in found])
 
 
-def _cells(one: Judged, judged: Sequence[Judged], state: str) -> list[str]:
+def _score(one: Judged, judged: Sequence[Judged], state: str) -> list[float | None]:
     """How far off, and the share inside the range."""
     if state not in one.scores:
-        return ["", ""]
+        return [None, None]
     scale = factor(judged, one.place.family, state, one.place.silicon)
     off = statistics.median(score.off for score in one.scores[state])
-    return [f"x {off:.3f}", f"{statistics.fmean(score.inside(scale) for score in one.scores[state]):.0%}"]
+    return [round(off, 3), round(statistics.fmean(score.inside(scale) for score in one.scores[state]), 2)]
 
 
-def markdown(judged: Sequence[Judged]) -> str:
-    """The table of docs/clock.md."""
-    heads = (
-        "published speeds", "networks", "GFLOPs alone", "activations alone", "left out", "inside", "five known",
-        "inside", "device left out", "inside",
-    )  # fmt: skip
-    lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
+COLUMNS = ("kind", "silicon", "device", "runtime", "precision", "batch", "networks", "gflops_alone",
+           "activations_alone", "left_out", "inside", "five_known", "five_inside", "sheet_alone",
+           "sheet_inside")  # fmt: skip
+
+
+def table(judged: Sequence[Judged]) -> DataFrame:
+    """A row for each device, runtime, precision and batch: how far off predictions are, as a mean factor."""
+    rows = []
     for one in judged:
         place = one.place
-        tables: dict[str, list[int]] = {}
+        groups: dict[tuple[str, int], list[int]] = {}
         for i, row in enumerate(place.rows):
-            tables.setdefault(row.table, []).append(i)
-        for title, chosen in tables.items():
-            cells = [f"x {alone(place, chosen, name):.2f}" for name in ("flops", "activations")]
+            groups.setdefault((row.precision, 0 if row.precision == "amp" else row.shape[0]), []).append(i)
+        for (precision, batch), chosen in groups.items():
             at = [one.order.index(i) for i in chosen]
             out = one.scores["many"][0]
             part = Judged(place, {"many": [Score(out.errors[at], out.widths[at])]}, at)
-            cells += _cells(part, judged, "many")
-            cells += [*_cells(one, judged, "five"), *_cells(one, judged, "sheet")]
-            lines.append(f"| {title} | {len(chosen)} | {' | '.join(cells)} |")
+            single = [round(alone(place, chosen, name), 2) for name in ("flops", "activations")]
+            scores = [*_score(part, judged, "many"), *_score(one, judged, "five"), *_score(one, judged, "sheet")]
+            where = place.family, place.silicon, place.device, place.runtime, precision, batch or "many"
+            rows.append([*where, len(chosen), *single, *scores])
+    return DataFrame(rows, columns=list(COLUMNS))
+
+
+def by_kind(judged: Sequence[Judged], found: DataFrame) -> str:
+    """The table of docs/clock.md: medians over the rows of a kind, shares over its places, each weighing the same."""
+    heads = ("kind", "silicon", "networks", "GFLOPs alone", "left out", "inside", "five known", "inside",
+             "data sheet alone", "inside")  # fmt: skip
+    lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
+    for kind, alike in found.groupby("kind"):
+        count = str(alike.silicon.nunique()), str(alike.networks.sum())
+        cells = [TITLES[kind], *count, f"x {alike.gflops_alone.median():.2f}"]
+        once = alike.drop_duplicates(["device", "runtime"])
+        for off, inside, of in (("left_out", "inside", alike), ("five_known", "five_inside", once),
+                                ("sheet_alone", "sheet_inside", once)):  # fmt: skip
+            known = of[off].dropna()
+            cells += [f"x {known.median():.2f}", f"{of[inside].dropna().mean():.0%}"] if len(known) else ["", ""]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -520,7 +541,9 @@ def main() -> None:
     places = [place for place in everywhere if not all_runtimes()[place.runtime].refuses]
     fit_all(places)
     judged = judge([place for place in places if _is_shown(place)])
-    print(markdown(judged))
+    found = table(judged)
+    print(found.drop(columns=["kind", "silicon"]).to_string(index=False))
+    print(f"\n{by_kind(judged, found)}")
     print(f"\n{shares(judged)}\n")
     for where, family, count, score in families_left_out([one.place for one in judged]):
         place = next(one.place for one in judged if f"{one.place.device}, {one.place.runtime}" == where)
@@ -531,7 +554,8 @@ def main() -> None:
     if arguments.calibrate:
         write(places, judged)
         write_published(everywhere)
-        print(f"\nwritten to {', '.join(path.name for path in (ESTIMATES, PRIORS, PUBLISHED))}")
+        found.to_csv(TABLE, index=False, lineterminator="\n")
+        print(f"\nwritten to {', '.join(path.name for path in (ESTIMATES, PRIORS, PUBLISHED, TABLE))}")
     if arguments.plot:
         draw(judged, arguments.plot)
 
