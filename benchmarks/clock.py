@@ -4,9 +4,9 @@
 
 Prints a row for each device, runtime and precision: how far off predictions are, as a geometric mean of factors, by
 GFLOPs alone with the best constant, by activations alone likewise, with networks left out, with five networks known
-(the median of draws) and with the data sheet alone, each with the share of published times inside the range. Whatever is
+(the median of draws) and with the data sheet alone, each with the share of published times inside the range. What is
 left out is left out of the priors and of the factors of ranges too, with all sources and configurations of the same
-silicon. With --calibrate, the estimates, the priors and the published speeds of the devices that have a name are written
+silicon. With --calibrate, the estimates, the priors and the published speeds of devices that have a name are written
 to utils/thop/deploy, and the table to docs/clock.csv.
 """
 
