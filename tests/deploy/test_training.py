@@ -22,7 +22,10 @@ from utils.thop import training
 from utils.thop.command.cli import main
 from utils.thop.deploy import DeviceError
 from utils.thop.deploy.devices import find_device
-from utils.thop.deploy.training import Training, largest_batch, needed, parse_memory, reserved_bytes, step_seconds
+from utils.thop.deploy.fits import AT_MOST, SURE, answer_for, largest_batch, memory_in, parse_memory, reserved_bytes
+from utils.thop.deploy.steps import GIVEN, ON_VALUES
+from utils.thop.deploy.training import Training
+from utils.thop.deploy.training_time import step_seconds
 
 Make = Callable[[], nn.Module]
 
@@ -79,22 +82,30 @@ def scalar(out: Any) -> Tensor:
     return total
 
 
-def measure(model: nn.Module, x: Tensor, optimizer: str = "SGD", forward: Any = None) -> tuple[int, int]:
-    """Peak bytes of the second of two real steps, and what its forward keeps."""
+def measure(
+    model: nn.Module,
+    x: Tensor,
+    optimizer: str = "SGD",
+    forward: Any = None,
+    loss: Any = None,
+    accumulate: int = 1,
+    made: Any = (),
+) -> tuple[int, int]:
+    """Peak bytes of real steps as a loop takes them, and what a forward keeps; made: other inputs."""
     model.train()
-    stepper, tracker = optimizer_of(optimizer, model), Storages()
-    for tensor in (*model.parameters(), *model.buffers(), x):
+    stepper, tracker, kept = optimizer_of(optimizer, model), Storages(), 0
+    for tensor in (*model.parameters(), *model.buffers(), x, *made):
         tracker.note(tensor)
     with tracker:
-        for _ in range(2):
+        for turn in range(2 * accumulate):
             before = tracker.total()
             out = model(x) if forward is None else forward(model, x)
-            loss = scalar(out)
-            kept = tracker.total() - before
-            loss.backward()
-            stepper.step()
-            del out, loss
-            stepper.zero_grad()
+            found = scalar(out) if loss is None else loss(out)
+            kept = kept if turn else tracker.total() - before  # before there are outputs of another step
+            found.backward()
+            if turn % accumulate == accumulate - 1:
+                stepper.step()
+                stepper.zero_grad()
     return tracker.peak, kept
 
 
@@ -412,3 +423,69 @@ def test_the_largest_batch_of_a_training() -> None:
     gc.collect()
     with pytest.raises(RuntimeError, match="keep it in a variable"):
         found.largest_batch(3e9)
+
+
+# ---- the step that a loop really takes ----
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_gradients_of_earlier_batches_are_alive(yolo: Callable[..., Any], accumulate: int) -> None:
+    model, x = yolo("yolov5s.yaml"), torch.zeros(2, 3, 192, 192)
+    found = training(model, (x,), amp=False, ema=False, accumulate=accumulate)
+    assert found.peak == pytest.approx(measure(model, x, accumulate=accumulate)[0], rel=1e-3)
+    assert found.accumulate == accumulate
+
+
+def test_as_many_batches_as_train_py_takes() -> None:
+    model = nn.Conv2d(3, 4, 1)
+    found = {batch: training(model, torch.zeros(batch, 3, 8, 8), accumulate=None).accumulate for batch in (4, 42, 43)}
+    assert found == {4: 16, 42: 2, 43: 1}
+    with pytest.raises(DeviceError, match="accumulate must be a whole number from 1 up, not 0"):
+        training(model, torch.zeros(1, 3, 8, 8), accumulate=0)
+
+
+def test_the_outputs_of_the_last_step_live_until_they_are_replaced() -> None:
+    model, x = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 64, 1)), torch.zeros(4, 3, 32, 32)
+    found, (peak, _) = count(model, x), measure(model, x)
+    assert found.peak == peak
+    outputs = 4 * 64 * 32 * 32 * 4
+    assert found.peak > 2 * outputs
+
+
+def yolo_targets(images: int, objects: int, seed: int = 0) -> Tensor:
+    """Made-up objects in YOLOv5's form: image, class, box."""
+    generator = torch.Generator().manual_seed(seed)
+    boxes = torch.rand(images * objects, 6, generator=generator)
+    boxes[:, 0] = torch.arange(images).repeat_interleave(objects)
+    boxes[:, 1] = (boxes[:, 1] * 80).floor()
+    boxes[:, 2:4] = 0.1 + 0.8 * boxes[:, 2:4]
+    boxes[:, 4:] = 0.02 + 0.3 * boxes[:, 4:]
+    return boxes
+
+
+@pytest.mark.parametrize("objects", [10, 500])
+def test_the_loss_of_yolov5(yolo: Callable[..., Any], objects: int) -> None:
+    model, x = yolo("yolov5n.yaml"), torch.zeros(4, 3, 320, 320)
+    compute = yolov5_loss(model, "loss")
+    targets = yolo_targets(4, objects)
+    found = training(model, (x,), amp=False, ema=False, loss=compute, targets=targets)
+    peak, kept = measure(model, x, loss=lambda out: compute(out, targets)[0].sum(), made=[targets])
+    assert found.peak == pytest.approx(peak, rel=0.01)
+    assert found.kept == pytest.approx(kept, rel=0.01)
+    assert found.loss_was == GIVEN and found.peak > count(model, x).peak
+
+
+def yolov5_loss(model: Any, name: str, **options: Any) -> Any:
+    import importlib
+
+    from yolov5 import data as _  # noqa: F401
+
+    import yaml
+    import yolov5
+
+    from pathlib import Path
+
+    text = (Path(yolov5.__file__).parent / "data" / "hyps" / "hyp.scratch-low.yaml").read_text()
+    model.hyp = yaml.safe_load(text)
+    module = importlib.import_module(f"yolov5.utils.{'segment.' if options else ''}{name}")
+    return module.ComputeLoss(model, **options)

@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 from typing import Any, Iterable, List, NoReturn, Sequence
 
-from ..deploy.runtimes import all_runtimes
-from ..deploy.training import OPTIMIZERS, parse_memory
+from ..deploy.fits import memory_in
+from ..deploy.runtimes import DeviceError, all_runtimes
+from ..deploy.steps import optimizer_named
 from ..run.inputs import Size
 from ..show.comparison import NAMES
 from ..show.comparison import SORTS as ORDERS
@@ -167,7 +168,7 @@ def _add_train(commands: Any) -> None:
     train.add_argument("model", metavar="MODEL")
     _add_images(train, "640 by default", 16)
     train.add_argument("--no-amp", dest="amp", action="store_false", help="without autocast to float16")
-    train.add_argument("--optimizer", choices=tuple(OPTIMIZERS), default="SGD", help="SGD by default, as YOLOv5")
+    train.add_argument("--optimizer", type=_optimizer, default="SGD", metavar="NAME", help="SGD by default, as YOLOv5")
     train.add_argument(
         "--freeze", type=int, nargs="+", default=[], metavar="N", help="the first N layers, or these, as YOLOv5 does"
     )
@@ -178,10 +179,17 @@ def _add_train(commands: Any) -> None:
 
 
 def _memory(words: str) -> float:
-    found = parse_memory(words)
-    if found is None:
-        raise argparse.ArgumentTypeError(f"must be a size such as 8GB, not '{words}'")
-    return found
+    try:
+        return memory_in(words)
+    except DeviceError:
+        raise argparse.ArgumentTypeError(f"must be a size such as 8GB, not '{words}'") from None
+
+
+def _optimizer(words: str) -> str:
+    try:
+        return optimizer_named(words)
+    except DeviceError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _add_formats(command: argparse.ArgumentParser) -> None:

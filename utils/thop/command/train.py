@@ -7,8 +7,10 @@ from typing import Callable, List, Optional, Tuple
 import torch
 
 from ..deploy.devices import Device, find_device
+from ..deploy.fits import largest_batch
 from ..deploy.runtimes import DeviceError
-from ..deploy.training import Training, largest_batch, needed, step_seconds, training
+from ..deploy.training import Training, training
+from ..deploy.training_time import step_seconds
 from ..run.inputs import Size, fitting_size, images_for, usual_size
 from ..show.grid import to_text
 from ..show.predictions import kept_table, memory_grid, training_headline, work_table

@@ -7,9 +7,10 @@ import torch
 
 from ..count.facts import facts_of
 from ..deploy.clock import ARITHMETIC, MEMORY, OUTPUT_STAGE, STARTING, seconds_of, work_of
+from ..deploy.fits import CONTEXT
 from ..deploy.launches import Deployed, as_deployed
 from ..deploy.prediction import LayerTime, Prediction, Timing
-from ..deploy.training import CONTEXT, Training, needed
+from ..deploy.training import Training
 from ..deploy.unused import left_out, two_predictions
 from ..units import listed, readable_bytes
 from .grid import Column, Grid, Line, to_text
@@ -203,7 +204,9 @@ def memory_grid(found: Training) -> Grid:
     ]
     if found.amp:
         reserved = f"About {found.reserved / 1e9:.1f}GB will be reserved, which YOLOv5 prints as GPU_mem"
-        notes.append(f"{reserved}; with CUDA's own {CONTEXT / 1e9:.1f}GB it takes {needed(found) / 1e9:.1f}GB.")
+        notes.append(
+            f"{reserved}; with CUDA's own {CONTEXT / 1e9:.1f}GB it takes {(found.reserved + CONTEXT) / 1e9:.1f}GB."
+        )
     return Grid(columns, lines, notes=notes)
 
 
