@@ -222,16 +222,6 @@ def kept_table(found: Training) -> str:
     return to_text(Grid(columns, lines))
 
 
-def work_table(found: Training) -> str:
-    """What the phases compute and move."""
-    phases = {"forward": found.forward, "backward": found.backward, "optimizer": found.optimizer}
-    columns = [Column("phase", is_text=True), Column("GFLOPs"), Column("traffic")]
-    flops, moved = (sum(getattr(phase, name) for phase in phases.values()) for name in ("flops", "bytes"))
-    total = ["a step", f"{flops / 1e9:.1f}", readable_bytes(moved)]
-    rows = [Line([name, f"{one.flops / 1e9:.1f}", readable_bytes(one.bytes)]) for name, one in phases.items()]
-    return to_text(Grid(columns, rows, total))
-
-
 __all__ = [
     "THE_MODEL",
     "advice",
@@ -246,5 +236,4 @@ __all__ = [
     "time_table",
     "timing_headline",
     "training_headline",
-    "work_table",
 ]  # fmt: skip
