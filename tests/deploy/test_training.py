@@ -4,98 +4,33 @@ from __future__ import annotations
 
 import csv
 import gc
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any, Callable
 
 import pytest
 import torch
 import torchvision
-from releases import ROOT
+from releases import ROOT, yolo_environment
 from states import assert_same_state, state
 from torch import Tensor, nn
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
+from tracker import Storages, measure, optimizer_of, scalar
 
 from utils.thop import training
 from utils.thop.command.cli import main
 from utils.thop.deploy import DeviceError
 from utils.thop.deploy.devices import find_device
-from utils.thop.deploy.training import Training, largest_batch, needed, parse_memory, reserved_bytes, step_seconds
+from utils.thop.deploy.fits import AT_MOST, SURE, answer_for, largest_batch, memory_in, parse_memory, reserved_bytes
+from utils.thop.deploy.steps import GIVEN, ON_VALUES
+from utils.thop.deploy.training import Training
+from utils.thop.deploy.training_time import step_seconds
 
 Make = Callable[[], nn.Module]
-
-
-# ---- a real step, measured ----
-
-
-class Storages(TorchDispatchMode):
-    """Sums what is alive after every operator, by storages; written for this test alone."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.alive: dict[int, tuple[StorageWeakRef, int]] = {}
-        self.peak = 0
-        self.kept = 0
-
-    def note(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        key = storage._cdata
-        if key not in self.alive or self.alive[key][0].expired():
-            self.alive[key] = StorageWeakRef(storage), storage.nbytes()
-
-    def total(self) -> int:
-        self.alive = {key: (ref, size) for key, (ref, size) in self.alive.items() if not ref.expired()}
-        return sum(size for _, size in self.alive.values())
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(out):
-            if isinstance(leaf, Tensor):
-                self.note(leaf)
-        self.peak = max(self.peak, self.total())
-        return out
-
-
-def optimizer_of(name: str, model: nn.Module) -> torch.optim.Optimizer:
-    """As YOLOv5 sets it up: weights decay, norms and biases do not."""
-    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
-    for module in model.modules():
-        for key, parameter in module.named_parameters(recurse=False):
-            if parameter.requires_grad:
-                groups["Norm" not in type(module).__name__ and key != "bias"].append(parameter)
-    given = [{"params": p, "weight_decay": 5e-4 * decays} for decays, p in groups.items() if p]
-    if name == "SGD":
-        return torch.optim.SGD(given, lr=0.01, momentum=0.937, nesterov=True)
-    return torch.optim.Adam(given, lr=0.001)
-
-
-def scalar(out: Any) -> Tensor:
-    leaves = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor) and leaf.requires_grad]
-    total = leaves[0].sum()
-    for leaf in leaves[1:]:
-        total = total + leaf.sum()
-    return total
-
-
-def measure(model: nn.Module, x: Tensor, optimizer: str = "SGD", forward: Any = None) -> tuple[int, int]:
-    """Peak bytes of the second of two real steps, and what its forward keeps."""
-    model.train()
-    stepper, tracker = optimizer_of(optimizer, model), Storages()
-    for tensor in (*model.parameters(), *model.buffers(), x):
-        tracker.note(tensor)
-    with tracker:
-        for _ in range(2):
-            before = tracker.total()
-            out = model(x) if forward is None else forward(model, x)
-            loss = scalar(out)
-            kept = tracker.total() - before
-            loss.backward()
-            stepper.step()
-            del out, loss
-            stepper.zero_grad()
-    return tracker.peak, kept
 
 
 def count(model: nn.Module, x: Tensor, optimizer: str = "SGD") -> Training:
@@ -317,30 +252,74 @@ def test_published_reserved_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---- what fits ----
 
 
-def line(batch: int) -> Training:
+def line(batch: int, accumulate: int = 1) -> Training:
     """A made-up training: 1 GB, and 0.5 GB an image."""
     from utils.thop.count.phases import Phase
 
-    nothing = Phase()
-    return Training(0, 0, 0, 0, 0, 0, [], int(1e9 + 0.5e9 * batch), ("", ""), nothing, nothing, nothing, batch=batch)
+    phases = [Phase() for _ in range(5)]
+    peak = int(1e9 + 0.5e9 * batch)
+    return Training(0, 0, 0, 0, 0, 0, [], peak, ("", ""), *phases, batch=batch, accumulate=accumulate)
+
+
+def test_the_three_answers() -> None:
+    assert [answer_for(peak, 10e9) for peak in (8e9, SURE * 10e9, 9.2e9, AT_MOST * 10e9, 9.8e9)] == [
+        "fits", "fits", "may fit", "may fit", "does not",
+    ]  # fmt: skip
+    assert line(1).fits("24GB") == "fits" and line(100).fits(24e9) == "does not"
+    with pytest.raises(DeviceError, match="8GB"):
+        line(1).fits(0)
 
 
 def test_the_largest_batch_by_hand() -> None:
-    for memory in (8e9, 12e9, 24e9):
-        found = largest_batch(line, memory)
-        assert needed(found.training) <= memory < needed(line(found.batch + 1))
-    assert largest_batch(line, 2e9).batch == 0
+    counted: list[int] = []
+
+    def count(batch: int) -> Training:
+        counted.append(batch)
+        return line(batch)
+
+    for memory in (8e9, 12e9, 24e9, 1000e9):
+        counted.clear()
+        found = largest_batch(count, memory)
+        assert found.training.peak <= SURE * memory < line(found.batch + 1).peak
+        assert len(counted) == len(set(counted)) <= 7
+    assert largest_batch(line, 1.5e9).batch == 0
 
     def bent(batch: int) -> Training:
-        return line(batch if batch < 10 else 2 * batch)
+        return line(batch * batch)
 
-    found = largest_batch(bent, 12e9)
-    assert needed(found.training) <= 12e9 and found.batch >= 8
+    assert largest_batch(bent, 100e9).batch == 13  # 1 + 0.5 x 13 x 13 = 85.5 of 88; of 14 it is 99
+
+
+def test_gradients_of_earlier_batches_vanish_from_43_images_on() -> None:
+    def count(batch: int) -> Training:
+        found = line(batch, max(round(64 / batch), 1))
+        found.peak += 10**10 * (found.accumulate > 1)
+        return found
+
+    assert largest_batch(count, 24e9 / SURE).batch == 46  # of 42 it is 32 GB, of 43 it is 22.5
+    assert largest_batch(count, 22e9 / SURE).batch == 22
 
 
 def test_sizes_are_read() -> None:
-    found = [parse_memory(text) for text in ("8GB", "8 gb", "11.5G", "8192MB", "24", "16GiB", "much", "-3GB", "0")]
-    assert found == [8e9, 8e9, 11.5e9, 8.192e9, 24e9, 16 * 2**30, None, None, None]
+    found = [parse_memory(text) for text in ("10GB", "10 gb", "11.5G", "8000MB", "24", "16GiB", "much", "-3GB", "0")]
+    assert found[:5] == pytest.approx([10.6e9, 10.6e9, 12.19e9, 8.48e9, 25.44e9])
+    assert found[5:] == [16 * 2**30, None, None, None]
+    assert memory_in(5) == 5 and memory_in("1GB") == 1.06e9
+    for wrong in ("much", -1, float("nan"), True, None):
+        with pytest.raises(DeviceError, match="memory must be bytes, or a size"):
+            memory_in(wrong)  # type: ignore[arg-type]
+
+
+def test_the_batches_that_timm_has_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the ladder's 32 pairs these few; `python benchmarks/fits.py` judges all."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    pytest.importorskip("timm")
+    from fits import RTX_3090, answers, pairs
+
+    rows = [row for row in pairs() if row["model"] in ("convnext_tiny", "densenet121", "resnet101", "vgg16")]
+    assert len(rows) == 4
+    assert [answers(row) for row in rows] == [("fits", "does not")] * 4
+    assert find_device("rtx-3090").memory == RTX_3090
 
 
 def test_the_time_of_a_step() -> None:
@@ -399,16 +378,156 @@ def test_the_command(capsys: pytest.CaptureFixture[str], release_7: Any) -> None
         assert complaint in err and len(err.splitlines()) == 1 and not out
 
 
-def test_the_largest_batch_of_a_training() -> None:
+@pytest.mark.parametrize("name", ["resnet18", "vgg11", "mobilenet_v3_large"])
+@pytest.mark.parametrize("memory", ["1GB", 3e9, "24GB"])
+def test_the_largest_batch_of_a_training(name: str, memory: Any) -> None:
+    model: Any = torchvision.models.get_model(name)
+    found = training(model, torch.zeros(4, 3, 64, 64, device="meta"), optimizer="adamw", accumulate=None)
+    largest = found.largest_batch(memory)
+    if not largest.batch:
+        assert largest.training.batch == 1 and largest.training.fits(memory) != "fits"
+        return
+    assert largest.training.batch == largest.batch and largest.training.fits(memory) == "fits"
+    for more in (1, 2, 16):
+        x = torch.zeros(largest.batch + more, 3, 64, 64, device="meta")
+        assert training(model, x, optimizer="AdamW", accumulate=None).fits(memory) != "fits"
+
+
+def test_the_largest_batch_of_a_model_that_is_gone() -> None:
     model: Any = torchvision.models.resnet18()
     found = training(model, torch.zeros(4, 3, 64, 64, device="meta"))
-    largest = found.largest_batch("3GB")
-    larger = training(model, torch.zeros(int(1.1 * largest.batch), 3, 64, 64, device="meta"))
-    assert needed(largest.training) <= 3e9 < needed(larger)
-    assert found.largest_batch(3e9).batch == largest.batch and largest.training.batch == largest.batch
     with pytest.raises(DeviceError, match="8GB"):
         found.largest_batch("much")
     del model
     gc.collect()
     with pytest.raises(RuntimeError, match="keep it in a variable"):
         found.largest_batch(3e9)
+
+
+# ---- the step that a loop really takes ----
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_gradients_of_earlier_batches_are_alive(yolo: Callable[..., Any], accumulate: int) -> None:
+    model, x = yolo("yolov5s.yaml"), torch.zeros(2, 3, 192, 192)
+    found = training(model, (x,), amp=False, ema=False, accumulate=accumulate)
+    assert found.peak == pytest.approx(measure(model, x, accumulate=accumulate)[0], rel=1e-3)
+    assert found.accumulate == accumulate
+
+
+def test_as_many_batches_as_train_py_takes() -> None:
+    model = nn.Conv2d(3, 4, 1)
+    found = {batch: training(model, torch.zeros(batch, 3, 8, 8), accumulate=None).accumulate for batch in (4, 42, 43)}
+    assert found == {4: 16, 42: 2, 43: 1}
+    with pytest.raises(DeviceError, match="accumulate must be a whole number from 1 up, not 0"):
+        training(model, torch.zeros(1, 3, 8, 8), accumulate=0)
+
+
+def test_the_outputs_of_the_last_step_live_until_they_are_replaced() -> None:
+    model, x = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 64, 1)), torch.zeros(4, 3, 32, 32)
+    found, (peak, _) = count(model, x), measure(model, x)
+    assert found.peak == peak
+    outputs = 4 * 64 * 32 * 32 * 4
+    assert found.peak > 2 * outputs
+
+
+# ---- the checkout's own loss ----
+
+
+LOSSES = {
+    "v7.0": "yolov5/models/yolov5n.yaml",
+    "v7.0 segmentation": "yolov5/models/segment/yolov5n-seg.yaml",
+    "yolov8": "ultralytics:yolov8n.yaml",
+    "yolov8 segmentation": "ultralytics:yolov8n-seg.yaml",
+    "yolo11 pose": "ultralytics:yolo11n-pose.yaml",
+    "torchvision": "torchvision:resnet18",
+    "v3.1": "yolov5-v3.1/models/yolov5s.yaml",
+    "v1.0": "yolov5-v1.0/models/yolov5s.yaml",
+    "yolov7": "yolov7/cfg/training/yolov7-tiny.yaml",
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_step_with_the_loss_of_a_checkout(name: str, release_7: Any, tmp_path: Path) -> None:
+    text = LOSSES[name]
+    if text.endswith(".yaml") and ":" not in text:
+        clones = os.environ.get("YOLOV5_CHECKOUTS", "")
+        path = (release_7 if text.startswith("yolov5/") else Path(clones)) / text
+        if not path.is_file():
+            pytest.skip(f"YOLOV5_CHECKOUTS names no folder with {text}")
+        text = str(path)
+    elif text.startswith("ultralytics:"):
+        pytest.importorskip("ultralytics")
+    command = [sys.executable, "-W", "ignore", str(ROOT / "tests" / "tracker.py"), text, "2", "160"]
+    done = subprocess.run(command, capture_output=True, text=True, env=yolo_environment(tmp_path), cwd=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["counted"] == pytest.approx(told["measured"], rel=0.01)
+    assert told["kept"] == pytest.approx(told["really_kept"], rel=0.01)
+    assert told["loss"] == (ON_VALUES if name.startswith("yolo") else GIVEN)
+    assert told["counted"] > told["summed"] or name in ("torchvision", "v1.0", "v3.1")
+
+
+def near(out: Tensor, targets: Tensor) -> Tensor:
+    return (out - targets).square().mean()
+
+
+def chosen(out: Tensor) -> Tensor:
+    """A loss that decides by values."""
+    return out[out > out.mean()].square().sum()
+
+
+def test_a_loss_of_ones_own() -> None:
+    model, x = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1)), torch.zeros(4, 3, 24, 24)
+    targets = torch.ones(4, 8, 22, 22)
+    found = training(model, x, amp=False, ema=False, loss=near, targets=targets)
+    real, _ = measure(model, x, loss=lambda out: near(out, targets), made=[targets])
+    assert found.peak == pytest.approx(real, rel=1e-3) and found.loss_was == GIVEN
+    twice = training(model, torch.cat((x, x)), amp=False, ema=False, loss=near, targets=torch.cat((targets, targets)))
+    assert found.recount is not None and found.recount(8).peak == twice.peak
+
+    state_before = torch.get_rng_state()
+    by_values = training(model, x, amp=False, ema=False, loss=chosen)
+    assert by_values.loss_was == ON_VALUES and torch.equal(torch.get_rng_state(), state_before)
+    assert by_values.peak > found.weights + found.gradients
+    real, _ = measure(model, x, loss=chosen)
+    assert by_values.peak == pytest.approx(real, rel=0.05)  # half of the values are larger than their mean, or all are
+
+    with pytest.raises(ZeroDivisionError):
+        training(model, x, loss=lambda out: 1 / 0)
+    with pytest.raises(DeviceError, match="the loss returns no tensor with a gradient, but a int"):
+        training(model, x, loss=lambda out: 1)
+
+
+def test_a_validation_is_a_phase_of_its_own(yolo: Callable[..., Any]) -> None:
+    model, x = yolo("yolov5n.yaml"), torch.empty(2, 3, 160, 160, device="meta")
+    found, without = training(model, x, validate=True), training(model, x)
+    assert found.validation.flops == 2 * found.forward.flops and not without.validation.flops
+    assert found.peak == without.peak  # which is larger in the backward
+    few = nn.Sequential(nn.Conv2d(3, 64, 1), nn.ReLU(inplace=True)).requires_grad_(False)
+    few.append(nn.Conv2d(64, 1, 1))
+    x = torch.zeros(4, 3, 64, 64)
+    larger = training(few, x, amp=False, validate=True)
+    assert larger.peak_at == ("validation", "2")
+    real = measure_validation(few, x)
+    assert larger.peak - larger.ema == pytest.approx(real, rel=1e-3)
+
+
+def measure_validation(model: nn.Module, x: Tensor) -> int:
+    """The peak of a forward on twice as many images, beside what a loop holds after a step."""
+    model.train()
+    stepper, tracker = optimizer_of("SGD", model), Storages()
+    for tensor in (*model.parameters(), *model.buffers(), x):
+        tracker.note(tensor)
+    with tracker:
+        for _ in range(2):
+            out = model(x)
+            loss = out.sum()
+            loss.backward()
+            stepper.step()
+            stepper.zero_grad()
+        tracker.peak = 0
+        with torch.no_grad():
+            more = x.new_empty((2 * len(x), *x.shape[1:]))
+            model.eval()(more)
+    return tracker.peak

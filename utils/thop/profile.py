@@ -91,7 +91,7 @@ def not_run_in_training(model: nn.Module, inputs: Sequence[Any]) -> Optional[Dic
     larger = map_tensors(doubled, lambda t: t.new_zeros((*t.shape[:2], *(2 * n for n in t.shape[2:]))))
     for given in (tuple(inputs), doubled, larger):  # an auxiliary head may want more than one image, or a larger one
         with suppress(Exception):
-            return count_layers(model, given, drive=lambda _, forward: forward()).not_run
+            return count_layers(model, given, drive=lambda driven: driven.forward()).not_run
     return None
 
 

@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 from typing import Any, Iterable, List, NoReturn, Sequence
 
-from ..deploy.runtimes import all_runtimes
-from ..deploy.training import OPTIMIZERS, parse_memory
+from ..deploy.fits import memory_in
+from ..deploy.runtimes import DeviceError, all_runtimes
+from ..deploy.steps import optimizer_named
 from ..run.inputs import Size
 from ..show.comparison import NAMES
 from ..show.comparison import SORTS as ORDERS
@@ -194,11 +195,18 @@ def _one_way_to_calibrate(arguments: argparse.Namespace, parser: argparse.Argume
 
 
 def _add_train(commands: Any) -> None:
-    train = _add_command(commands, "train", "count a training step: memory, FLOPs, the largest batch that fits")
+    train = _add_command(commands, "train", "count a training step: does it fit, its memory, the largest batch")
     train.add_argument("model", metavar="MODEL")
-    _add_images(train, "640 by default", 16)
+    _add_images(train, "the model's usual one, 640 for YOLOv5", 16, _batch_or_auto, "; -1: the largest that fits")
+    _add_inputs(train)
     train.add_argument("--no-amp", dest="amp", action="store_false", help="without autocast to float16")
-    train.add_argument("--optimizer", choices=tuple(OPTIMIZERS), default="SGD", help="SGD by default, as YOLOv5")
+    train.add_argument("--optimizer", type=_optimizer, default="SGD", metavar="NAME", help="SGD by default, as YOLOv5")
+    train.add_argument("--no-ema", dest="ema", action="store_false", help="without an average of the model beside it")
+    train.add_argument("--no-val", dest="validate", action="store_false", help="without a validation after the epoch")
+    words = "batches that the gradients are summed up of; by default as train.py, round(64 / batch)"
+    train.add_argument("--accumulate", type=_whole_number, metavar="N", help=words)
+    words = "made-up objects an image that the loss is counted with; 20 by default"
+    train.add_argument("--objects", type=_whole_number, default=20, metavar="N", help=words)
     train.add_argument(
         "--freeze", type=int, nargs="+", default=[], metavar="N", help="the first N layers, or these, as YOLOv5 does"
     )
@@ -209,10 +217,17 @@ def _add_train(commands: Any) -> None:
 
 
 def _memory(words: str) -> float:
-    found = parse_memory(words)
-    if found is None:
-        raise argparse.ArgumentTypeError(f"must be a size such as 8GB, not '{words}'")
-    return found
+    try:
+        return memory_in(words)
+    except DeviceError:
+        raise argparse.ArgumentTypeError(f"must be a size such as 8GB, not '{words}'") from None
+
+
+def _optimizer(words: str) -> str:
+    try:
+        return optimizer_named(words)
+    except DeviceError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _add_formats(command: argparse.ArgumentParser) -> None:
@@ -252,22 +267,30 @@ def _add_sort(command: argparse.ArgumentParser, names: Iterable[str], order: str
     command.add_argument("--sort", choices=tuple(names), metavar="COLUMN", help=words)
 
 
-def _add_images(command: argparse.ArgumentParser, usual: str, batch: int) -> None:
+def _add_images(command: argparse.ArgumentParser, usual: str, batch: int, kind: Any = None, more: str = "") -> None:
     size = f"image size, rounded up to the model's stride; {usual}"
     command.add_argument(*_SIZES, type=_size, metavar="H [W]", help=size)
-    words = f"images at once; {batch} by default"
-    command.add_argument("--batch", "--batch-size", type=_whole_number, default=batch, metavar="N", help=words)
+    words = f"images at once; {batch} by default{more}"
+    command.add_argument("--batch", "--batch-size", type=kind or _whole_number, default=batch, metavar="N", help=words)
+
+
+def _batch_or_auto(words: str) -> int:
+    return -1 if words == "-1" else _whole_number(words)
 
 
 def _add_setup(command: argparse.ArgumentParser) -> None:
     _add_images(command, "by default the model's usual one, 640 for YOLOv5", 1)
+    _add_inputs(command)
+    command.add_argument("--half", action="store_true", help="in float16")
+    _add_fuse(command)
+
+
+def _add_inputs(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--inputs", type=_input_words, nargs="+", default=[], metavar="N,C,H,W",
         help="what the model's forward takes: a shape for each argument, its type before it and the range of its values"
         " behind it if they matter, as in int64 1x128 0..30522; goes before --imgsz and --batch",
     )  # fmt: skip
-    command.add_argument("--half", action="store_true", help="in float16")
-    _add_fuse(command)
 
 
 def _add_fuse(command: argparse.ArgumentParser) -> None:

@@ -230,21 +230,21 @@ def _calibrate(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    memory, setup = memory_of(arguments), Setup(arguments.imgsz, arguments.batch)
+    memory = memory_of(arguments)
+    setup = Setup(arguments.imgsz, max(arguments.batch, 1), inputs=arguments.inputs)
     source = _only(arguments, "'train' takes one")
     if source.kind == "onnx":
         raise BadInput(f"{source.text}: an export has no training; name the weights or the cfg that it was made of")
-    told = _tried(source, lambda: describe_training(source, setup, arguments, *memory))
+    told = _tried(source, lambda: describe_training(source, setup, arguments, memory))
     if told is None:
         return 1
-    found, lines = told
-    form = _format(arguments)
+    found, form = told.training, _format(arguments)
     exports: Dict[str, Callable[[], str]] = {
-        "json": found.to_json,
+        "json": lambda: json.dumps({**json.loads(found.to_json()), **told.values}, indent=1),
         "markdown": found.to_markdown,
         "csv": lambda: csv_of(found.to_frame()),
     }
-    _put(exports[form]() if form in exports else "\n".join([fitted(lines[0]), *lines[1:]]), arguments)
+    _put(exports[form]() if form in exports else "\n".join([fitted(told.lines[0]), *told.lines[1:]]), arguments)
     return 0
 
 

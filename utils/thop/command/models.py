@@ -269,7 +269,7 @@ def _seed() -> None:
 def build(source: Source, setup: Setup, without_values: bool = False) -> Built:
     """Build a model, with or without values, and an image for it; raises ModelError."""
     try:
-        with blank() if without_values else contextlib.nullcontext():
+        with blank() if without_values else torch.no_grad():  # YOLOv5 before v4.0 sets its heads' biases in place
             model = as_model(_BUILDERS[source.kind](source.text), "the function")
             model = fuse(model) if setup.fuse else model
             with alone():

@@ -1,72 +1,151 @@
 """The command train: does it fit, and what would."""
 
 import argparse
-from functools import lru_cache
-from typing import Callable, List, Optional, Tuple
+import sys
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 import torch
+from torch import Tensor
 
 from ..deploy.devices import Device, find_device
+from ..deploy.fits import FITS, MARGINS, MAY_FIT, Largest, largest_batch
 from ..deploy.runtimes import DeviceError
-from ..deploy.training import Training, largest_batch, needed, step_seconds, training
+from ..deploy.steps import SUMMED
+from ..deploy.training import Training, training
+from ..run import in_few_words
 from ..run.inputs import Size, fitting_size, images_for, usual_size
 from ..show.grid import to_text
-from ..show.predictions import kept_table, memory_grid, training_headline, work_table
+from ..show.predictions import kept_table, memory_grid, training_headline
+from .criteria import Criterion, criterion_for
 from .models import Built, Setup, Source, counted
 
 _SMALLER = 0.8  # of the sides: the size that is suggested where a batch does not fit
+AUTO = -1
+"""The batch that asks for the largest that fits, as YOLOv5's --batch-size -1 does."""
 
 
-def memory_of(arguments: argparse.Namespace) -> Tuple[float, str, Optional[Device]]:
-    """Bytes that there are, whose, and the device if one is named; 0 where nobody asked."""
+class Memory(NamedTuple):
+    """Bytes that there are, 0 where nobody asked, whose, and the device if one is named."""
+
+    size: float
+    place: str
+    device: Optional[Device]
+
+
+class Answer(NamedTuple):
+    """A counted step, what is said of it, and what goes beside it into JSON."""
+
+    training: Training
+    lines: List[str]
+    values: Dict[str, Any]
+
+
+def memory_of(arguments: argparse.Namespace) -> Memory:
+    """Find how much memory there is; raises DeviceError for a device that nobody knows, or nobody knows it of."""
     device = find_device(arguments.device, arguments.devices) if arguments.device else None
     if arguments.memory:
-        return arguments.memory, f"{arguments.memory / 1e9:g}GB", device
+        return Memory(arguments.memory, f"{arguments.memory / 1e9:.4g}e9 bytes", device)
+    if arguments.batch == AUTO and (device is None or not device.memory):
+        raise DeviceError("--batch -1 is the largest that fits: give --memory, or a --device whose memory is known")
     if device is None:
-        return 0.0, "", None
+        return Memory(0.0, "", None)
     if not device.memory:
         raise DeviceError(f"nobody has said here how much memory {device.name} ({device.title}) has; give --memory")
-    return device.memory, f"{device.title} ({device.memory / 1e9:g}GB)", device
+    return Memory(device.memory, f"{device.title} ({device.memory / 1e9:.4g}e9 bytes)", device)
 
 
-def describe_training(
-    source: Source, setup: Setup, arguments: argparse.Namespace, memory: float, place: str, device: Optional[Device]
-) -> Tuple[Training, List[str]]:
+def describe_training(source: Source, setup: Setup, arguments: argparse.Namespace, memory: Memory) -> Answer:
     """Count a step, and say what it takes, whether it fits into so much memory of a place, and what would.
 
     Raises what building and counting raise.
     """
-
-    def describe(built: Built) -> Tuple[Training, List[str]]:
-        size = fitting_size(built.model, setup.imgsz or usual_size(built.model))
-        at = _counter(built, arguments)
-        found = at(size)(setup.batch)
-        shape = (setup.batch, *images_for(built.model, size)[0].shape[1:])
-        what = f"{source.name} at {'x'.join(map(str, shape))}"
-        lines = [training_headline(what, found), ""]
-        lines += [to_text(memory_grid(found)), "", kept_table(found), "", work_table(found)]
-        if memory:
-            lines += ["", *_fits(found, memory, place, at, size, setup.batch)]
-        if device is not None and device.kind == "gpu":
-            lines += _time(found, device)
-        return found, lines
-
-    return counted(source, setup, describe)
+    return counted(source, setup, lambda built: _described(source, built, setup, arguments, memory))
 
 
-def _counter(built: Built, arguments: argparse.Namespace) -> Callable[[Size], Callable[[int], Training]]:
-    """Return what counts a step at a size and a batch, each once."""
-    frozen = tuple(f"model.{i}." for i in _frozen(arguments.freeze))
-    for name, parameter in built.model.named_parameters():
-        parameter.requires_grad_(not name.startswith(frozen) if frozen else True)
+def _described(source: Source, built: Built, setup: Setup, arguments: argparse.Namespace, memory: Memory) -> Answer:
+    counter = Counter(built, setup, arguments)
+    size = fitting_size(built.model, setup.imgsz or usual_size(built.model))
+    largest = largest_batch(counter.at(size), memory.size) if arguments.batch == AUTO else None
+    if largest is not None and not largest.batch:
+        raise DeviceError(
+            f"no batch fits into {memory.place}: one image takes {largest.training.peak / 1e9:.2f}e9 bytes"
+        )
+    batch = largest.batch if largest else built.inputs[0].shape[0] if setup.inputs else arguments.batch
+    found = counter.at(size)(batch)
+    what = f"{source.name} at {counter.shapes(size, batch)}"
+    lines, values = [training_headline(what, found)], {"loss": counter.words(found)}
+    if memory.size:
+        fits = _fits(found, memory, counter, size, largest)
+        lines += fits.lines
+        values.update(fits.values)
+    lines += [f"Loss: {counter.words(found)}.", "", to_text(memory_grid(found)), "", kept_table(found)]
+    return Answer(found, lines, values)
 
-    @lru_cache(maxsize=None)
-    def count(size: Size, batch: int) -> Training:
-        images = images_for(built.model, size)
-        inputs = [torch.empty((batch, *image.shape[1:]), dtype=image.dtype, device="meta") for image in images]
-        return training(built.model, inputs, arguments.amp, arguments.optimizer)
 
-    return lambda size: lambda batch: count(size, batch)
+class Counter:
+    """Counts the steps of a model at sizes and batches, each once, with the loss of its checkout if that runs."""
+
+    def __init__(self, built: Built, setup: Setup, arguments: argparse.Namespace) -> None:
+        self.model, self.given, self.arguments = built.model, built.inputs if setup.inputs else (), arguments
+        self.known: Dict[Tuple[Size, int], Training] = {}
+        self.no_loss = ""
+        self.name = ""
+        frozen = tuple(f"model.{i}." for i in _frozen(arguments.freeze))
+        for name, parameter in built.model.named_parameters():
+            parameter.requires_grad_(not name.startswith(frozen) if frozen else True)
+
+    def shapes(self, size: Size, batch: int) -> str:
+        """The shapes of what it is trained on, in words."""
+        return " and ".join("x".join(map(str, tensor.shape)) for tensor in self._inputs(size, batch))
+
+    def at(self, size: Size) -> Callable[[int], Training]:
+        """Return what counts a step of a batch at a size."""
+        return lambda batch: self._count(size, batch)
+
+    def _inputs(self, size: Size, batch: int) -> List[Tensor]:
+        images = self.given or images_for(self.model, size)
+        return [torch.empty((batch, *image.shape[1:]), dtype=image.dtype, device="meta") for image in images]
+
+    def _count(self, size: Size, batch: int) -> Training:
+        if (size, batch) not in self.known:
+            watched = sys.__stderr__ is not None and sys.__stderr__.isatty()
+            if watched:
+                print(f"\rcounting a batch of {batch} ... ", end="\r", file=sys.__stderr__, flush=True)
+            self.known[size, batch] = self._step(size, batch)
+        return self.known[size, batch]
+
+    def _step(self, size: Size, batch: int) -> Training:
+        arguments, inputs = self.arguments, self._inputs(size, batch)
+        options = {
+            "amp": arguments.amp, "optimizer": arguments.optimizer, "ema": arguments.ema, "foreach": True,
+            "accumulate": arguments.accumulate, "validate": arguments.validate,
+        }  # fmt: skip
+        criterion = self._criterion(size)
+        if criterion is not None:
+            try:
+                return training(self.model, inputs, loss=criterion.loss, targets=criterion.targets, **options)
+            except Exception as error:  # of the loss, or of the model, which then says so again
+                self.no_loss = f"{criterion.name} can't be run: {in_few_words(error)}"
+        return training(self.model, inputs, **options)
+
+    def _criterion(self, size: Size) -> Optional[Criterion]:
+        if self.no_loss:
+            return None
+        try:
+            found = None if self.given else criterion_for(self.model, size, self.arguments.objects)
+        except Exception as error:
+            self.no_loss = f"the checkout's own loss can't be made: {in_few_words(error)}"
+            return None
+        self.no_loss = "" if found else "no loss of its checkout is known"
+        self.name = found.name if found else ""
+        return found
+
+    def words(self, found: Training) -> str:
+        """What the loss was, in words."""
+        if found.loss_was == SUMMED:
+            return f"{SUMMED} stands in, as {self.no_loss}"
+        objects = "" if self.name == "cross entropy" else f", on {self.arguments.objects} made-up objects an image"
+        return f"{self.name}{objects}, {found.loss_was}"
 
 
 def _frozen(layers: List[int]) -> List[int]:
@@ -74,38 +153,34 @@ def _frozen(layers: List[int]) -> List[int]:
     return list(range(layers[0])) if len(layers) == 1 else layers
 
 
-def _fits(
-    found: Training,
-    memory: float,
-    place: str,
-    at: Callable[[Size], Callable[[int], Training]],
-    size: Size,
-    batch: int,
-) -> List[str]:
+class _Said(NamedTuple):
+    lines: List[str]
+    values: Dict[str, Any]
+
+
+def _fits(found: Training, memory: Memory, counter: Counter, size: Size, largest: Optional[Largest]) -> _Said:
     """Whether the batch fits, the largest that does, and the largest at a smaller size."""
-    fits = needed(found) <= memory
-    largest = largest_batch(at(size), memory)
-    smaller: Size = (_rounded(size[0]), _rounded(size[1]))
-    words = f"batch {batch} {'fits' if fits else 'does not fit'} into {place}"
+    answer = found.fits(memory.size)
+    largest = largest or largest_batch(counter.at(size), memory.size)
+    values = {"memory": memory.size, "fits": answer, "largest_batch": largest.batch}
+    verb = {FITS: "fits", MAY_FIT: "may fit"}.get(answer, "does not fit")
+    words = f"batch {found.batch} {verb} into {memory.place}"
     if not largest.batch:
-        one = needed(largest.training) / 1e9
-        return [f"{words}, and no other does: one image at {size[0]} x {size[1]} takes {one:.1f}GB."]
-    sentence = f"{words}; the largest that does is {largest.batch}, with {needed(largest.training) / 1e9:.1f}GB"
-    if smaller == size:
-        return [f"{sentence}."]
-    other = largest_batch(at(smaller), memory)
-    return [f"{sentence}; at {smaller[0]} x {smaller[1]} it is {other.batch}."]
+        one = f"one image takes {largest.training.peak / 1e9:.2f}e9 bytes"
+        return _Said([f"{words}, and no other surely does: {one}.", MARGINS], values)
+    sentence = f"{words}; the largest that surely does is {largest.batch}, with {largest.training.peak / 1e9:.2f}e9"
+    smaller: Size = (_rounded(size[0]), _rounded(size[1]))
+    if answer != FITS and smaller != size and not counter.given:
+        try:
+            other = largest_batch(counter.at(smaller), memory.size).batch
+            sentence += f"; at {smaller[0]} x {smaller[1]} it is {other}"
+        except Exception:
+            pass
+    shared = memory.device is not None and memory.device.host == "module"
+    note = " Its memory is shared with the system, whose part is not known." if shared else ""
+    return _Said([f"{sentence}.{note}", MARGINS], values)
 
 
 def _rounded(side: int) -> int:
     """A smaller side, a multiple of 64 as all strides divide."""
     return max(64, int(side * _SMALLER) // 64 * 64)
-
-
-def _time(found: Training, device: Device) -> List[str]:
-    try:
-        seconds, basis = step_seconds(found, device)
-    except DeviceError:
-        return []
-    speed = f"{found.batch / seconds:.0f} images a second"
-    return [f"At best a step takes {seconds * 1e3:.0f} ms, {speed}: from {basis}; loading images is not in it."]

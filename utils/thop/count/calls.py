@@ -10,7 +10,7 @@ from torch import Tensor
 from ..run import element_size
 from .facts import OperatorFacts
 
-FORWARD, BACKWARD, OPTIMIZER = "forward", "backward", "optimizer"
+FORWARD, LOSS, BACKWARD, OPTIMIZER, VALIDATION = "forward", "loss", "backward", "optimizer", "validation"
 
 
 class View(NamedTuple):

@@ -1,7 +1,8 @@
 """The phases of training steps: what each computes and moves, what is alive at once, and whose it is.
 
-A step is a forward pass with gradients, a backward pass and the optimizer's step. In the backward pass no module is
-running: an operator belongs to the module whose forward has made the node of the graph that it works for.
+A step is a forward pass with gradients, the loss, a backward pass and the optimizer's step; a validation may follow. In
+the backward pass no module is running: an operator belongs to the module whose forward has made the node of the graph
+that it works for.
 """
 
 from dataclasses import dataclass, field
@@ -10,14 +11,17 @@ from typing import Any, Dict, Iterable, List, Tuple
 from torch import Tensor
 
 from ..run import ModelCopy, Observer, key_of, no_torch_function, node_running, storage_of, tensors_in
-from .calls import BACKWARD, FORWARD, OPTIMIZER, OperatorCall
+from .calls import BACKWARD, FORWARD, LOSS, OPTIMIZER, VALIDATION, OperatorCall
 from .facts import facts_of
 from .layers import Token
 from .places import Layer
 from .record import Recorder
-from .storages import in_blocks
+from .storages import PlaceOfPhase, in_blocks
 
 _TAG = "utils.thop.layer"
+PHASES = (FORWARD, LOSS, BACKWARD, OPTIMIZER, VALIDATION)
+THE_LOSS = "the loss"
+"""Stands for a path, of what no module has made."""
 
 
 @dataclass
@@ -53,6 +57,8 @@ class StepRecorder(Observer):
         self.taken_apart: Any = self.recorder.taken_apart
         self.end: Any = self.recorder.end
         self.kept: Dict[str, int] = {}
+        self.step_peak: Tuple[int, PlaceOfPhase] = 0, ("", "")
+        self.validates = False
 
     # ---- what the driver of the steps says ----
 
@@ -67,11 +73,24 @@ class StepRecorder(Observer):
         self.recorder.phase = phase
         self.layers.current = self.layers.root
 
+    def forget_phase(self) -> None:
+        """What the phase has recorded so far will be recorded again."""
+        calls = self.recorder.calls
+        while calls and calls[-1].phase == self.recorder.phase:
+            calls.pop()
+
     def note_kept(self) -> None:
-        """The forward pass is over: note what is alive of it, by the modules that made it."""
+        """Forward pass and loss are over: note what is alive of them, by the modules that made it."""
         self.kept = {}
-        for path, size in self.storages.born_in(FORWARD):
-            self.kept[path] = self.kept.get(path, 0) + size
+        for phase in (FORWARD, LOSS):
+            for path, size in self.storages.born_in(phase):
+                path = THE_LOSS if phase == LOSS else path
+                self.kept[path] = self.kept.get(path, 0) + size
+
+    def begin_validation(self) -> None:
+        """The steps are over, and what follows has a peak of its own."""
+        self.step_peak, self.validates = self.storages.restart(), True
+        self.enter_phase(VALIDATION)
 
     # ---- what the run says ----
 
@@ -92,7 +111,7 @@ class StepRecorder(Observer):
 
 def phases_of(calls: Iterable[OperatorCall]) -> Dict[str, Phase]:
     """Sum up calls by the phases of a step."""
-    found: Dict[str, Phase] = {name: Phase() for name in (FORWARD, BACKWARD, OPTIMIZER)}
+    found: Dict[str, Phase] = {name: Phase() for name in PHASES}
     by_path: Dict[str, Dict[str, Tuple[int, int]]] = {name: {} for name in found}
     for call in calls:
         phase, moved = found[call.phase], call.bytes

@@ -90,6 +90,13 @@ class Storages:
             if self.alive > self.peak:
                 self.peak, self.peak_place = self.alive, self.place
 
+    def restart(self) -> Tuple[int, PlaceOfPhase]:
+        """Return the peak and where it was, and seek another one from here on."""
+        found = self.peak, self.peak_place
+        self._bury()
+        self.peak, self.peak_place = self.alive, self.place
+        return found
+
     def _bury(self) -> None:
         """Take off what is gone, where storages do not say so."""
         if not STORAGES_TELL:

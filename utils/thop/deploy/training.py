@@ -1,52 +1,29 @@
 """Training, counted before it starts: what a step keeps in memory, computes and moves.
 
-A copy of the model is trained for two steps without values: forward with gradients (under autocast, if so), a scalar of
-all outputs, backward, the optimizer. The second step is the one that counts: the optimizer has its state by then.
+A copy of the model is trained without values, as train.py does it (``steps.py``): forward under autocast, loss,
+backward, optimizer, with what a loop holds of the step before.
 
 What CUDA adds: its allocator hands out blocks of 512 bytes, which is in the sizes under ``amp``. It asks the driver for
 more than is in use at a time, for cuDNN's workspaces too, and does not give it back: that is the *reserved* memory that
-YOLOv5 prints as GPU_mem. It is estimated by a line through what AutoBatch has printed on three GPUs (published lines:
-benchmarks/training_memory.py), and not checked on a GPU here. CUDA's own context comes on top, and is in neither.
+YOLOv5 prints as GPU_mem. It and CUDA's own context are estimated, and what fits is judged by the peak (``fits.py``).
 """
 
 import weakref
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple, Union
 
 import torch
 from torch import Tensor, nn
 
 from ..answer import Answer, Rows
-from ..count.phases import BACKWARD, FORWARD, OPTIMIZER, Phase, StepRecorder, bytes_of, phases_of
+from ..count.phases import BACKWARD, FORWARD, LOSS, OPTIMIZER, VALIDATION, Phase, phases_of
 from ..count.storages import in_blocks
-from ..run import (
-    KNOWS_NODES,
-    ModelCopy,
-    NotCountable,
-    as_inputs,
-    as_model,
-    collector_paused,
-    map_tensors,
-    run,
-    tensors_in,
-)
-from .clock import Constants
-from .devices import Device
-from .prediction import estimate_for
-from .runtimes import DeviceError, all_runtimes
+from ..run import KNOWS_NODES, NotCountable, as_inputs, as_model, collector_paused, map_tensors, run, tensors_in
+from .fits import Largest, answer_for, largest_batch, memory_in, reserved_bytes
+from .runtimes import DeviceError
+from .steps import GIVEN, SUMMED, Steps, batches_summed, optimizer_named, targets_for
 
 CUDA_BLOCK = 512
-_RESERVED, _WORKSPACES = 1.22, 0.14e9  # reserved is about so many times the peak, and so many bytes more
-CONTEXT = 0.5e9  # CUDA's own memory, before any tensor
-_MOMENTUM = 0.937  # as YOLOv5 has it; only whether there is one matters here
-_DECAY = 5e-4
-OPTIMIZERS: Dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "SGD": partial(torch.optim.SGD, lr=0.01, momentum=_MOMENTUM, nesterov=True),
-    "Adam": partial(torch.optim.Adam, lr=0.001, betas=(_MOMENTUM, 0.999)),
-    "AdamW": partial(torch.optim.AdamW, lr=0.001, betas=(_MOMENTUM, 0.999)),
-    "RMSProp": partial(torch.optim.RMSprop, lr=0.001, momentum=_MOMENTUM),
-}
 
 
 @dataclass(repr=False)
@@ -54,11 +31,14 @@ class Training(Answer):
     """What a training step takes. All sizes are bytes.
 
     weights, buffers, ema: of the model, and of the average of it that is kept beside; gradients, optimizer_state: as
-    they are after a step; inputs: what the forward takes. kept: what of the forward is alive when the backward begins,
-    its outputs among it, by the module that made it, the largest first.
-    peak: the most that is alive at once; peak_at: the phase ("forward", "backward" or "optimizer") and the module at
-    which it is. forward, backward, optimizer: FLOPs and bytes moved, in all and by module. recount:
-    counts a step of another batch, as long as somebody keeps the model.
+    they are after a step; inputs: what the forward takes. kept: what of forward and loss is alive when the backward
+    begins, the outputs among it, by the module that made it, the largest first.
+    peak: the most that is alive at once; peak_at: the phase ("forward", "loss", "backward", "optimizer" or
+    "validation") and the module at which it is. forward, loss, backward, optimizer, validation: FLOPs and bytes moved,
+    in all and by module.
+    accumulate: how many batches the gradients are summed up of; loss_was: whose the loss was, and how it was run;
+    uncounted: what has no exact number, and why. recount: counts a step of another batch, as long as somebody keeps
+    the model.
     """
 
     weights: int
@@ -71,25 +51,35 @@ class Training(Answer):
     peak: int
     peak_at: Tuple[str, str]
     forward: Phase
+    loss: Phase
     backward: Phase
     optimizer: Phase
+    validation: Phase
     amp: bool = True
     batch: int = 1
     optimizer_name: str = "SGD"
+    accumulate: int = 1
+    loss_was: str = SUMMED
     uncounted: Dict[str, Tuple[int, str]] = field(default_factory=dict)
-    recount: Optional[Callable[[int], "Training"]] = None
+    recount: Optional[Callable[[int], "Training"]] = field(default=None, repr=False)
 
-    def largest_batch(self, memory: Union[float, str]) -> "Largest":
+    def fits(self, memory: Union[float, str]) -> str:
+        """Say whether it "fits" into a GPU's memory, "may fit" or "does not".
+
+        memory: bytes that the card really has, as PyTorch reports them, or as in "24GB". Raises DeviceError for what is
+        no size.
+        """
+        return answer_for(self.peak, memory_in(memory))
+
+    def largest_batch(self, memory: Union[float, str]) -> Largest:
         """Find the largest batch that fits into a GPU's memory, in bytes or as in "24GB".
 
         Raises DeviceError for what is no size, RuntimeError where the model is gone.
         """
-        size = parse_memory(memory) if isinstance(memory, str) else float(memory)
-        if not size or size <= 0:
-            raise DeviceError(f'memory must be bytes, or a size such as "8GB", not {memory!r}')
+        size = memory_in(memory)
         if self.recount is None:
             raise RuntimeError("there is no model to count")
-        return largest_batch(self.recount, size)
+        return largest_batch(self.recount, size, self)
 
     def parts(self) -> Dict[str, int]:
         """What lies in memory, by what it is: not all of it at once."""
@@ -105,7 +95,7 @@ class Training(Answer):
 
     @property
     def kept(self) -> int:
-        """Bytes that the forward keeps for the backward, its outputs among them."""
+        """Bytes that forward and loss keep for the backward, the outputs among them."""
         return sum(size for _, size in self.kept_by_layer)
 
     @property
@@ -116,7 +106,7 @@ class Training(Answer):
     @property
     def flops(self) -> int:
         """FLOPs of the products of a step."""
-        return self.forward.flops + self.backward.flops + self.optimizer.flops
+        return sum(phase.flops for phase in (self.forward, self.loss, self.backward, self.optimizer))
 
 
 @collector_paused()
@@ -128,6 +118,10 @@ def training(
     ema: bool = True,
     kwargs: Optional[Dict[str, Any]] = None,
     foreach: Optional[bool] = None,
+    accumulate: Optional[int] = 1,
+    loss: Optional[Callable[..., Any]] = None,
+    targets: Any = None,
+    validate: bool = False,
 ) -> Training:
     """Count a training step of ``model`` without values: memory, FLOPs and traffic. The model is not touched.
 
@@ -141,29 +135,50 @@ def training(
         ema: whether an average of the model is kept, as YOLOv5 does.
         kwargs: the keyword arguments of its forward.
         foreach: whether the optimizer takes all parameters at once, which PyTorch does on CUDA; as ``amp`` by default.
+        accumulate: how many batches the gradients are summed up of; those of earlier ones are alive in the step if
+            there are several, as they are in any step with the ``zero_grad()`` of torch before 2.0. None: as many as
+            train.py takes, round(64 / batch).
+        loss: a function of what the forward returns, or of that and of the targets, which returns a tensor, or several
+            of which the first is the loss. Without one the sum of all outputs stands in.
+        targets: what the loss takes second, with values; or a function that makes it for so many images.
+        validate: whether the average of the model is run on twice as many images after the step, in float16 under amp.
 
     Raises:
-        DeviceError: there is no such optimizer, or nothing to train.
+        DeviceError: there is no such optimizer, nothing to train, or no gradient in what the loss returns.
         NotCountable: the step depends on values, or torch is older than 2.1 (2.4 with ``amp``).
-        Exception: whatever the model's own forward raises.
+        Exception: whatever the model's own forward or the loss raises.
     """
     if not KNOWS_NODES:
         raise NotCountable("a training step is counted with torch 2.1 or newer")
-    if optimizer not in OPTIMIZERS:
-        raise DeviceError(f"no optimizer is called {optimizer!r}, only {', '.join(OPTIMIZERS)}")
+    optimizer = optimizer_named(optimizer)
     model, inputs = as_model(model, "training"), as_inputs(inputs, "training")
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise DeviceError("no parameter of the model requires gradients: there is nothing to train")
-    steps = _Steps(optimizer, amp if foreach is None else foreach, CUDA_BLOCK if amp else 1)
-    run(model, inputs, steps.observe, kwargs=kwargs, amp=amp, drive=steps.drive)
-    found = steps.result(model, (inputs, kwargs), ema, amp)
-    found.recount = _recounter(model, (inputs, kwargs), found.batch, (amp, optimizer, ema), foreach)
+    batch = _batch_of((inputs, kwargs))
+    summed = batches_summed(batch) if accumulate is None else accumulate
+    if not isinstance(summed, int) or summed < 1:
+        raise DeviceError(f"accumulate must be a whole number from 1 up, not {summed!r}")
+    steps = Steps(optimizer, amp if foreach is None else foreach, CUDA_BLOCK if amp else 1, summed > 1, validate)
+    also = loss, None if loss is None else targets_for(targets, batch)
+    run(model, inputs, steps.observe, kwargs=kwargs, amp=amp, drive=steps.drive, also=also)
+    found = _result(steps, model, (inputs, kwargs), ema, amp)
+    found.accumulate = summed
+    options = {"amp": amp, "optimizer": optimizer, "ema": ema, "foreach": foreach, "accumulate": accumulate}
+    options.update(loss=loss, validate=validate)
+    found.recount = _recounter(model, (inputs, kwargs), batch, targets, options)
     return found
 
 
-def _recounter(model: nn.Module, given: Any, batch: int, options: Any, foreach: Optional[bool]) -> "Count":
+def _batch_of(given: Any) -> int:
+    tensors = tensors_in(given)
+    return tensors[0].shape[0] if tensors and tensors[0].dim() else 1
+
+
+def _recounter(
+    model: nn.Module, given: Any, batch: int, targets: Any, options: Dict[str, Any]
+) -> Callable[[int], Training]:
     """Return what counts a step of another batch: whatever has the batch's size along its first axis gets that."""
-    reference, (amp, optimizer, ema) = weakref.ref(model), options
+    reference = weakref.ref(model)
     shapes = map_tensors(given, lambda tensor: torch.empty_like(tensor, device="meta"))
 
     def count(images: int) -> Training:
@@ -176,102 +191,47 @@ def _recounter(model: nn.Module, given: Any, batch: int, options: Any, foreach: 
             return tensor.new_empty((images, *tensor.shape[1:])) if is_of_batch else tensor
 
         inputs, kwargs = map_tensors(shapes, resized)
-        return training(kept, inputs, amp, optimizer, ema, kwargs, foreach)
+        return training(kept, inputs, kwargs=kwargs, targets=targets_for(targets, images, batch), **options)
 
     return count
 
 
-class _Steps:
-    """Two steps of one run, and what is seen of them."""
-
-    def __init__(self, optimizer: str, foreach: bool, block: int) -> None:
-        self.optimizer, self.foreach, self.block = optimizer, foreach, block
-        self.recorder: Any = None
-        self.gradients = self.state = 0
-
-    def observe(self, copied: ModelCopy) -> StepRecorder:
-        """Make the recorder of the run."""
-        self.recorder = StepRecorder(copied, self.block)
-        return self.recorder
-
-    def drive(self, model: nn.Module, forward: Callable[[], Any]) -> None:
-        """Take the steps; what they have made is let go of."""
-        recorder: StepRecorder = self.recorder
-        optimizer = OPTIMIZERS[self.optimizer](_parameter_groups(model), foreach=self.foreach)
-        for _ in range(2):
-            recorder.start()
-            out = forward()
-            loss = _scalar(out)
-            recorder.note_kept()
-            recorder.enter_phase(BACKWARD)
-            loss.backward()
-            self.gradients = bytes_of((p.grad for p in model.parameters() if p.grad is not None), self.block)
-            recorder.enter_phase(OPTIMIZER)
-            optimizer.step()
-            self.state = bytes_of(tensors_in(optimizer.state.values()), self.block)
-            del out, loss
-            optimizer.zero_grad()
-        optimizer.state.clear()
-
-    def result(self, model: nn.Module, inputs: Any, ema: bool, amp: bool) -> Training:
-        """Put the numbers together."""
-        weights, buffers = _sizes(model.parameters(), self.block), _sizes(model.buffers(), self.block)
-        average = weights + buffers if ema else 0
-        recorder: StepRecorder = self.recorder
-        phases = phases_of(recorder.recorder.calls)
-        tensors = tensors_in(inputs)
-        kept = sorted(recorder.kept.items(), key=lambda item: item[1], reverse=True)
-        return Training(
-            weights=weights,
-            buffers=buffers,
-            ema=average,
-            gradients=self.gradients,
-            optimizer_state=self.state,
-            inputs=_sizes(tensors, self.block),
-            kept_by_layer=Rows(kept),
-            peak=recorder.storages.peak + weights + buffers + average,
-            peak_at=recorder.storages.peak_place,
-            forward=phases[FORWARD],
-            backward=phases[BACKWARD],
-            optimizer=phases[OPTIMIZER],
-            amp=amp,
-            batch=tensors[0].shape[0] if tensors and tensors[0].dim() else 1,
-            optimizer_name=self.optimizer,
-            uncounted=recorder.recorder.uncounted,
-        )
-
-
-def reserved_bytes(peak: float) -> float:
-    """Estimate what PyTorch's allocator reserves on CUDA where so much is alive at the peak.
-
-    That is off by a factor of 1.11 on average; for batches of 4 and more, by at most 1.08.
-    """
-    return _RESERVED * peak + _WORKSPACES
-
-
-def _parameter_groups(model: nn.Module) -> List[Dict[str, Any]]:
-    """Let weights decay, but not norms and biases; a parameter that several modules share is trained once."""
-    decaying: Dict[int, nn.Parameter] = {}
-    others: Dict[int, nn.Parameter] = {}
-    for module in model.modules():
-        is_norm = "Norm" in type(module).__name__
-        for name, parameter in module.named_parameters(recurse=False):
-            if parameter.requires_grad:
-                (others if is_norm or name == "bias" else decaying)[id(parameter)] = parameter
-    shared = [parameter for key, parameter in others.items() if key not in decaying]
-    groups = [{"params": list(decaying.values()), "weight_decay": _DECAY}, {"params": shared, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
-
-
-def _scalar(out: Any) -> Tensor:
-    """The sum of all floating-point outputs: a loss that takes no memory of its own."""
-    found = [tensor for tensor in tensors_in((out,)) if tensor.is_floating_point() and tensor.requires_grad]
-    if not found:
-        raise DeviceError("no output of the model has a gradient: there is nothing to train")
-    total = found[0].sum()
-    for tensor in found[1:]:
-        total = total + tensor.sum()
-    return total
+def _result(steps: Steps, model: nn.Module, inputs: Any, ema: bool, amp: bool) -> Training:
+    """Put the numbers together."""
+    block, recorder = steps.block, steps.recorder
+    weights, buffers = _sizes(model.parameters(), block), _sizes(model.buffers(), block)
+    average = weights + buffers if ema else 0
+    storages, uncounted = recorder.storages, dict(recorder.recorder.uncounted)
+    peak, place = recorder.step_peak if recorder.validates else (storages.peak, storages.peak_place)
+    peak += weights + buffers + average
+    if steps.no_validation:
+        uncounted["validation"] = 1, f"not counted: {steps.no_validation}"
+    elif recorder.validates:  # the average is what is validated; under amp its halves are among what was made
+        held = weights + buffers + (0 if amp else average)
+        peak, place = max((peak, place), (storages.peak + held, storages.peak_place))
+    phases = phases_of(recorder.recorder.calls)
+    kept = sorted(recorder.kept.items(), key=lambda item: item[1], reverse=True)
+    return Training(
+        weights=weights,
+        buffers=buffers,
+        ema=average,
+        gradients=steps.gradients,
+        optimizer_state=steps.state,
+        inputs=_sizes(tensors_in(inputs), block),
+        kept_by_layer=Rows(kept),
+        peak=peak,
+        peak_at=place,
+        forward=phases[FORWARD],
+        loss=phases[LOSS],
+        backward=phases[BACKWARD],
+        optimizer=phases[OPTIMIZER],
+        validation=phases[VALIDATION],
+        amp=amp,
+        batch=_batch_of(inputs),
+        optimizer_name=steps.optimizer,
+        loss_was=steps.loss,
+        uncounted=uncounted,
+    )
 
 
 def _sizes(tensors: Iterable[Tensor], block: int) -> int:
@@ -280,86 +240,4 @@ def _sizes(tensors: Iterable[Tensor], block: int) -> int:
     return sum(in_blocks(size, block) for size in sizes.values())
 
 
-# ---- the largest batch ----
-
-_FEW, _MORE = 2, 6  # images: the two counts that the line goes through
-_ATTEMPTS = 4
-Count = Callable[[int], Training]
-
-
-def needed(training: Training) -> float:
-    """Bytes of a GPU's memory that a training takes: what the allocator reserves, and CUDA's context."""
-    return training.reserved + CONTEXT
-
-
-@dataclass(frozen=True)
-class Largest:
-    """The largest batch that fits, checked by a count of its own; 0, and the count of one image, where none does."""
-
-    batch: int
-    training: Training
-
-
-def largest_batch(count: Count, memory: float) -> Largest:
-    """Find the largest batch that fits into so many bytes.
-
-    The peak is a line in the batch: two counts give it, a third checks the answer, and further ones correct it where
-    the peak has moved to another layer.
-    """
-    few, more = count(_FEW), count(_MORE)
-    other = _MORE
-    for _ in range(_ATTEMPTS):
-        each = max((needed(more) - needed(few)) / (other - _FEW), 1.0)
-        batch = int(_FEW + (memory - needed(few)) // each)
-        batch = min(batch, other - 1) if needed(more) > memory else batch
-        if batch < 1 or (batch == _FEW and needed(few) > memory):
-            break
-        found = count(batch)
-        if needed(found) <= memory:
-            return Largest(batch, found)
-        if batch == _FEW:
-            break
-        more, other = found, batch
-    one = count(1)
-    return Largest(int(needed(one) <= memory), one)
-
-
-def parse_memory(text: str) -> Optional[float]:
-    """Read "8GB", "8 GB", "11.5G" or "8192MB" as bytes; None for anything else."""
-    words = text.strip().upper().replace(" ", "").rstrip("B")
-    for unit, scale in (("GI", 2.0**30), ("MI", 2.0**20), ("G", 1e9), ("M", 1e6), ("", 1e9)):
-        if words.endswith(unit):
-            try:
-                number = float(words[: len(words) - len(unit)])
-            except ValueError:
-                return None
-            return number * scale if 0 < number < 1e6 else None
-    return None
-
-
-_INNER = 560.0  # elements of an inner product, as most convolutions of detectors are about
-_PASSES = 1.12  # a forward with eager PyTorch's added passes, to one without: 12 networks on an RTX 3090, by `predict`
-
-
-def step_seconds(training: Training, device: Device) -> Tuple[float, str]:
-    """Say how many seconds a training step takes under eager PyTorch at best, and what that rests on.
-
-    The constants are those of forward passes, as nobody's training steps were fitted, and the passes that PyTorch adds
-    to a backward are not known. PyTorch's formula counts the backward of grouped convolutions as if they were dense, so
-    no more than twice the forward's arithmetic is taken for the backward's. Raises DeviceError where nothing
-    is known of the device under PyTorch.
-    """
-    runtime = all_runtimes()["pytorch"]
-    precision = "amp" if training.amp else "float32"
-    known, basis = estimate_for(device, runtime, precision)
-    constants = known.constants(precision)
-    twice = min(1.0, 2 * training.forward.flops / max(training.backward.flops, 1))
-    phases = ((training.forward, 1.0), (training.backward, twice), (training.optimizer, 1.0))
-    return _PASSES * sum(_phase_seconds(phase, constants, share) for phase, share in phases), basis
-
-
-def _phase_seconds(phase: Phase, constants: Constants, share: float) -> float:
-    rate = constants.peak / (1 + constants.inner / _INNER) / share
-    device = sum(max(flops / rate, moved / constants.bandwidth) for flops, moved in phase.calls)
-    launches = len(phase.calls)
-    return max(device + launches * constants.overhead, launches * constants.host)
+__all__ = ["CUDA_BLOCK", "GIVEN", "Training", "training"]

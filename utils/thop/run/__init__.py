@@ -10,10 +10,11 @@ from .blank import BlankBuildFailed, blank
 from .calls import Observer
 from .copier import ModelCopy
 from .copies import is_unused, light_copy, own_way_aside
+from .driven import Drive, Driven
 from .inputs import NotCountable, as_inputs, as_model, network_of, unwrap
 from .module_fields import is_unread, lacks_shapes, look_at, parameter_sizes
 from .nested import instances_in, map_tensors, tensors_in
-from .runner import Drive, Run, in_few_words, run
+from .runner import Run, in_few_words, run
 from .schema import Effects, effects_of, words
 from .shape_tensor import is_weight
 from .torch_private import (

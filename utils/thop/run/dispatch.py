@@ -271,9 +271,22 @@ class ShapeMode(OperatorMode):
     def __init__(self, with_gradients: bool = False) -> None:
         super().__init__()
         self.with_gradients = with_gradients
+        self.largest_constant = SMALL
         self.rules = {id(func): rule for func, rule in SHAPE_RULES.items()}
+        self.has_values = False
+
+    @contextmanager
+    def on_values(self) -> Iterator[None]:
+        """Run operators for real for a while, on tensors that have values."""
+        before, self.has_values = self.has_values, True
+        try:
+            yield
+        finally:
+            self.has_values = before
 
     def compute(self, func: Any, effects: Effects, args: Any, kwargs: Dict[str, Any]) -> Any:
+        if self.has_values:
+            return super().compute(func, effects, args, kwargs)
         if effects.is_plain_view and not kwargs and (type(args[0]) is ShapeTensor or type(args[0]) is Tensor):
             return self._view_of_one(func, effects, args)
         rule = self.rules.get(id(func))
@@ -424,13 +437,13 @@ class ShapeMode(OperatorMode):
         """Say whether neither the operands nor the result are too large to be computed."""
         bound = _size_bound(func, effects, args, tensors)
         if bound is not None:
-            return bound <= SMALL
+            return bound <= self.largest_constant
         try:
             kwargs = self._somewhere(effects, kwargs, tensors)
             out = self._by_meta_kernel(func, effects._replace(written=()), args, kwargs)
         except Exception:
             return True  # how large it gets depends on values, which are known
-        return sum(tensor.numel() for tensor in tensors_in((out,))) <= SMALL
+        return sum(tensor.numel() for tensor in tensors_in((out,))) <= self.largest_constant
 
 
 def _size_bound(func: Any, effects: Effects, args: Any, tensors: Sequence[Tensor]) -> Optional[int]:

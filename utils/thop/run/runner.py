@@ -25,6 +25,7 @@ from .calls import CALLS_OF_MODULES, Calls, Observer
 from .copier import Copier, ModelCopy
 from .copies import ELSEWHERE, INPUTS, MODEL, CopyTensor, real_copies, shape_copies
 from .dispatch import OperatorMode, ShapeMode
+from .driven import Drive, Driven
 from .fused import WatchedFunctions
 from .inputs import NotCountable, trains_as_a_module
 from .namespaces import Named, is_foreign, named_by
@@ -34,7 +35,6 @@ from .taken_down import TakenDown, evict
 from .torch_private import set_grad_enabled
 
 Observe = Callable[[ModelCopy], Observer]
-Drive = Callable[[nn.Module, Callable[[], Any]], Any]
 
 
 class Facts(NamedTuple):
@@ -70,13 +70,14 @@ def run(
     kwargs: Optional[Dict[str, Any]] = None,
     amp: bool = False,
     drive: Optional[Drive] = None,
+    also: Sequence[Any] = (),
 ) -> Run:
     """Run a copy of ``model`` on copies of ``inputs``, in evaluation mode and without gradients.
 
     With ``amp`` it is run as under autocast to float16 on CUDA, on shapes alone, which takes torch 2.4.
 
-    With ``drive`` it is run with gradients and in training mode, on shapes alone: that is called with the copy and with
-    what runs its forward, as often as it likes, and returns the output.
+    With ``drive`` it is run with gradients and in training mode, on shapes alone: that is called with the copy, with
+    what runs its forward, as often as it likes, and with copies of what is ``also`` needed, and returns the output.
 
     It is run on shapes alone where that is possible, and for real where the lack of values is in the way or where
     ``on_shapes`` is False. ``observe`` is called with each copy and returns the observer of its run. Any other
@@ -91,7 +92,7 @@ def run(
         raise NotCountable("a run under autocast takes torch 2.4 or newer")
 
     def attempt(mode: OperatorMode) -> Tuple[Optional[Run], str]:
-        return _attempt(lambda copies: _Attempt(model, inputs, kwargs or {}, observe, mode, amp, drive, copies))
+        return _attempt(lambda copies: _Attempt(model, inputs, kwargs or {}, observe, mode, amp, drive, also, copies))
 
     if on_shapes or amp or drive:
         outcome, why = attempt(ShapeMode(drive is not None))
@@ -150,11 +151,12 @@ class _Attempt:
         mode: OperatorMode,
         amp: bool,
         drive: Optional[Drive],
+        also: Sequence[Any],
         copies_arrays: bool,
     ) -> None:
         self.model, self.observe, self.mode = model, observe, mode
         self.inputs, self.kwargs = tuple(inputs), dict(kwargs)
-        self.amp, self.drive = amp, drive
+        self.amp, self.drive, self.also = amp, drive, tuple(also)
         self.copier = Copier(self._copies(MODEL), mode.on_shapes, self.refuse, copies_arrays)
         self.copier.training = drive is not None
         self.calls: Optional[Calls] = None
@@ -212,6 +214,7 @@ class _Attempt:
         copied = self.copier.copy_model(self.model)
         self.copier.copy_tensor = self._copies(INPUTS)
         arguments, keywords = self.copier.copy(self.inputs), self.copier.copy(self.kwargs)
+        also = self._copy_of_others()
         of_modules, of_others = self._copies(MODEL), self._copies(ELSEWHERE)
         self.copier.copy_tensor = lambda tensor: (of_others if self.copier.owner is None else of_modules)(tensor)
         self.copier.training = None  # what the model does not hold keeps its own flag
@@ -227,16 +230,20 @@ class _Attempt:
         if not self.mode.on_shapes or any(found.watched for found in self.named):
             watch = WatchedFunctions(self.mode, runs_whole=self.drive is None, on_cuda=self.amp)
 
-        def forward() -> Any:
+        around = cuda_autocast if self.amp else nullcontext
+
+        def forward(change: Any = lambda tensor: tensor, as_trained: bool = True) -> Any:
             given = arguments, keywords
             if self.drive is not None:  # it may be called again, after it has emptied its own dictionary
-                given = map_tensors(given, lambda tensor: tensor)
-            with cuda_autocast() if self.amp else nullcontext():
+                given = map_tensors(given, change)
+            with around() if as_trained else nullcontext():
                 return copied.model(*given[0], **given[1])
 
         with self.mode, watch:
             THREAD.run = self
-            output = forward() if self.drive is None else self.drive(copied.model, forward)
+            driven = Driven(copied.model, forward, also, self.mode, around)
+            output = forward() if self.drive is None else self.drive(driven)
+            del driven
             THREAD.run = None
         if self.refusal is not None:
             raise self.refusal
@@ -247,6 +254,15 @@ class _Attempt:
             return map_tensors(output, _facts)
         except Exception:  # an object that lets nobody copy it
             return [_facts(tensor) for tensor in tensors_in((output,))]
+
+    def _copy_of_others(self) -> Tuple[Any, ...]:
+        """Copy what the driver needs: tensors with their values, but for those of modules."""
+        with_values, of_modules = real_copies(self.mode, INPUTS), self._copies(MODEL)
+        self.copier.copy_tensor = lambda t: (
+            with_values if self.copier.owner is None and not t.is_meta else of_modules
+        )(t)
+        found: Tuple[Any, ...] = self.copier.copy(self.also)
+        return found
 
     def _take_down(self, copied: ModelCopy) -> None:
         """Note what the copy's code can write to, and replace what must be copied."""

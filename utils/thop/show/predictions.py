@@ -4,9 +4,10 @@ from typing import Dict, List, Sequence, Tuple
 
 from ..deploy.changes import Advice
 from ..deploy.clock import ARITHMETIC, MEMORY, OUTPUT_STAGE, STARTING
+from ..deploy.fits import CONTEXT
 from ..deploy.launches import Deployed
 from ..deploy.prediction import LayerTime, Prediction, Timing
-from ..deploy.training import CONTEXT, Training, needed
+from ..deploy.training import Training
 from ..deploy.unused import left_out, two_predictions
 from ..units import listed, readable_bytes
 from .grid import Column, Grid, Line, to_text
@@ -161,7 +162,9 @@ def memory_grid(found: Training) -> Grid:
     ]
     if found.amp:
         reserved = f"About {found.reserved / 1e9:.1f}GB will be reserved, which YOLOv5 prints as GPU_mem"
-        notes.append(f"{reserved}; with CUDA's own {CONTEXT / 1e9:.1f}GB it takes {needed(found) / 1e9:.1f}GB.")
+        notes.append(
+            f"{reserved}; with CUDA's own {CONTEXT / 1e9:.1f}GB it takes {(found.reserved + CONTEXT) / 1e9:.1f}GB."
+        )
     return Grid(columns, lines, notes=notes)
 
 
@@ -175,13 +178,3 @@ def kept_table(found: Training) -> str:
         others = f"{len(found.kept_by_layer) - len(shown)} others"
         lines.append(Line([others, readable_bytes(rest), f"{rest / found.kept:.1%}"]))
     return to_text(Grid(columns, lines))
-
-
-def work_table(found: Training) -> str:
-    """What the phases compute and move."""
-    phases = {"forward": found.forward, "backward": found.backward, "optimizer": found.optimizer}
-    columns = [Column("phase", is_text=True), Column("GFLOPs"), Column("traffic")]
-    flops, moved = (sum(getattr(phase, name) for phase in phases.values()) for name in ("flops", "bytes"))
-    total = ["a step", f"{flops / 1e9:.1f}", readable_bytes(moved)]
-    rows = [Line([name, f"{one.flops / 1e9:.1f}", readable_bytes(one.bytes)]) for name, one in phases.items()]
-    return to_text(Grid(columns, rows, total))

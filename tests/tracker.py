@@ -1,0 +1,123 @@
+"""A real step, measured: what is alive after every operator, by storages; it shares nothing with utils/thop.
+
+    python tests/tracker.py MODEL BATCH SIZE
+
+counts a step of a MODEL of the command with its checkout's own loss, takes one, and prints both peaks as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class Storages(TorchDispatchMode):
+    """Sums what is alive after every operator, by storages; written for this test alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive: dict[int, tuple[StorageWeakRef, int]] = {}
+        self.peak = 0
+        self.kept = 0
+
+    def note(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key not in self.alive or self.alive[key][0].expired():
+            self.alive[key] = StorageWeakRef(storage), storage.nbytes()
+
+    def total(self) -> int:
+        self.alive = {key: (ref, size) for key, (ref, size) in self.alive.items() if not ref.expired()}
+        return sum(size for _, size in self.alive.values())
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                self.note(leaf)
+        self.peak = max(self.peak, self.total())
+        return out
+
+
+def optimizer_of(name: str, model: nn.Module) -> torch.optim.Optimizer:
+    """As YOLOv5 sets it up: weights decay, norms and biases do not."""
+    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for module in model.modules():
+        for key, parameter in module.named_parameters(recurse=False):
+            if parameter.requires_grad:
+                groups["Norm" not in type(module).__name__ and key != "bias"].append(parameter)
+    given = [{"params": p, "weight_decay": 5e-4 * decays} for decays, p in groups.items() if p]
+    if name == "SGD":
+        return torch.optim.SGD(given, lr=0.01, momentum=0.937, nesterov=True)
+    return torch.optim.Adam(given, lr=0.001)
+
+
+def scalar(out: Any) -> Tensor:
+    leaves = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor) and leaf.requires_grad]
+    total = leaves[0].sum()
+    for leaf in leaves[1:]:
+        total = total + leaf.sum()
+    return total
+
+
+def measure(
+    model: nn.Module,
+    x: Tensor,
+    optimizer: str = "SGD",
+    forward: Any = None,
+    loss: Any = None,
+    accumulate: int = 1,
+    made: Any = (),
+) -> tuple[int, int]:
+    """Peak bytes of real steps as a loop takes them, and what a forward keeps; made: other inputs."""
+    model.train()
+    stepper, tracker, kept = optimizer_of(optimizer, model), Storages(), 0
+    for tensor in (*model.parameters(), *model.buffers(), x, *made):
+        tracker.note(tensor)
+    with tracker:
+        for turn in range(2 * accumulate):
+            before = tracker.total()
+            out = model(x) if forward is None else forward(model, x)
+            found = scalar(out) if loss is None else loss(out)
+            kept = kept if turn else tracker.total() - before  # before there are outputs of another step
+            found.backward()
+            if turn % accumulate == accumulate - 1:
+                stepper.step()
+                stepper.zero_grad()
+    return tracker.peak, kept
+
+
+def main(text: str, batch: int, side: int) -> None:
+    """Count and measure a step with the checkout's own loss."""
+    sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
+    from utils.thop.command.criteria import criterion_for
+    from utils.thop.command.models import Setup, build, find
+    from utils.thop.deploy import training
+
+    built = build(find([text])[0], Setup((side, side), batch))
+    criterion = criterion_for(built.model, (side, side), 20)
+    assert criterion is not None
+    x, targets = torch.zeros(batch, 3, side, side), criterion.targets(batch)
+    given = {"loss": criterion.loss, "targets": criterion.targets}
+    found = training(built.model, (x,), amp=False, ema=False, **given)  # type: ignore[arg-type]
+    summed = training(built.model, (x,), amp=False, ema=False)
+
+    def loss(out: Any) -> Tensor:
+        found = criterion.loss(out, targets)
+        return (found[0] if isinstance(found, (tuple, list)) else found).sum()  # type: ignore[no-any-return]
+
+    peak, kept = measure(built.model, x, loss=loss, made=[t for t in tree_leaves(targets) if t.stride()[-1:] != (0,)])
+    told = {"counted": found.peak, "measured": peak, "kept": found.kept, "really_kept": kept}
+    print(json.dumps({**told, "summed": summed.peak, "name": criterion.name, "loss": found.loss_was}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], *map(int, sys.argv[2:]))
