@@ -1,7 +1,7 @@
 """Choice: which networks are fast enough on a device, how likely that is, and which of them nobody beats.
 
 A predicted time is log-normal, with the range that holds nine of ten; so a rate is reached with a probability. A
-network is on the front where no other is at least as accurate in less time.
+network is on the front where no other is at least as accurate in less time, by more than times are usually off.
 """
 
 import math
@@ -13,6 +13,7 @@ from .estimates import NINE_OF_TEN
 from .prediction import Timing
 
 LIKELY, UNLIKELY = 0.9, 0.1
+_USUAL = 0.8 / NINE_OF_TEN  # of the logarithm of a range: what a normal distribution is off on average
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,8 @@ class Candidate:
 
     seconds, low, high: expected for a pass over ``batch`` images, and what nine of ten lie between; published_seconds:
     what somebody has measured of this very network there; map: published mAP50-95 on COCO at this size, and map_source
-    whose; chance: that it reaches the rate; on_front: no other is at least as accurate in less time; error: why there
-    is no time.
+    whose; chance: that it reaches the rate; on_front: no other is at least as accurate in clearly less time; error: why
+    there is no time.
     """
 
     name: str
@@ -96,16 +97,17 @@ def ranked(rows: Sequence[Candidate]) -> List[Candidate]:
 
     Of a network whose accuracy nobody has published its work says how good it may be.
     """
-    ordered: List[Candidate] = []
-    best = -math.inf
-    for row in sorted(rows, key=lambda row: (not row.seconds > 0, row.seconds, -(row.map or 0))):
-        leads = row.map is not None and row.map > best
-        best = row.map if leads and row.map is not None else best
-        ordered.append(replace(row, on_front=leads))
-    order = sorted(
-        ordered, key=lambda row: (bool(row.error), not row.chance >= UNLIKELY, row.map is None, *_worth(row))
-    )
+    known = [row for row in rows if row.map is not None and row.seconds > 0]
+    marked = [replace(row, on_front=row in known and not any(_beats(one, row) for one in known)) for row in rows]
+    order = sorted(marked, key=lambda row: (bool(row.error), not row.chance >= UNLIKELY, row.map is None, *_worth(row)))
     return Rows(order)
+
+
+def _beats(one: Candidate, other: Candidate) -> bool:
+    """Whether one is at least as accurate in less time, by more than what times are usually off."""
+    usual = (other.high / other.seconds) ** _USUAL if other.high > 0 else 1.0
+    better = (one.map or 0.0, -one.seconds), (other.map or 0.0, -other.seconds)
+    return one.map >= other.map and one.seconds * usual <= other.seconds and better[0] > better[1]  # type: ignore[operator]
 
 
 def _worth(row: Candidate) -> Sequence[float]:

@@ -1,5 +1,6 @@
 """What a choice reads like: the networks that are fast enough, best first, and a picture of accuracy over time."""
 
+from itertools import accumulate
 from typing import TYPE_CHECKING, Dict, List
 
 from ..deploy.choice import Candidate, Choice
@@ -32,7 +33,7 @@ def choice_grid(found: Choice, most: int = _SHOWN) -> Grid:
     lines = [Line(_cells(row)) for row in good[:most]]
     notes = [f"Time is of {'a pass over the batch' if batched else 'an image'}, from {found.basis}."] if good else []
     notes.append("mAP is mAP50-95 on COCO as it was published at that size; blank where nobody has. * is on the front: "
-                 "none is as accurate in less time. Likely is from 90%, unlikely below 10%.")  # fmt: skip
+                 "none is as accurate in clearly less time. Likely is from 90%, unlikely below 10%.")  # fmt: skip
     if len(good) > most:
         notes.append(f"{len(good) - most} more may reach it.")
     if not found.fast_enough and found.closest:
@@ -82,8 +83,9 @@ def choice_figure(found: Choice) -> "Figure":
             axes.errorbar(xs, ys, xerr=reach, fmt="none", ecolor=colour, elinewidth=0.5, alpha=0.45, zorder=1)
             axes.plot(xs, ys, marker=marker, ms=3.5, lw=0, color=colour, label=family, zorder=3)
         front = [row for row in rows if row.on_front]
-        axes.step([row.seconds * 1e3 for row in front], [row.map or 0 for row in front], where="post", lw=2.6,
-                  color="0.8", zorder=0, label="the front")  # fmt: skip
+        best = list(accumulate((row.map or 0.0 for row in front), max))
+        axes.step([row.seconds * 1e3 for row in front], best, where="post", lw=2.6, color="0.8", zorder=0,
+                  label="the front")  # fmt: skip
         axes.axvline(found.limit * 1e3, lw=0.9, ls="--", color=INK)
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter("{x:g}")
