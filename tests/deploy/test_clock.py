@@ -508,6 +508,9 @@ def test_cores_and_streams_are_told_apart() -> None:
 def test_where_ranges_would_be_too_wide_there_is_no_time(yolo: Callable[..., Any]) -> None:
     with pytest.raises(DeviceError, match="no time is predicted under HailoRT: its compiler may split"):
         predict(yolo("yolov5m.yaml").eval(), "hailo-8")
+    network = deployed(yolo("yolov5n.yaml").eval(), (torch.zeros(1, 3, 320, 320),), "hailort")
+    with pytest.raises(DeviceError, match="no time is predicted under HailoRT"):
+        calibrate([(network, 0.01)])
 
 
 def test_an_estimate_can_be_made_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,6 @@ from torch import nn
 from ..answer import PathLike
 from ..deploy.accuracies import accuracies, accuracy_at, known_as
 from ..deploy.choice import Candidate, Choice, ranked
-from ..deploy.runtimes import DeviceError
 from ..run import as_model, blank, collector_paused, in_few_words
 from .checkout import ModelError
 from .models import Built, Setup, Source, counted, find, names, with_images
@@ -199,8 +198,7 @@ def choose_on(
     progress: Callable[..., Iterable[Any]] = iter,
 ) -> Choice:
     """Do so on a place that has been made out; raises DeviceError where nothing is known of it."""
-    if place.runtime.refuses:
-        raise DeviceError(f"no time is predicted under {place.runtime.title}: {place.runtime.refuses}")
+    place.runtime.need_a_formula()
     networks = known_networks(family) if models is None else named_networks(models)
     asked = Asked(place, tuple(dict.fromkeys(sizes)), batch, limit)
     rows = ranked(try_all(asked, networks, jobs, progress))

@@ -79,6 +79,7 @@ def calibrate(
     if not runtimes:
         raise DeviceError("no network was measured")
     (runtime,) = runtimes.values()
+    runtime.need_a_formula()
     found = runtime.precision(precision)
     rows = []
     for network, seconds in measured:

@@ -236,8 +236,7 @@ def estimate_for(device: Union[Device, Calibration], runtime: Runtime, precision
 
     Raises DeviceError where there are neither measurements nor a data sheet.
     """
-    if runtime.refuses:
-        raise DeviceError(f"no time is predicted under {runtime.title}: {runtime.refuses}")
+    runtime.need_a_formula()
     if isinstance(device, Calibration):
         known, peaks = device.estimate, device.peaks
     else:

@@ -79,6 +79,11 @@ class Runtime:
     refuses: str = field(default="", repr=False)
     why: str = field(default="", repr=False)
 
+    def need_a_formula(self) -> None:
+        """Raise DeviceError where no time can be predicted under it."""
+        if self.refuses:
+            raise DeviceError(f"no time is predicted under {self.title}: {self.refuses}")
+
     @property
     def family(self) -> str:
         """Whose devices are alike: of one kind, and with a host that submits each call or without."""
@@ -141,8 +146,8 @@ def find_runtime(name: str) -> Runtime:
     """Return a runtime by its name; raises DeviceError with those that there are."""
     key, known = name.strip().lower() if isinstance(name, str) else str(name), all_runtimes()
     if key not in known:
-        close = difflib.get_close_matches(key, known, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"known are {listed(known)}"
+        close = [one for one in known if len(key) > 2 and key in one] or difflib.get_close_matches(key, known, n=1)
+        hint = f"did you mean {listed(close, ' or ')}?" if close else f"known are {listed(known)}"
         raise DeviceError(f"no runtime is called {name!r}; {hint}")
     return known[key]
 
