@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, TextIO, Tuple, TypeVar
 
-from ..answer import Rows, csv_of
+from ..answer import Answer, Rows, csv_of
 from ..count.record import Recording
 from ..deploy.bound import TimeBound, time_bound
 from ..deploy.changes import Advice, advise
@@ -175,10 +175,7 @@ def _advise(arguments: argparse.Namespace) -> int:
     found = _tried(source, lambda: counted(source, _setup(arguments), lambda built: _advice(place, built)))
     if found is None:
         return 1
-    exports = {"json": found.to_json, "markdown": found.to_markdown, "csv": lambda: csv_of(found.to_frame())}
-    form = _format(arguments)
-    text = "\n".join([f"{source.name} on {headline(found.before)}", advice_text(found)])
-    _put(exports[form]() if form in exports else text, arguments)
+    _put_answer(found, "\n".join([f"{source.name} on {headline(found.before)}", advice_text(found)]), arguments)
     return 0
 
 
@@ -191,13 +188,20 @@ def _choose(arguments: argparse.Namespace) -> int:
     place, limit = resolve_one(a, must_predict=True), limit_of(a.fps, a.ms, a.batch)
     assert place is not None  # a device is required
     found = choose_on(place, a.model or None, limit, a.imgsz, a.batch, a.family, a.jobs, _progress)
-    exports = {"json": found.to_json, "markdown": found.to_markdown, "csv": lambda: csv_of(found.to_frame())}
-    form = _format(a)
-    text = "\n".join([choice_headline(found), to_text(choice_grid(found), 120)])
-    _put(exports[form]() if form in exports else text, a)
+    _put_answer(found, "\n".join([choice_headline(found), to_text(choice_grid(found), 120)]), a)
     if a.plot:
         found.plot(a.plot)
     return 0 if any(not row.error for row in found.rows) else 1
+
+
+def _put_answer(found: Answer, text: str, arguments: argparse.Namespace, **beside: Any) -> None:
+    """Print an answer as a text, or in the format that was asked for, with what goes beside it into JSON."""
+    form = _format(arguments)
+    if form == "json":
+        text = json.dumps({**json.loads(found.to_json()), **beside}, indent=1)
+    elif form in ("markdown", "csv"):
+        text = found.to_markdown() if form == "markdown" else csv_of(found.to_frame())
+    _put(text, arguments)
 
 
 def _put(text: str, arguments: argparse.Namespace) -> None:
@@ -238,13 +242,7 @@ def _train(arguments: argparse.Namespace) -> int:
     told = _tried(source, lambda: describe_training(source, setup, arguments, memory))
     if told is None:
         return 1
-    found, form = told.training, _format(arguments)
-    exports: Dict[str, Callable[[], str]] = {
-        "json": lambda: json.dumps({**json.loads(found.to_json()), **told.values}, indent=1),
-        "markdown": found.to_markdown,
-        "csv": lambda: csv_of(found.to_frame()),
-    }
-    _put(exports[form]() if form in exports else "\n".join([fitted(told.lines[0]), *told.lines[1:]]), arguments)
+    _put_answer(told.training, "\n".join([fitted(told.lines[0]), *told.lines[1:]]), arguments, **told.values)
     return 0
 
 
