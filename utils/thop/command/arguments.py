@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any, Iterable, List, NoReturn, Sequence
 
+from ..deploy.accuracies import TASKS
 from ..deploy.fits import memory_in
 from ..deploy.runtimes import DeviceError, all_runtimes
 from ..deploy.steps import optimizer_named
@@ -129,6 +130,8 @@ def _add_choose(commands: Any) -> None:
     rate.add_argument("--fps", type=_rate, metavar="N", help="images a second that are wanted")
     rate.add_argument("--ms", type=_rate, metavar="N", help="or milliseconds that a pass may take")
     choose.add_argument("--family", default="", metavar="NAME", help="of the known YOLOs only these, as in yolov5")
+    words = "what the known YOLOs are for; detect by default"
+    choose.add_argument("--task", choices=tuple(TASKS), default="detect", help=words)
     sizes = f"sides of images to try; {', '.join(map(str, SIZES))} by default"
     choose.add_argument(*_SIZES, type=_whole_number, nargs="+", default=list(SIZES), metavar="N", help=sizes)
     words = "images at once; 1 by default"

@@ -11,7 +11,7 @@ from typing import Any, Callable, Iterable, Iterator, List, NamedTuple, Optional
 from torch import nn
 
 from ..answer import PathLike
-from ..deploy.accuracies import accuracies, accuracy_at, known_as
+from ..deploy.accuracies import TASKS, accuracies, accuracy_at, known_as
 from ..deploy.choice import Candidate, Choice, ranked
 from ..run import as_model, blank, collector_paused, in_few_words
 from .checkout import ModelError
@@ -40,15 +40,16 @@ class Named(NamedTuple):
     network: Union[Source, nn.Module, Makes]
 
 
-def known_networks(family: str = "") -> List[Named]:
-    """The known detectors, as far as the checkout or the package ultralytics can build them.
+def known_networks(family: str = "", task: str = "detect") -> List[Named]:
+    """The known networks for a task, as far as the checkout or the package ultralytics can build them.
 
     Raises ModelError for a family that is not known, or where none can be built.
     """
     wanted = family.lower().replace("-", "")
-    rows = [one for one in accuracies() if not wanted or one.family.lower() == wanted]
+    of_task = [one for one in accuracies() if one.task == task]
+    rows = [one for one in of_task if not wanted or one.family.lower() == wanted]
     if not rows:
-        known = ", ".join(dict.fromkeys(one.family for one in accuracies()))
+        known = ", ".join(dict.fromkeys(one.family for one in of_task))
         raise ModelError(f"no family is called {family!r}, only {known}")
     found = []
     for one in rows:
@@ -155,6 +156,7 @@ def choose(
     imgsz: Sequence[int] = SIZES,
     batch: int = 1,
     family: str = "",
+    task: str = "detect",
     runtime: Optional[str] = None,
     precision: Optional[str] = None,
     decode: Optional[bool] = None,
@@ -165,7 +167,8 @@ def choose(
 
     Args:
         models: what the command calls MODEL, modules, or functions that make them, any number; without, the known
-            YOLOs, as far as the checkout or the package ultralytics builds them, or those of one ``family``.
+            YOLOs, as far as the checkout or the package ultralytics builds them, or those of one ``family``, for a
+            ``task``: detect, segment, pose or classify.
         device, runtime, precision, decode, devices: as for ``predict``.
         fps: images a second that are wanted; or ms, milliseconds for a pass over the batch.
         imgsz: sides of the square images to try.
@@ -174,7 +177,9 @@ def choose(
     Raises ModelError for a MODEL or family that there is not, DeviceError for a device, ValueError for no rate.
     """
     place = resolve(device, runtime, precision, decode, devices, must_predict=True)
-    return choose_on(place, models, limit_of(fps, ms, batch), imgsz, batch, family, jobs)
+    if task not in TASKS:
+        raise ValueError(f"task must be one of {', '.join(TASKS)}, not {task!r}")
+    return choose_on(place, models, limit_of(fps, ms, batch), imgsz, batch, family, task, jobs)
 
 
 def limit_of(fps: Optional[float], ms: Optional[float], batch: int) -> float:
@@ -194,16 +199,17 @@ def choose_on(
     sizes: Sequence[int],
     batch: int = 1,
     family: str = "",
+    task: str = "detect",
     jobs: int = 1,
     progress: Callable[..., Iterable[Any]] = iter,
 ) -> Choice:
     """Do so on a place that has been made out; raises DeviceError where nothing is known of it."""
     place.runtime.need_a_formula()
-    networks = known_networks(family) if models is None else named_networks(models)
+    networks = known_networks(family, task) if models is None else named_networks(models)
     asked = Asked(place, tuple(dict.fromkeys(sizes)), batch, limit)
     rows = ranked(try_all(asked, networks, jobs, progress))
     basis = next((row.timing.basis for row in rows if row.timing), "")
-    return Choice(place.device.name, place.device.title, limit, batch / limit, basis, rows)
+    return Choice(place.device.name, place.device.title, limit, batch / limit, basis, task, rows)
 
 
 __all__ = ("SIZES", "choose", "choose_on", "limit_of")

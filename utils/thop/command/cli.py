@@ -187,7 +187,7 @@ def _choose(arguments: argparse.Namespace) -> int:
     a = arguments
     place, limit = resolve_one(a, must_predict=True), limit_of(a.fps, a.ms, a.batch)
     assert place is not None  # a device is required
-    found = choose_on(place, a.model or None, limit, a.imgsz, a.batch, a.family, a.jobs, _progress)
+    found = choose_on(place, a.model or None, limit, a.imgsz, a.batch, a.family, a.task, a.jobs, _progress)
     _put_answer(found, "\n".join([choice_headline(found), to_text(choice_grid(found), 120)]), a)
     if a.plot:
         found.plot(a.plot)

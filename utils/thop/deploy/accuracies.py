@@ -1,4 +1,6 @@
-"""Published accuracies of detectors: mAP50-95 on COCO val2017, at the size at which it was published.
+"""Published accuracies of networks, at the size at which they were published.
+
+That is mAP50-95 on COCO val2017, of boxes, masks or keypoints by the task, and top-1 on ImageNet of classifiers.
 
 accuracies.csv has them, with the name by which the command builds each network. A network is known by its architecture,
 whatever its file is called.
@@ -15,6 +17,13 @@ from ..count.record import Recording
 from .runtimes import CLAMPS, CURVES
 
 PUBLISHED = Path(__file__).with_name("accuracies.csv")
+TASKS = {
+    "detect": "mAP50-95 on COCO",
+    "segment": "mAP50-95 of masks on COCO",
+    "pose": "mAP50-95 of keypoints on COCO",
+    "classify": "top-1 on ImageNet",
+}
+"""What is published of networks for a task."""
 
 
 class Accuracy(NamedTuple):
@@ -22,6 +31,7 @@ class Accuracy(NamedTuple):
 
     family: str
     name: str
+    task: str
     model: str
     imgsz: int
     map: float

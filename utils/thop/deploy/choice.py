@@ -21,9 +21,9 @@ class Candidate:
     """A network at a size, on the device that is asked about.
 
     seconds, low, high: expected for a pass over ``batch`` images, and what nine of ten lie between; published_seconds:
-    what somebody has measured of this very network there; map: published mAP50-95 on COCO at this size, and map_source
-    whose; chance: that it reaches the rate; on_front: no other is at least as accurate in clearly less time; error: why
-    there is no time.
+    what somebody has measured of this very network there; map: published accuracy at this size, in per cent, and
+    map_source whose; chance: that it reaches the rate; on_front: no other is at least as accurate in clearly less time;
+    error: why there is no time.
     """
 
     name: str
@@ -71,7 +71,8 @@ def chance_of(limit: float, seconds: float, width: float) -> float:
 class Choice(Answer):
     """The networks that were tried, best first: the most accurate of those that may be fast enough, then the others.
 
-    device, title: where; limit: seconds for a pass; fps: images a second that this comes to; basis: what times rest on.
+    device, title: where; limit: seconds for a pass; fps: images a second that this comes to; basis: what times rest on;
+    task: what the known networks are for.
     """
 
     device: str
@@ -79,6 +80,7 @@ class Choice(Answer):
     limit: float
     fps: float
     basis: str
+    task: str
     rows: List[Candidate]
 
     @property

@@ -3,6 +3,7 @@
 from itertools import accumulate
 from typing import TYPE_CHECKING, Dict, List
 
+from ..deploy.accuracies import TASKS
 from ..deploy.choice import Candidate, Choice
 from .drawing import COLUMN, INK, Mark, new_axes, new_figure, number_marks, own_settings
 from .grid import Column, Grid, Line
@@ -29,11 +30,17 @@ def choice_grid(found: Choice, most: int = _SHOWN) -> Grid:
     batched = any(row.batch > 1 for row in good)
     columns = [Column("network", is_text=True), Column("family", is_text=True), Column("size")]
     columns += [Column(text, "ms") for text in ("time", "from", "to")]
-    columns += [Column("images/s"), Column("published", "ms"), Column("mAP"), Column("reaches it", is_text=True)]
+    columns += [
+        Column("images/s"),
+        Column("published", "ms"),
+        Column(_short(found)),
+        Column("reaches it", is_text=True),
+    ]
     lines = [Line(_cells(row)) for row in good[:most]]
     notes = [f"Time is of {'a pass over the batch' if batched else 'an image'}, from {found.basis}."] if good else []
-    notes.append("mAP is mAP50-95 on COCO as it was published at that size; blank where nobody has. * is on the front: "
-                 "none is as accurate in clearly less time. Likely is from 90%, unlikely below 10%.")  # fmt: skip
+    what = f"{_short(found)} is {TASKS[found.task]} as published at that size, blank where nobody has"
+    notes.append(f"{what}; * is on the front: none is as accurate in clearly less time.")
+    notes.append("Likely is from 90%, unlikely below 10%.")
     if len(good) > most:
         notes.append(f"{len(good) - most} more may reach it.")
     if not found.fast_enough and found.closest:
@@ -48,11 +55,15 @@ def choice_grid(found: Choice, most: int = _SHOWN) -> Grid:
     return Grid(columns, lines, notes=notes)
 
 
+def _short(found: Choice) -> str:
+    return TASKS[found.task].partition(" ")[0].partition("50")[0]
+
+
 def _cells(row: Candidate) -> List[str]:
     times = [f"{value * 1e3:.3g}" for value in (row.seconds, row.low, row.high)]
     published = f"{row.published_seconds * 1e3:.3g}" if row.published_seconds else ""
     accuracy = f"{row.map:.1f}{' *' if row.on_front else '  '}" if row.map is not None else ""
-    return [row.name, row.family or _YOURS, str(row.imgsz), *times, f"{row.fps:.3g}", published, accuracy,
+    return [row.name, row.family or _YOURS, str(row.imgsz), *times, f"{row.fps:.0f}" if row.fps >= 100 else f"{row.fps:.3g}", published, accuracy,
             f"{row.reaches} ({row.chance:.0%})"]  # fmt: skip
 
 
@@ -90,7 +101,7 @@ def choice_figure(found: Choice) -> "Figure":
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter("{x:g}")
         axes.set_xlabel("ms for a pass")
-        axes.set_ylabel("mAP50-95 on COCO")
+        axes.set_ylabel(TASKS[found.task])
         axes.grid(True)
         axes.legend(loc="lower right")
         number_marks(axes, [Mark(row.seconds * 1e3, row.map or 0.0, 2.0) for row in front])
