@@ -63,8 +63,9 @@ def _cells(row: Candidate) -> List[str]:
     times = [f"{value * 1e3:.3g}" for value in (row.seconds, row.low, row.high)]
     published = f"{row.published_seconds * 1e3:.3g}" if row.published_seconds else ""
     accuracy = f"{row.map:.1f}{' *' if row.on_front else '  '}" if row.map is not None else ""
-    return [row.name, row.family or _YOURS, str(row.imgsz), *times, f"{row.fps:.0f}" if row.fps >= 100 else f"{row.fps:.3g}", published, accuracy,
-            f"{row.reaches} ({row.chance:.0%})"]  # fmt: skip
+    rate = f"{row.fps:.0f}" if row.fps >= 100 else f"{row.fps:.3g}"
+    named = [row.name, row.family or _YOURS, str(row.imgsz)]
+    return [*named, *times, rate, published, accuracy, f"{row.reaches} ({row.chance:.0%})"]
 
 
 # ---- the picture ----
