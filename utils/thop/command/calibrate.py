@@ -87,7 +87,9 @@ def calibrate_board(
     lines = read_measurements(arguments.table, arguments.fuse)
     measured = []
     for line in progress(lines):
-        measured.append((_deploy(arguments, line, runtime, precision == "amp"), line.seconds))
+        where = f"{arguments.table}, line {line.number}: {line.source.text}"
+        network = _deployed(line.source, line.setup, runtime, precision == "amp", arguments.decode, where)
+        measured.append((network, line.seconds))
     return calibrate(measured, precision, name), lines
 
 
@@ -137,11 +139,6 @@ def calibrate_machine(
     if slower > _BUSY:
         told += f"\nThe median pass took {slower:.1f} times the fastest: something else runs here; measure once more."
     return calibration, told, setting.source
-
-
-def _deploy(arguments: argparse.Namespace, line: Measured, runtime: Runtime, amp: bool) -> Deployed:
-    where = f"{arguments.table}, line {line.number}: {line.source.text}"
-    return _deployed(line.source, line.setup, runtime, amp, arguments.decode, where)
 
 
 def _deployed(
