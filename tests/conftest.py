@@ -26,14 +26,21 @@ def pytest_configure(config: pytest.Config) -> None:
 _CHECKOUTS = {"yolo", "release_7", "started", "checkout"}
 _OF_CHECKOUTS = ("test_patched_releases", "test_train", "test_yolov5", "test_checkouts", "test_sweep", "test_growth",
                  "test_docs", "test_cli", "test_apply", "test_process", "test_notebook", "test_distributed",
-                 "test_clock", "test_users_memory", "test_plots", "test_predict", "test_leftovers")  # fmt: skip
+                 "test_clock", "test_users_memory", "test_plots", "test_predict", "test_leftovers", "test_forks",
+                 "test_verbose", "test_report")  # fmt: skip
+_SWEEPS = ("test_digests", "test_training", "test_graphs", "test_torchvision_classifiers",
+           "test_torchvision_segmentation", "test_torchvision_detection_falls_back_and_says_so",
+           "test_flops_are_the_published_ones",
+           "test_operations_of_torchvision_classifiers_equal_the_reference")  # fmt: skip
+"""Files and tests that go through many networks."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what takes a checkout, or is long for other reasons: `make quick` leaves it out."""
+    """Mark what takes a checkout or other processes, or is long for other reasons: `make quick` leaves it out."""
     for item in items:
         takes = _CHECKOUTS.intersection(getattr(item, "fixturenames", ()))
-        if takes or item.path.stem in _OF_CHECKOUTS:
+        names = {item.path.stem, getattr(item, "originalname", item.name)}
+        if takes or names.intersection((*_OF_CHECKOUTS, *_SWEEPS)):
             item.add_marker(pytest.mark.slow)
 
 

@@ -3,9 +3,28 @@
 from typing import Any, Dict, List, Tuple
 
 import torch
+import torchvision
 from torch import nn
 
+from utils.thop.run import blank
+
 Example = Tuple[nn.Module, Tuple[Any, ...]]
+
+
+def torchvision_network(name: str, device: str = "cpu", **options: Any) -> nn.Module:
+    """Build a network of torchvision whose values are all 0: to draw random ones takes longer than to run it."""
+    if name in ("googlenet", "inception_v3"):
+        options = {"init_weights": False, **options}
+    with blank():
+        model: nn.Module = torchvision.models.get_model(name, weights=None, **options)
+    for module in model.modules():
+        for key, held in module._parameters.items():
+            if held is not None:
+                module._parameters[key] = nn.Parameter(torch.zeros(held.shape, device=device))
+        for key, held in module._buffers.items():
+            if held is not None:
+                module._buffers[key] = torch.zeros(held.shape, dtype=held.dtype, device=device)
+    return model
 
 
 def _image(*shape: int) -> torch.Tensor:

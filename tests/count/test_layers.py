@@ -9,6 +9,7 @@ import pytest
 import thop as reference
 import torch
 import torchvision
+from layers import torchvision_network
 from states import assert_same_state, state
 from torch import Tensor, nn
 
@@ -249,12 +250,9 @@ def test_operations_of_torchvision_classifiers_equal_the_reference(name: str) ->
 
 
 def classifier(name: str) -> Tuple[nn.Module, Tensor]:
-    """Build a torchvision classifier and an image for it, the largest ones without memory for their weights."""
-    large = any(part in name for part in ("vit_l", "vit_h", "convnext_l", "convnext_b"))
-    options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    """Build a torchvision classifier and an image for it, without memory."""
     size = 224 if "vit" in name or name == "inception_v3" else 128
-    with torch.device("meta" if large else "cpu"):
-        return torchvision.models.get_model(name, weights=None, **options), torch.zeros(1, 3, size, size)
+    return torchvision_network(name, "meta"), torch.zeros(1, 3, size, size, device="meta")
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,16 @@ def test_weights_tell_the_modules_where_nodes_do_not(yolov5n: nn.Module, file: P
     assert convolutions(ours) == convolutions(deployed(yolov5n, (torch.zeros(1, 3, 320, 320),), "rknn"))
 
 
+def test_scales_may_be_among_the_weights(tmp_path: Path) -> None:
+    """Tools that simplify a graph leave what was computed there."""
+    scales = numpy_helper.from_array(numpy.array([1, 1, 2, 2], numpy.float32), "s")
+    nodes = [helper.make_node("Resize", ["x", "", "s"], ["y"], name="/up/Resize")]
+    path = saved(tmp_path, nodes, [scales], ("x", [1, 3, 8, 8]), ("y", [1, 3, 16, 16]))
+    recording = read_onnx(path)
+    assert [view.shape for step in recording.steps for view in step.writes] == [(1, 3, 16, 16)]
+    assert recording.layers.missing == {}
+
+
 def test_quantised_graphs_are_what_they_were_made_of(tmp_path: Path) -> None:
     scale, zero = helper.make_tensor("s", 1, [], [0.1]), helper.make_tensor("z", TensorProto.INT8, [], [0])
     weight = numpy_helper.from_array(numpy.zeros((8, 3, 3, 3), numpy.int8), "w")

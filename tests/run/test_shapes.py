@@ -8,6 +8,7 @@ from typing import Any, Callable, Dict, List, Tuple
 import pytest
 import torch
 import torchvision
+from layers import torchvision_network
 from releases import ALL_CFGS
 from states import assert_same_state, state
 from torch import Tensor, nn
@@ -134,16 +135,13 @@ LARGE = ("vit_l", "vit_h", "128gf", "32gf", "convnext_large", "efficientnet_v2_l
 @pytest.mark.parametrize("name", [n for n in torchvision.models.list_models(module=torchvision.models)
                                   if not any(part in n for part in LARGE)])  # fmt: skip
 def test_torchvision_classifiers(name: str) -> None:
-    options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
     size = 224 if "vit" in name else 96 if name != "inception_v3" else 128
-    model = torchvision.models.get_model(name, weights=None, **options)
-    assert_both_agree(model, torch.zeros(1, 3, size, size))
+    assert_both_agree(torchvision_network(name), torch.zeros(1, 3, size, size))
 
 
 @pytest.mark.parametrize("name", torchvision.models.list_models(module=torchvision.models.segmentation))
 def test_torchvision_segmentation(name: str) -> None:
-    model = torchvision.models.get_model(name, weights=None, weights_backbone=None)
-    assert_both_agree(model, torch.zeros(1, 3, 64, 96))
+    assert_both_agree(torchvision_network(name, weights_backbone=None), torch.zeros(1, 3, 64, 96))
 
 
 @pytest.mark.parametrize("name", torchvision.models.list_models(module=torchvision.models.detection))

@@ -673,6 +673,25 @@ def command(root: Path, *words: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([sys.executable, "-m", "utils.thop", *words], cwd=root, capture_output=True, text=True)
 
 
+SEVERAL = """
+import contextlib, io, json, sys
+from utils.thop.command.cli import main
+answers = []
+for words in json.loads(sys.argv[1]):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = main(words)
+    answers.append((status, out.getvalue(), err.getvalue()))
+print(json.dumps(answers))
+"""
+
+
+def commands(root: Path, *lines: List[str]) -> List[Tuple[int, str, str]]:
+    """Run several commands in one process; return the status and both outputs of each."""
+    done = run_python(["-c", SEVERAL, json.dumps(lines)], cwd=root)
+    return [(status, out, err) for status, out, err in json.loads(done.stdout.splitlines()[-1])]
+
+
 def test_a_fork_without_models_yolo_builds_its_own_cfgs(tmp_path: Path) -> None:
     root = make_fork(tmp_path / "a", "nets.network")
     done = command(root, "compare", "models/*.yaml", "--csv", "--imgsz", "64")
@@ -681,19 +700,22 @@ def test_a_fork_without_models_yolo_builds_its_own_cfgs(tmp_path: Path) -> None:
     assert [row[0] for row in rows] == ["model", "small", "large"]
     assert [row[rows[0].index("kernel")] for row in rows[1:]] == ["24", "96"]
     darknet = make_fork(tmp_path / "b", "darknet", "Darknet")
-    assert "96" not in command(darknet, "summary", "models/dark.cfg", "--imgsz", "64").stderr
-    assert command(darknet, "compare", "models/dark.cfg", "--csv").stdout.splitlines()[1].startswith("dark,")
+    summary = ["summary", "models/dark.cfg", "--imgsz", "64"]
+    summed, compared = commands(darknet, summary, ["compare", "models/dark.cfg", "--csv"])
+    assert "96" not in summed[2] and compared[1].splitlines()[1].startswith("dark,")
 
 
 def test_two_streams_in_the_command(tmp_path: Path) -> None:
     root = make_fork(tmp_path, "models.yolo", arguments="x, y")
-    for words, shown in (
-        (["--imgsz", "64"], "2 of 1x3x64x64"), (["--inputs", "1,3,64,64", "1,3,32,32"], "1x3x64x64 and 1x3x32x32"),
-        (["--inputs", "2x3x64x64", "2x3x64x64"], "2 of 2x3x64x64"),
-    ):  # fmt: skip
-        done = command(root, "summary", "models/small.yaml", *words)
-        assert done.returncode == 0 and f"at {shown}, float32" in done.stdout, done.stderr
-    assert "must be a shape" in command(root, "summary", "models/small.yaml", "--inputs", "1,3,a").stderr
+    asked = {
+        "2 of 1x3x64x64": ["--imgsz", "64"], "1x3x64x64 and 1x3x32x32": ["--inputs", "1,3,64,64", "1,3,32,32"],
+        "2 of 2x3x64x64": ["--inputs", "2x3x64x64", "2x3x64x64"],
+    }  # fmt: skip
+    lines = [["summary", "models/small.yaml", *words] for words in (*asked.values(), ["--inputs", "1,3,a"])]
+    *found, (_, _, refused) = commands(root, *lines)
+    for shown, (status, out, err) in zip(asked, found):
+        assert status == 0 and f"at {shown}, float32" in out, err
+    assert "must be a shape" in refused
 
 
 def test_a_reason_is_told_to_its_end(tmp_path: Path) -> None:

@@ -80,8 +80,17 @@ def profile(
         Exception: whatever the model's own forward raises.
     """
     counted = count_layers(as_model(model, "profile"), as_inputs(inputs, "profile"), custom_ops, kwargs)
+    lines = []
     if verbose or report_missing:
-        print("\n".join(_rules_used(counted) + (_rules_missing(counted) if report_missing else [])))
+        used = ((hook, kind) for kind, hook in counted.rules.items() if hook is not None)
+        names = (
+            (getattr(hook, "__name__", repr(hook)), f"{kind.__module__}.{kind.__qualname__}") for hook, kind in used
+        )
+        lines += [f"[INFO] {rule}() counts {name}" for rule, name in names]
+    if report_missing:
+        lines += [f"[WARN] not counted: {name}, {calls} calls" for name, calls in counted.missing.items()]
+    if lines:
+        print("\n".join(lines))
     return Profile.of(counted, ret_layer_info)
 
 
@@ -93,17 +102,3 @@ def not_run_in_training(model: nn.Module, inputs: Sequence[Any]) -> Optional[Dic
         with suppress(Exception):
             return count_layers(model, given, drive=lambda driven: driven.forward()).not_run
     return None
-
-
-def _rules_used(counted: LayerCounts) -> List[str]:
-    """One line for each class that ran and has a rule."""
-    return [
-        f"[INFO] {getattr(hook, '__name__', repr(hook))}() counts {kind.__module__}.{kind.__qualname__}"
-        for kind, hook in counted.rules.items()
-        if hook is not None
-    ]
-
-
-def _rules_missing(counted: LayerCounts) -> List[str]:
-    """One line for each kind of layer that ran and was not counted."""
-    return [f"[WARN] not counted: {name}, {calls} calls" for name, calls in counted.missing.items()]

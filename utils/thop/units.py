@@ -1,6 +1,6 @@
 """Numbers for reading: 81856816 as 81.9M."""
 
-from typing import Any, Iterable, Mapping
+from typing import Any, Iterable, Mapping, Sequence
 
 _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "K"))
 
@@ -42,6 +42,12 @@ def listed(names: Iterable[str], last: str = " and ") -> str:
     """Join names for a sentence: a, b and c."""
     *others, final = names
     return last.join((", ".join(others), final)) if others else final
+
+
+def first_of(names: Sequence[str], most: int) -> str:
+    """The first of many names, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def kinds_not_counted(missing: Mapping[str, int]) -> str:

@@ -19,6 +19,7 @@ from ..measure.logs import LogFit, Matched, calibrate_from_log, factor_by_time, 
 from ..run import in_few_words
 from ..show.grid import Column, Grid, Line, fitted, to_text
 from ..show.predictions import THE_MODEL, milliseconds
+from ..units import first_of
 from .checkout import ModelError
 from .models import Built, Setup, Source, counted, find, size_in
 
@@ -86,7 +87,9 @@ def calibrate_board(
     lines = read_measurements(arguments.table, arguments.fuse)
     measured = []
     for line in progress(lines):
-        measured.append((_deploy(arguments, line, runtime, precision == "amp"), line.seconds))
+        where = f"{arguments.table}, line {line.number}: {line.source.text}"
+        network = _deployed(line.source, line.setup, runtime, precision == "amp", arguments.decode, where)
+        measured.append((network, line.seconds))
     return calibrate(measured, precision, name), lines
 
 
@@ -136,11 +139,6 @@ def calibrate_machine(
     if slower > _BUSY:
         told += f"\nThe median pass took {slower:.1f} times the fastest: something else runs here; measure once more."
     return calibration, told, setting.source
-
-
-def _deploy(arguments: argparse.Namespace, line: Measured, runtime: Runtime, amp: bool) -> Deployed:
-    where = f"{arguments.table}, line {line.number}: {line.source.text}"
-    return _deployed(line.source, line.setup, runtime, amp, arguments.decode, where)
 
 
 def _deployed(
@@ -208,7 +206,7 @@ def describe_log(learned: LogFit, matched: Matched, seconds: Optional[float]) ->
         ("Rows of no launch here", [f"{row.name} ({milliseconds(row.seconds)})" for row in left]),
         ("Launches without a row", alone),
     ):
-        said += [f"{text}: {_first(names)}."] if names else []
+        said += [f"{text}: {first_of(names, _NAMED)}."] if names else []
     if not matched.has_shapes:
         said.append("It tells no shapes, so it could not be checked that it is of this image size.")
     said.append(f"The layers are off by x {factor_by_time(pairs, times):.2f} on average, weighted by time.")
@@ -218,12 +216,6 @@ def describe_log(learned: LogFit, matched: Matched, seconds: Optional[float]) ->
         whole = milliseconds(seconds * calibration.ratios[0])
         said.append(f"A pass takes {whole} by the fit, and {milliseconds(seconds)} as it was measured.")
     return "\n".join([table, "", *map(fitted, [*said, *_constants(calibration)])])
-
-
-def _first(names: Sequence[str]) -> str:
-    """The first of many names, and how many more there are."""
-    more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def entry_of(calibration: Calibration, title: str, source: str) -> Dict[str, Any]:

@@ -9,7 +9,7 @@
 every layer with a rule, which no hook does.
 """
 
-from typing import Any, Dict, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Iterable, Optional, Set, Tuple
 
 from torch import nn
 
@@ -47,29 +47,22 @@ def _remove(module: nn.Module) -> None:
     remove_buffers(module)
 
 
-def sum_buffers(module: nn.Module) -> Tuple[float, float, float, float, Dict[str, Any]]:
-    """Sum the buffers over a module and its children; a module that has several places is summed at its first one.
+Part = Tuple[Cost, Dict[int, int], Iterable[Tuple[str, Any]]]
+"""What is in one place: its own cost, its parameters' elements by identity, and its parts by their names."""
 
-    Returns total_ops, total_params, total_kernel_macs, total_output_macs and the tree
-    ``{child name: (ops, params, kernel, output, {its children})}``, each parameter counted once in every sum.
 
-    Raises:
-        ValueError: the module has no buffers; ``add_hooks`` gives them.
+def buffers_reader() -> Callable[[nn.Module], Part]:
+    """Return what reads the buffers of a module and of those below; one of several places is read at its first one.
+
+    It raises ValueError where a module has none; ``add_hooks`` gives them.
     """
-    cost, parameters, tree = _sum(module, set())
-    return cost.ops, float(sum(parameters.values())), cost.kernel, cost.output, tree
+    seen: Set[int] = set()
 
+    def read(module: nn.Module) -> Part:
+        if "total_ops" not in module._buffers:
+            raise ValueError(f"{type(module).__name__} has no buffers to sum; add_hooks() gives them")
+        seen.add(id(module))
+        parts = ((name, child) for name, child in module.named_children() if id(child) not in seen)
+        return read_buffers(module), parameter_sizes(module), parts
 
-def _sum(module: nn.Module, seen: Set[int]) -> Tuple[Cost, Dict[int, int], Dict[str, Any]]:
-    if "total_ops" not in module._buffers:
-        raise ValueError(f"{type(module).__name__} has no buffers to sum; add_hooks() gives them")
-    seen.add(id(module))
-    ops, kernel, output = read_buffers(module)
-    parameters, tree = parameter_sizes(module), {}
-    for name, child in module.named_children():
-        if id(child) not in seen:
-            cost, below, inner = _sum(child, seen)
-            tree[name] = (cost.ops, float(sum(below.values())), cost.kernel, cost.output, inner)
-            ops, kernel, output = ops + cost.ops, kernel + cost.kernel, output + cost.output
-            parameters = {**parameters, **below}
-    return Cost(ops, kernel, output), parameters, tree
+    return read

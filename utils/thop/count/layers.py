@@ -3,7 +3,7 @@
 import inspect
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Dict, List, Optional, Sequence, Set, Tuple, Type, Union
+from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple, Type, Union
 
 from torch import Tensor, nn
 
@@ -20,7 +20,7 @@ from ..run import (
     tensors_in,
     whole_batch,
 )
-from .by_hand import sum_buffers
+from .by_hand import Part, buffers_reader
 from .facts import ELEMENTWISE, MOVES, MULTIPLIES, NAMED_IN_PASSING, OTHER, facts_of, hear_of_new_formulas
 from .flops import PRODUCTS, PRODUCTS_IN_DISGUISE, weights_of
 from .layer_rules import (
@@ -53,14 +53,25 @@ def dfs_count(counted: Union[Layer, nn.Module]) -> Tuple[float, float, float, fl
     ``{child name: (ops, params, kernel, output, {its children})}``. A parameter shared by several modules is counted
     in each row that holds it, and once in the row above.
     """
-    if isinstance(counted, nn.Module):
-        return sum_buffers(counted)
-    layer = counted
-    held: List[int] = []
-    ops, parameters, kernel, output, tree = _sum(layer, held, any_shared=False)
-    if len(held) != len(set(held)):
-        ops, parameters, kernel, output, tree = _sum(layer, held, any_shared=True)
-    return ops, parameters, kernel, output, tree
+    cost, parameters, tree = _sum(counted, buffers_reader() if isinstance(counted, nn.Module) else _of_layer)
+    return float(cost.ops), float(sum(parameters.values())), float(cost.kernel), float(cost.output), tree
+
+
+def _sum(part: Any, read: Callable[[Any], Part]) -> Tuple[Cost, Dict[int, int], Tree]:
+    """Sum below a part of a tree; ``read``: its own cost, its parameters' elements, and its parts by their names."""
+    (ops, kernel, output), parameters, parts = read(part)
+    tree: Tree = {}
+    for name, child in parts:
+        below, held, inner = _sum(child, read)
+        tree[name] = float(below.ops), float(sum(held.values())), float(below.kernel), float(below.output), inner
+        ops, kernel, output = ops + below.ops, kernel + below.kernel, output + below.output
+        parameters = {**parameters, **held}
+    return Cost(ops, kernel, output), parameters, tree
+
+
+def _of_layer(layer: Layer) -> Part:
+    parts = [(child.name, child) for child in layer.children.values()]
+    return Cost(layer.ops, layer.kernel, layer.output), layer.parameters, parts
 
 
 def totals(root: Layer) -> Tuple[float, float, float, float]:
@@ -73,21 +84,6 @@ def totals(root: Layer) -> Tuple[float, float, float, float]:
         held.update(layer.parameters)
         waiting.extend(layer.children.values())
     return ops, float(sum(held.values())), kernel, output
-
-
-def _sum(layer: Layer, held: List[int], any_shared: bool) -> Tuple[float, float, float, float, Tree]:
-    """Sum below a layer, and note in ``held`` whose parameters were met; where none is shared, they just add up."""
-    ops, kernel, output = float(layer.ops), float(layer.kernel), float(layer.output)
-    parameters = float(sum(layer.parameters.values()))
-    held.extend(layer.parameters)
-    tree: Tree = {}
-    for child in layer.children.values():
-        below = tree[child.name] = _sum(child, held, any_shared)
-        ops, kernel, output = ops + below[0], kernel + below[2], output + below[3]
-        parameters += below[1]
-    if any_shared:
-        parameters = float(sum({k: n for place in layer.walk() for k, n in place.parameters.items()}.values()))
-    return ops, parameters, kernel, output, tree
 
 
 @dataclass

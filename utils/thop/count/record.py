@@ -249,7 +249,7 @@ class Subject:
 
     def __init__(self, model: nn.Module, inputs: Tuple[Any, ...], kwargs: Optional[Dict[str, Any]]) -> None:
         self.reference = weakref.ref(model)
-        self.inputs, self.kwargs = map_tensors((inputs, dict(kwargs or {})), _on_meta)
+        self.inputs, self.kwargs = map_tensors((inputs, dict(kwargs or {})), lambda t: t.detach().to("meta"))
 
     @property
     def model(self) -> nn.Module:
@@ -258,10 +258,6 @@ class Subject:
         if model is None:
             raise NotCountable("the model is gone: keep it in a variable to ask for more than what was recorded of it")
         return model
-
-
-def _on_meta(tensor: Tensor) -> Tensor:
-    return tensor.detach().to("meta")
 
 
 @dataclass

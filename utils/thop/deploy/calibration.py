@@ -68,8 +68,8 @@ def calibrate(
         name: what to call the device.
         device: whose data sheet is known, if it is.
 
-    A time below the least one of any known device is warned of. Raises DeviceError for no network, several runtimes,
-    an unknown precision, and times that are none or below a tenth of that: milliseconds, say.
+    A time below the least one of any known device of its kind is warned of. Raises DeviceError for no network, several
+    runtimes, an unknown precision, and times that are none or below a tenth of that: milliseconds, say.
     """
     measured = _pairs(measured)
     runtimes = {id(network.runtime): network.runtime for network, _ in measured}

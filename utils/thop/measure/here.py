@@ -27,7 +27,7 @@ from ..deploy.runtimes import DeviceError, Runtime
 from ..run import in_few_words
 from .logs import LogRow, match_log
 from .networks import five_networks
-from .sessions import Job, Session, open_session, runtime_here, version_here
+from .sessions import Job, Session, open_session, runtime_here
 
 TURNS, SECONDS = 12, 0.5
 """In how many turns the networks are timed, and how long each in one; every third has a profile, too."""
@@ -38,18 +38,12 @@ Progress = Callable[[List[Any], str], Iterable[Any]]
 
 
 class Setting(NamedTuple):
-    """Under what is measured."""
+    """Under what is measured; source: what a file of devices says of it."""
 
     runtime: Runtime
     precision: str
     threads: int
-
-    @property
-    def source(self) -> str:
-        """What a file of devices says of it."""
-        threads = f"{self.threads} thread{'s' * (self.threads > 1)}"
-        place = torch.cuda.get_device_name() if self.runtime.kind == "gpu" else threads
-        return f"measured here, {place}, {version_here(self.runtime)}"
+    source: str
 
 
 def setting_here(runtime: str, threads: Optional[int] = None, precision: Optional[str] = None) -> Setting:
@@ -58,11 +52,12 @@ def setting_here(runtime: str, threads: Optional[int] = None, precision: Optiona
     That is a runtime that is not known, does not run here or lacks a package, and a precision that takes more than
     networks with random weights.
     """
-    found = runtime_here(runtime)
-    exact = found.precision(precision)
+    found, version = runtime_here(runtime)
+    exact, count = found.precision(precision), threads or os.cpu_count() or 1
     if exact != found.precisions[0] and found.name != "pytorch":
         raise DeviceError(f"{found.name} is measured here in {found.precisions[0]} only, not in {exact}")
-    return Setting(found, exact, threads or os.cpu_count() or 1)
+    place = torch.cuda.get_device_name() if found.kind == "gpu" else f"{count} thread{'s' * (count > 1)}"
+    return Setting(found, exact, count, f"measured here, {place}, {version}")
 
 
 @dataclass

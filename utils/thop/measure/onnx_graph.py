@@ -83,9 +83,9 @@ class OnnxNetwork(nn.Module):
         for part in filter(None, node.scope.split(".")):
             path = f"{path}.{part}".lstrip(".")
             module = module._modules.setdefault(part, layers.get(path) or Scope())  # type: ignore[assignment]
-        for name in node.proto.input:
+        for name in node.proto.input if node.kind not in ("Resize", "Upsample") else ():  # which ask for values
             array = self.arrays.get(name)
-            if array is None or name in self.weights or math.prod(array.dims) <= 1 or node.kind == "Resize":
+            if array is None or name in self.weights or math.prod(array.dims) <= 1:
                 continue
             dtype = torch.float32 if node.kind == "DequantizeLinear" else _DTYPES.get(array.data_type, torch.float32)
             if dtype.is_floating_point:

@@ -165,8 +165,8 @@ _WAYS: Dict[str, Tuple[Callable[[Any, Job], Session], str, str]] = {
 """By runtime: what makes a session, the packages that takes, its own first, and what to install for them."""
 
 
-def runtime_here(name: str) -> Runtime:
-    """Return a runtime that can be measured here, with what it needs installed: "pytorch" without CUDA is pytorch-cpu.
+def runtime_here(name: str) -> Tuple[Runtime, str]:
+    """Return a runtime that can be measured here, "pytorch" without CUDA is pytorch-cpu, and its package with version.
 
     Raises DeviceError for one that is not known, does not run here, or lacks a package.
     """
@@ -179,13 +179,10 @@ def runtime_here(name: str) -> Runtime:
             import_module(package)
         except ImportError as error:
             raise DeviceError(f"measuring {name} takes the package {package}: pip install {install}") from error
-    return find_runtime("pytorch-cpu") if found.name == "pytorch" and not torch.cuda.is_available() else found
-
-
-def version_here(runtime: Runtime) -> str:
-    """The package that runs a runtime's networks here, and its version."""
-    package = _WAYS[runtime.name][1].split()[0]
-    return f"{package} {getattr(import_module(package), '__version__', '')}".split("-")[0].strip()
+    if found.name == "pytorch" and not torch.cuda.is_available():
+        found = find_runtime("pytorch-cpu")
+    package = packages.split()[0]
+    return found, f"{package} {getattr(import_module(package), '__version__', '')}".split("-")[0].strip()
 
 
 def open_session(runtime: Runtime, job: Job) -> Session:

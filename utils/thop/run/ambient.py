@@ -69,17 +69,13 @@ def _attribute(owner: Any, name: str) -> Setting:
     return (lambda: getattr(owner, name, None)), (lambda value: setattr(owner, name, value))
 
 
-def _set_deterministic(mode: Tuple[bool, bool]) -> None:
-    torch.use_deterministic_algorithms(mode[0], warn_only=mode[1])
-
-
 _SETTINGS: List[Setting] = [
     (torch.get_default_dtype, torch.set_default_dtype),
     (torch.get_num_threads, torch.set_num_threads),
     (torch.is_anomaly_enabled, torch.set_anomaly_enabled),
     (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
     (lambda: (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()),
-     _set_deterministic),
+     lambda mode: torch.use_deterministic_algorithms(mode[0], warn_only=mode[1])),
     *(_attribute(torch.backends.cudnn, name) for name in ("enabled", "benchmark", "deterministic", "allow_tf32")),
     (sys.getrecursionlimit, sys.setrecursionlimit),
     *(_attribute(owner, name) for owner, name in DEFAULT_DEVICE),

@@ -44,9 +44,9 @@ class OperatorMode(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.report: Callable[..., None] = _unobserved
-        self.hands_out: Callable[[str], None] = _unobserved
-        self.taken_apart: Callable[..., None] = _unobserved
+        self.report: Callable[..., None] = unobserved
+        self.hands_out: Callable[[str], None] = unobserved
+        self.taken_apart: Callable[..., None] = unobserved
         self.failure = ""
         self.storages: Dict[int, List[Any]] = {}  # of the run's own tensors with values: weak references to these
         self.references: List[Any] = []  # weak ones, to all tensors that the run has made
@@ -210,7 +210,7 @@ class OperatorMode(TorchDispatchMode):
     def unheard(self) -> Iterator[None]:
         """Keep from the observer what is not the model's doing, or is reported as one operator."""
         heard = self.report, self.taken_apart
-        self.report = self.taken_apart = _unobserved
+        self.report = self.taken_apart = unobserved
         try:
             yield
         finally:
@@ -247,7 +247,7 @@ def _process_generator(device: torch.device) -> Any:
     return torch.cuda.default_generators[device.index or 0] if device.type == "cuda" else torch.default_generator
 
 
-def _unobserved(*args: Any) -> None:
+def unobserved(*args: Any) -> None:
     """Take the observer's place before the run has begun, and inside of what is reported as one operator."""
 
 

@@ -177,7 +177,9 @@ def resized(inputs: Any, size: Size, model: nn.Module) -> Tuple[Any, ...]:
     parameter: Any = next((p for p in model.parameters() if p.is_floating_point()), None)
 
     def fit(value: Tensor) -> Tensor:
-        like = {} if parameter is None or not value.is_floating_point() else _place_of(parameter)
+        like: Any = {}
+        if parameter is not None and value.is_floating_point():
+            like = {"dtype": parameter.dtype, "device": parameter.device}
         if value.dim() != 4 or shown is None:
             return value.detach().to(**like) if like else value
         sides = [side * new // old for side, new, old in zip(value.shape[-2:], size, shown)]
@@ -185,7 +187,3 @@ def resized(inputs: Any, size: Size, model: nn.Module) -> Tuple[Any, ...]:
 
     fitted: Tuple[Any, ...] = map_tensors(tuple(inputs), fit)
     return fitted
-
-
-def _place_of(parameter: Tensor) -> Any:
-    return {"dtype": parameter.dtype, "device": parameter.device}

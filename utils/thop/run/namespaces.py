@@ -17,14 +17,14 @@ from typing import Any, Dict, FrozenSet, Iterable, Iterator, List, NamedTuple, S
 
 from torch import Tensor, nn
 
-from .reach import LEAVES, LRU
+from .reach import LEAVES, LRU, OF_THE_PROCESS
 from .shape_tensor import MEMORY
 
 _MANY = 400
 """Functions that are followed at most; code that reaches more is somebody's whole program."""
-_FOREIGN = frozenset(
-    ("torch", "torchvision", "thop", "numpy", "matplotlib", "pandas", "scipy", "PIL", "cv2", "yaml", "seaborn",
-     "requests", "tqdm", "packaging", "pkg_resources", "setuptools", "IPython", "psutil", "git", "_pytest", "pytest")
+_FOREIGN = OF_THE_PROCESS.union(
+    ("torchvision", "thop", "numpy", "matplotlib", "pandas", "scipy", "PIL", "cv2", "yaml", "seaborn", "requests",
+     "packaging", "pkg_resources", "setuptools", "psutil", "git", "_pytest", "pytest")
 )  # fmt: skip
 """Packages whose code is not followed, as Python's own is not: it keeps what is its own business."""
 _OURS = str(__package__).rpartition(".")[0]

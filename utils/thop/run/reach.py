@@ -30,13 +30,15 @@ ATOMS = frozenset((*_VALUES, *_DESCRIPTORS, *_PATHS, torch.dtype, torch.device, 
 LEAVES = frozenset((*ATOMS, type, types.ModuleType))
 """The same with classes and modules, which are never copied either, but hold what code can write to."""
 LRU: Any = type(functools.lru_cache(maxsize=None)(lambda: None))
-_SHARED_PACKAGES = frozenset(
-    ("torch", "threading", "_thread", "_queue", "multiprocessing", "concurrent", "asyncio", "subprocess",
-     "logging", "io", "_io", "tempfile", "socket", "selectors", "ssl", "sqlite3", "mmap", "ctypes", "_ctypes", "signal",
-     "contextlib", "random", "tensorboard", "tensorboardX", "tqdm", "wandb", "IPython", "ipykernel", "traitlets", "zmq",
-     "jupyter_client", "_asyncio")
+OF_THE_PROCESS = frozenset(("torch", "tensorboard", "tensorboardX", "tqdm", "wandb", "IPython", "ipykernel",
+                            "traitlets", "zmq", "jupyter_client"))  # fmt: skip
+"""Packages that come beside Python, and whose objects stand for something of the process."""
+_SHARED_PACKAGES = OF_THE_PROCESS.union(
+    ("threading", "_thread", "_queue", "multiprocessing", "concurrent", "asyncio", "subprocess", "logging", "io", "_io",
+     "tempfile", "socket", "selectors", "ssl", "sqlite3", "mmap", "ctypes", "_ctypes", "signal", "contextlib", "random",
+     "_asyncio")
 )  # fmt: skip
-"""Objects of these packages stand for something of the process: a thread, a lock, a file, a graph of PyTorch."""
+"""The same with Python's own: a thread, a lock, a file, a graph of PyTorch."""
 _ORDINARY = ("torch.optim", "torch.distributions", "torch.utils.data.dataset", "torch.utils.data.sampler")
 """Parts of them whose objects are as anybody's."""
 _OPEN = (dict, list, tuple, set, frozenset, deque, RemovableHandle, threading.local, random.Random)

@@ -24,7 +24,7 @@ from .autocast import can_autocast, cuda_autocast
 from .calls import CALLS_OF_MODULES, Calls, Observer
 from .copier import Copier, ModelCopy
 from .copies import ELSEWHERE, INPUTS, MODEL, CopyTensor, real_copies, shape_copies
-from .dispatch import OperatorMode, ShapeMode
+from .dispatch import OperatorMode, ShapeMode, unobserved
 from .driven import Drive, Driven
 from .fused import WatchedFunctions
 from .inputs import NotCountable, trains_as_a_module
@@ -127,6 +127,7 @@ def _attempt(make: Callable[[bool], "_Attempt"]) -> Tuple[Optional[Run], str]:
             if isinstance(error, NotCountable) or not (why or writes_to_array):
                 raise
             traceback.clear_frames(error.__traceback__)  # they hold tensors of the run
+        attempt.drop_what_was_heard()
         attempt.take_back()
         if not writes_to_array:
             return None, why
@@ -303,6 +304,11 @@ class _Attempt:
             _TURN.pop("holder", None)
         self.over = True
 
+    def drop_what_was_heard(self) -> None:
+        """Let go of the observer, which knows modules of the copy until the run has come to its end."""
+        self.observer, mode = None, self.mode
+        mode.report = mode.hands_out = mode.taken_apart = unobserved
+
     def take_back(self) -> List[str]:
         """Take the run's tensors out of places that nobody has named, and say which these were.
 
@@ -311,10 +317,11 @@ class _Attempt:
         if not self._left():
             self.copier.__dict__.clear()  # it refers back to this run, which would wait for the garbage collector
             return []
-        gc.collect()
+        for generation in range(3):  # the run's own objects are young: to go through all of torch's takes long
+            gc.collect(generation)
+            if not self._left():
+                return []
         left = self._left()
-        if not left:
-            return []
         what = ", ".join(
             f"a tensor of shape {tuple(one.shape)}" if isinstance(one, Tensor) else f"a {type(one).__name__}"
             for one in left[:3]

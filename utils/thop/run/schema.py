@@ -59,7 +59,7 @@ def _read(func: Any) -> Effects:
     aliased = [r.alias_info is not None for r in schema.returns]
     kinds = [str(a.type) for a in arguments]
     has_generator = any("Generator" in kind for kind in kinds)
-    name = schema.name + _overload(func)
+    name = f"{schema.name}.{schema.overload_name}".rstrip(".")
     is_view = any(aliased) and not written
     composite = has_kernel(name, "CompositeImplicitAutograd")
     return Effects(
@@ -77,8 +77,3 @@ def _read(func: Any) -> Effects:
         is_plain_view=(is_view and not composite) or schema.name in _VIEWS_ALL_THE_SAME,
         is_fresh=schema.name == "aten::lift_fresh",
     )
-
-
-def _overload(func: Any) -> str:
-    name = func._schema.overload_name
-    return f".{name}" if name else ""

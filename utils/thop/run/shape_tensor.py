@@ -113,14 +113,11 @@ def without_values(tensor: Tensor) -> Tensor:
 
     What is on the meta device counts as if it were on the CPU.
     """
-    if tensor.layout is not torch.strided or (type(tensor) is not nn.Parameter and _is_odd(tensor)):
+    is_odd = type(tensor) is not nn.Parameter and (tensor.is_quantized or tensor.is_nested)
+    if tensor.layout is not torch.strided or is_odd:
         raise NeedsValues(f"a {type(tensor).__name__} of layout {tensor.layout} and dtype {tensor.dtype}")
     device = CPU if tensor.is_meta else tensor.device
     return shape_tensor(tensor.shape, tensor.stride(), tensor.dtype, device, tensor.requires_grad)
-
-
-def _is_odd(tensor: Tensor) -> bool:
-    return tensor.is_quantized or tensor.is_nested
 
 
 def on_meta(tensor: Tensor) -> Tensor:

@@ -27,6 +27,11 @@ class Column:
     is_code: bool = False
     spare: int = 0
 
+    @property
+    def heading(self) -> str:
+        """What stands above it, with its unit."""
+        return f"{self.text} ({self.unit})" if self.unit else self.text
+
 
 @dataclass
 class Line:
@@ -181,7 +186,7 @@ def cut_left(text: str, longest: int) -> str:
 def to_markdown(grid: Grid) -> str:
     """Write the grid as GitHub reads it, what stands below a cell in brackets behind it."""
     columns = grid.columns
-    heads = [f"{column.group} {_headed(column)}".strip() for column in columns]
+    heads = [f"{column.group} {column.heading}".strip() for column in columns]
     rows = [heads, ["---" if column.is_text else "---:" for column in columns]]
     for line in grid.lines:
         texts = [_code(c) if i.is_code else escaped(c) if i.is_text else c for i, c in zip(columns, line.cells)]
@@ -195,10 +200,6 @@ def to_markdown(grid: Grid) -> str:
     rows += [grid.total] if grid.total else []
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
     return "\n\n".join([table, *map(escaped, grid.sentences)]).rstrip() + "\n"
-
-
-def _headed(column: Column) -> str:
-    return f"{column.text} ({column.unit})" if column.unit else column.text
 
 
 def _code(text: str) -> str:
@@ -316,7 +317,7 @@ def _head(columns: Sequence[Column]) -> str:
     groups = [head.group for head in columns]
     for i, head in enumerate(columns):
         kind = ' class="text"' if head.is_text else _class(columns, i)
-        below.append(f"<th{kind}>{escape(f'{head.text} ({head.unit})' if head.unit else head.text)}</th>")
+        below.append(f"<th{kind}>{escape(head.heading)}</th>")
         if not head.group:
             over.append('<th class="text"></th>' if head.is_text else "<th></th>")
         elif groups.index(head.group) == i:
@@ -330,7 +331,7 @@ def _row(columns: Sequence[Column], line: Line) -> str:
         f"{escape(line.cells[0])}{line.mark}</td>"
     ]
     if line.error:
-        reason = escape(f"not counted: {line.error}")
+        reason = escape(_not_counted(line))
         return f'<tr>{cells[0]}<td class="text" colspan="{len(columns) - 1}">{reason}</td></tr>'
     for i, text in list(enumerate(line.cells))[1:]:
         bar = f' style="background-size: {line.bars[i]:.1%} 76%"' if i in line.bars else ""

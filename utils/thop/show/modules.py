@@ -3,7 +3,6 @@
 Below it stand a few sentences: where most of the traffic is, what would save some, and what was left out.
 """
 
-import math
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
@@ -13,7 +12,7 @@ from ..count.calls import LayerRow
 from ..count.places import Layer
 from ..profile import Profile
 from ..traffic import Traffic
-from ..units import readable, readable_bytes
+from ..units import first_of, readable, readable_bytes
 from .grid import Column, Grid, Line, cut, heaviest
 
 ITSELF = "(itself)"
@@ -23,7 +22,7 @@ _FEWEST_MODULES = 4
 
 
 class Numbers(NamedTuple):
-    """What was counted in one place, or in several together; bytes and FLOPs not a number where they are unknown."""
+    """What was counted in one place, or in several together."""
 
     parameters: int
     total_ops: float
@@ -51,7 +50,7 @@ class Numbers(NamedTuple):
     @property
     def nothing(self) -> bool:
         """Whether there is nothing to show."""
-        return not any(value for value in self if not math.isnan(value))
+        return not any(self)
 
 
 def add_up(parts: Iterable[Numbers]) -> Numbers:
@@ -124,16 +123,16 @@ class ModuleRow:
         return "x".join(map(str, self.node.layer.output_shape))
 
 
-def module_tree(profile: Profile, traffic: Optional[Traffic]) -> Node:
-    """Join the two ledgers' counts of one model; without ``traffic``, bytes are not a number."""
-    moved: Optional[Dict[str, LayerRow]] = None if traffic is None else {row.path: row for row in traffic.layers}
+def module_tree(profile: Profile, traffic: Traffic) -> Node:
+    """Join the two ledgers' counts of one model."""
+    moved = {row.path: row for row in traffic.layers}
     seen: Set[int] = set()
     root = _node(profile.root, "", moved, seen)
     root.children = _children(profile.root, "", moved, seen)
     return root
 
 
-def _children(layer: Layer, prefix: str, moved: Optional[Dict[str, LayerRow]], seen: Set[int]) -> List[Node]:
+def _children(layer: Layer, prefix: str, moved: Dict[str, LayerRow], seen: Set[int]) -> List[Node]:
     nodes = []
     for child in layer.children.values():
         node = _node(child, prefix + child.name, moved, seen)
@@ -143,16 +142,11 @@ def _children(layer: Layer, prefix: str, moved: Optional[Dict[str, LayerRow]], s
     return nodes
 
 
-def _node(layer: Layer, name: str, moved: Optional[Dict[str, LayerRow]], seen: Set[int]) -> Node:
-    unknown = float("nan")
-    traffic: Tuple[float, float, float] = (unknown, unknown, unknown) if moved is None else (0, 0, 0)
-    operators: List[str] = []
-    row = moved.get(layer.path) if moved else None
-    if row is not None:
-        traffic = row.flops, row.read_bytes, row.written_bytes
-        operators = [operator for operator, part in row.operators.items() if part.bytes]
+def _node(layer: Layer, name: str, moved: Dict[str, LayerRow], seen: Set[int]) -> Node:
+    row = moved.get(layer.path) or LayerRow("")
+    traffic = row.flops, row.read_bytes, row.written_bytes
     numbers = Numbers(_parameters(layer, seen), layer.ops, layer.kernel, layer.output, *traffic)
-    return Node(layer, name, numbers, operators)
+    return Node(layer, name, numbers, [operator for operator, part in row.operators.items() if part.bytes])
 
 
 def _parameters(layer: Layer, seen: Set[int]) -> int:
@@ -196,7 +190,7 @@ def choose(root: Node, depth: Optional[int] = None, sort: Optional[str] = None) 
     if sort is None:
         return rows
     key = SORTS[sort]
-    return sorted(addends(rows), key=lambda row: _ascending(key(row.numbers)), reverse=True)
+    return sorted(addends(rows), key=lambda row: key(row.numbers), reverse=True)
 
 
 def deepest(root: Node) -> int:
@@ -228,10 +222,6 @@ def _unfold(node: Node, level: int, depth: Optional[int]) -> Iterator[ModuleRow]
         yield from _unfold(child, level + 1, depth)
 
 
-def _ascending(value: float) -> float:
-    return -math.inf if math.isnan(value) else value
-
-
 # ---- the table ----
 
 
@@ -247,15 +237,6 @@ class View:
     def flat(self) -> bool:
         """Whether the rows are in another order than the model's."""
         return self.sort is not None
-
-    @property
-    def has_bytes(self) -> bool:
-        """Whether the bytes are known."""
-        return not math.isnan(self.total.bytes)
-
-    def weight(self, numbers: Numbers) -> float:
-        """What a row's importance is measured by: its bytes, or its accesses where no bytes are known."""
-        return numbers.bytes if self.has_bytes else numbers.accesses
 
     def name(self, row: ModuleRow) -> str:
         """What the row is called: in a sorted table its whole path, because nothing above it says where it belongs."""
@@ -278,11 +259,11 @@ class View:
         """So many rows of the largest weight, in their order; in a sorted table the first."""
         if self.flat or len(self.rows) <= most:
             return self.rows[:most]
-        return [self.rows[i] for i in heaviest([self.weight(row.numbers) for row in self.rows], most)]
+        return [self.rows[i] for i in heaviest([row.numbers.bytes for row in self.rows], most)]
 
     def marked(self) -> List[ModuleRow]:
         """The few rows that move the most; none in a table so short that all of it would be marked."""
-        rows = sorted(addends(self.rows), key=lambda row: self.weight(row.numbers), reverse=True)
+        rows = sorted(addends(self.rows), key=lambda row: row.numbers.bytes, reverse=True)
         return rows[: min(_MARKED, len(rows) // 3)]
 
 
@@ -319,7 +300,7 @@ _BYTES: Sequence[Tuple[Column, Callable[[Numbers], Any]]] = (
 def grid_of_modules(view: View, remarks: Sequence[str], longest_type: int = 1000) -> Grid:
     """Put the rows into a grid; what they are sorted by is in it; the largest share of all rows fills its cell."""
     last = "FLOPs/B" if view.sort == "intensity" else "share"
-    moved = [each for each in _BYTES if each[0].text in ("bytes", last)] if view.has_bytes else []
+    moved = [each for each in _BYTES if each[0].text in ("bytes", last)]
     shown, marked = [*_COUNTS, *moved], view.marked()
 
     def cells(numbers: Numbers) -> Tuple[List[str], Dict[int, float]]:
@@ -349,15 +330,15 @@ def grid_of_modules(view: View, remarks: Sequence[str], longest_type: int = 1000
 
 
 def findings(root: Node, view: View) -> List[str]:
-    """Say where the traffic is (the accesses, where no bytes are known), and what would save some."""
-    if not view.weight(view.total):
+    """Say where the traffic is, and what would save some."""
+    if not view.total.bytes:
         return []
     found = [_where(root, view), _by_type(root, view)]
     marked = view.marked()
     if marked:
-        share = part(sum(view.weight(row.numbers) for row in marked), view.weight(view.total))
+        share = part(sum(row.numbers.bytes for row in marked), view.total.bytes)
         rows = "largest row" if len(marked) == 1 else f"{len(marked)} largest rows"
-        found.append(f"* marks the {rows}, {share:.1%} of {_measure(view)}.{_legend(view)}")
+        found.append(f"* marks the {rows}, {share:.1%} of the bytes.{_legend(view)}")
     return [text for text in found if text]
 
 
@@ -371,24 +352,19 @@ def _legend(view: View) -> str:
     return f" {'; '.join(texts)}." if texts else ""
 
 
-def _measure(view: View) -> str:
-    return "the bytes" if view.has_bytes else "the accesses"
-
-
 def _where(root: Node, view: View) -> str:
     """Name the modules that make half of it."""
-    modules = sorted(_main_modules(root), key=lambda row: view.weight(row.numbers), reverse=True)
+    modules = sorted(_main_modules(root), key=lambda row: row.numbers.bytes, reverse=True)
     if len(modules) < _FEWEST_MODULES:
         return ""
-    total = view.weight(view.total)
-    shares = [part(view.weight(row.numbers), total) for row in modules]
+    shares = [part(row.numbers.bytes, view.total.bytes) for row in modules]
     half = next(n for n in range(1, len(shares) + 1) if sum(shares[:n]) >= 0.5 or n == len(shares))
     count = min(half, _MOST_NAMES)
     names = ", ".join(
         f"{row.path}{' itself' * row.itself} ({share:.1%})" for row, share in zip(modules[:count], shares)
     )
     verb = "moves" if count == 1 else "move"
-    return f"{count} of {len(modules)} modules {verb} {sum(shares[:count]):.1%} of {_measure(view)}: {names}."
+    return f"{count} of {len(modules)} modules {verb} {sum(shares[:count]):.1%} of the bytes: {names}."
 
 
 def _main_modules(root: Node) -> List[ModuleRow]:
@@ -405,13 +381,13 @@ def _by_type(root: Node, view: View) -> str:
     """Name the kinds of layers that move the most, and what fusing would save where the model can be fused."""
     by_type: Dict[str, float] = {}
     for node in root.walk():
-        by_type[node.type] = by_type.get(node.type, 0) + view.weight(node.own)
-    total = view.weight(view.total)
+        by_type[node.type] = by_type.get(node.type, 0) + node.own.bytes
+    total = view.total.bytes
     largest = sorted(by_type.items(), key=lambda item: item[1], reverse=True)[:3]
     kinds = ", ".join(f"{kind} {part(value, total):.1%}" for kind, value in largest if value)
-    sentence = f"By type, {kinds} of {_measure(view)}."
+    sentence = f"By type, {kinds} of the bytes."
     count, saved = _fusible(root)
-    if count and view.has_bytes:
+    if count:
         sentence += (
             f" model.fuse() would save about {readable_bytes(saved)} ({part(saved, total):.1%}): it folds "
             f"{count} BatchNorm2d into the convolutions before them."
@@ -440,8 +416,8 @@ def idle_parts(not_run: Dict[str, int], in_training: Optional[Dict[str, int]], p
         end = "" if in_training is None else ", nor in training" if name in in_training else ", in training only"
         ends.setdefault(end, []).append(name)
     return [
-        f"Not run in evaluation{end}: {_some(names)} ({readable(sum(not_run[name] for name in names))} of "
-        f"{readable(parameters)} parameters)."
+        f"Not run in evaluation{end}: {first_of(names, _MOST_NAMES)} "
+        f"({readable(sum(not_run[name] for name in names))} of {readable(parameters)} parameters)."
         for end, names in sorted(ends.items(), reverse=True)
     ]
 
@@ -472,9 +448,5 @@ def _by_assumption(traffic: Traffic) -> Dict[str, Dict[str, int]]:
 
 
 def _calls(counts: Dict[str, int]) -> str:
-    return _some([f"{name} ({calls} call{'s' * (calls != 1)})" if calls else name for name, calls in counts.items()])
-
-
-def _some(named: List[str]) -> str:
-    more = len(named) - _MOST_NAMES
-    return ", ".join(named[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+    named = [f"{name} ({calls} call{'s' * (calls != 1)})" if calls else name for name, calls in counts.items()]
+    return first_of(named, _MOST_NAMES)

@@ -212,12 +212,8 @@ def _prediction(found: Prediction) -> Sheet:
     grid = time_grid(found, layers, [f"From {found.basis}; {usually_off(found)}.", *remarks_on(found)])
     totals = {**record_of(found.timing()), "runtime": found.runtime.name}
     weights = [layer.seconds for layer in layers]
-    rows = [_layer_time(layer) for layer in found.layers()]
+    rows = [{**record_of(one), **{f"seconds of {part}": s for part, s in one.parts.items()}} for one in found.layers()]
     return Sheet(headline(found), grid, rows, totals, partial(time_figure, "The network", found), weights)
-
-
-def _layer_time(layer: Any) -> Dict[str, Any]:
-    return {**record_of(layer), **{f"seconds of {part}": value for part, value in layer.parts.items()}}
 
 
 @sheet_of.register(Training)
