@@ -209,7 +209,7 @@ def test_autocast_casts_what_pytorch_casts() -> None:
     half, single = torch.float16, torch.float32
     assert seen == {
         "conv": half, "norm": half, "scaled": single, "layer norm": single, "softmax": single, "linear": half,
-        "sum": single, "power": single, "product": half, "upsampled": half, "attention": half, "disabled": single,
+        "sum": single, "power": single, "product": half, "upsampled": single, "attention": half, "disabled": single,
     }  # fmt: skip
     names = [name for launch in network.launches for name in launch.operators]
     assert names[:3] == ["_to_copy"] * 3 and names[3] == "convolution", names

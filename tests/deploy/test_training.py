@@ -168,6 +168,26 @@ def test_parts_without_gradients_and_in_place() -> None:
     assert found.gradients == 4 * sum(p.numel() for m in (model.conv, model.out) for p in m.parameters())
 
 
+class Recurrent(nn.Module):
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer, self.out = layer, nn.Linear(100, 4)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.out(self.layer(x)[0][..., :100])
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True, "batch_first": True}])
+def test_recurrent_layers_keep_what_they_do(kind: Any, options: dict[str, Any]) -> None:
+    for hidden, shape in ((100, (50, 4, 32)), (256, (7, 3, 300))):
+        model, x = Recurrent(kind(shape[2], hidden, **options)), torch.zeros(shape)
+        found, (peak, kept) = count(model, x), measure(model, x)
+        assert (found.peak, found.kept) == (pytest.approx(peak, rel=1e-3), pytest.approx(kept, rel=1e-3))
+        assert "recurrent layers" not in found.uncounted
+    assert "cuDNN" in training(model, x).uncounted["recurrent layers"][1]
+
+
 # ---- work ----
 
 
@@ -531,3 +551,34 @@ def measure_validation(model: nn.Module, x: Tensor) -> int:
             more = x.new_empty((2 * len(x), *x.shape[1:]))
             model.eval()(more)
     return tracker.peak
+
+
+# ---- checkpointing, to fit ----
+
+
+def test_a_proposal_takes_what_it_promises(yolo: Callable[..., Any]) -> None:
+    """At a memory that holds half of the batch; the snippet makes a real step take no more."""
+    model, x = yolo("yolov5m.yaml"), torch.zeros(4, 3, 128, 128)
+    found = training(model, x, amp=False, ema=False)
+    memory = training(model, x[:2], amp=False, ema=False).peak / SURE
+    assert found.fits(memory) != "fits" and found.checkpoint_to_fit(10 * memory) is None
+    proposal = found.checkpoint_to_fit(memory)
+    assert proposal is not None and proposal.training.fits(memory) == "fits"
+    assert proposal.saved == found.peak - proposal.training.peak > 0 and 1 < proposal.work < 1.4
+    exec(proposal.snippet, {"model": model})
+    peak, _ = measure(model, x)
+    assert proposal.training.peak == pytest.approx(peak, rel=0.01)
+
+
+def test_checkpointed_modules() -> None:
+    model, x = Blocks(False), torch.zeros(2, 8, 64, 64)
+    found = training(model, x, amp=False, ema=False, checkpoint=["second"])
+    assert found.peak == pytest.approx(measure(Blocks(True), x)[0], rel=0.01)
+    assert "forward" not in vars(model.second) and training(model, x, checkpoint=["second"]).amp
+    for wrong in (["third"], [""], "second"):
+        with pytest.raises(DeviceError, match="checkpoint"):
+            training(model, x, checkpoint=wrong)
+    del model
+    gc.collect()
+    with pytest.raises(RuntimeError, match="keep it in a variable"):
+        found.checkpoint_to_fit("1GB")

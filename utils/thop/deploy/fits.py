@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Union
 
 from .runtimes import DeviceError
-from .steps import batches_summed
 
 if TYPE_CHECKING:
     from .training import Training
 
+NOMINAL = 64
+"""The batch that train.py sums gradients up to."""
 FITS, MAY_FIT, DOES_NOT = "fits", "may fit", "does not"
 SURE, AT_MOST = 0.88, 0.945
 """A peak up to the first share of the memory fits, beyond the second it does not."""
@@ -27,6 +28,11 @@ _RESERVED, _WORKSPACES = 1.22, 0.14e9  # reserved is about so many times the pea
 CONTEXT = 0.5e9  # CUDA's own memory, before any tensor
 _MOST = 1 << 20  # images
 Count = Callable[[int], "Training"]
+
+
+def batches_summed(batch: int) -> int:
+    """How many batches train.py sums the gradients of before the optimizer steps."""
+    return max(round(NOMINAL / batch), 1)
 
 
 def answer_for(peak: float, memory: float) -> str:
@@ -129,6 +135,6 @@ class _Search:
 
 
 __all__ = [
-    "AT_MOST", "CONTEXT", "DOES_NOT", "FITS", "MARGINS", "MAY_FIT", "SURE", "Largest", "answer_for", "largest_batch",
-    "memory_in", "parse_memory", "reserved_bytes",
+    "AT_MOST", "CONTEXT", "DOES_NOT", "FITS", "MARGINS", "MAY_FIT", "SURE", "Largest", "answer_for", "batches_summed",
+    "largest_batch", "memory_in", "parse_memory", "reserved_bytes",
 ]  # fmt: skip
