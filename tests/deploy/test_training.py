@@ -25,10 +25,10 @@ from utils.thop import training
 from utils.thop.command.cli import main
 from utils.thop.deploy import DeviceError
 from utils.thop.deploy.devices import find_device
-from utils.thop.deploy.fits import AT_MOST, SURE, answer_for, largest_batch, memory_in, parse_memory, reserved_bytes
+from utils.thop.deploy.fits import AT_MOST, RESERVED, SURE, answer_for, largest_batch, memory_in, parse_memory
 from utils.thop.deploy.steps import GIVEN, ON_VALUES
 from utils.thop.deploy.training import Training
-from utils.thop.deploy.training_time import step_seconds
+from utils.thop.deploy.training_time import REACH, step_seconds
 
 Make = Callable[[], nn.Module]
 
@@ -206,7 +206,7 @@ def test_flops_are_those_of_pytorchs_counter(name: str) -> None:
     assert found.backward.flops == backward.get_total_flops()
     for phase in (found.forward, found.backward, found.optimizer):
         assert sum(flops for _, flops, _ in phase.layers) == phase.flops
-        assert sum(moved for _, _, moved in phase.layers) == phase.bytes == sum(moved for _, moved in phase.calls)
+        assert sum(moved for _, _, moved in phase.layers) == phase.bytes == sum(call.bytes for call in phase.calls)
 
 
 def test_the_backward_belongs_to_the_layers_that_went_forward() -> None:
@@ -257,16 +257,22 @@ def test_it_takes_no_memory_to_speak_of(yolo: Callable[..., Any]) -> None:
 # ---- what a GPU reserves ----
 
 
-def test_published_reserved_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_published_reserved_memory(release_7: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    from training_memory import TABLE, counted
+    from training_memory import TABLE, peak_of
 
     with TABLE.open(newline="") as lines:
-        rows = [row for row in csv.DictReader(lines) if int(row["batch"]) >= 4]
-    for row in rows:
-        size = counted(row["model"], int(row["nc"]), int(row["imgsz"]), int(row["batch"]))
-        assert size < 1e9 * float(row["reserved_GB"])
-        assert reserved_bytes(size) == pytest.approx(1e9 * float(row["reserved_GB"]), rel=0.09)
+        rows = list(csv.DictReader(lines))
+    of_mmyolo = [row for row in rows if row["kind"] == "max allocated" and row["model"] in ("yolov5s", "yolov5m")]
+    assert len(of_mmyolo) == 4
+    for row in of_mmyolo:
+        assert peak_of(row) == pytest.approx(1e9 * float(row["reported_last_GB"]), rel=0.13)
+    of_v7 = [row for row in rows if row["model"] == "yolov5s" and row["repo_version"].startswith("v7.0")]
+    low, high = RESERVED
+    assert len(of_v7) >= 3
+    for row in of_v7:
+        peak = peak_of(row)
+        assert low * peak < 1e9 * float(row["reported_last_GB"]) < high * peak
 
 
 # ---- what fits ----
@@ -344,13 +350,28 @@ def test_the_batches_that_timm_has_found(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_the_time_of_a_step() -> None:
     model = torchvision.models.resnet50(weights=None)
-    found = training(model, (torch.empty(64, 3, 224, 224, device="meta"),))
+    found = training(model, (torch.empty(192, 3, 224, 224, device="meta"),))
     measured, basis = step_seconds(found, find_device("rtx-3090"))
     guessed, other = step_seconds(found, find_device("rtx-3060"))
     assert measured < guessed and "measured" in basis and "data sheet" in other
-    assert 500 < 64 / measured < 1500  # at best: people report less
+    assert 600 < 192 / measured < 1100  # images a second; resnet101 was measured at 571
     with pytest.raises(DeviceError):
         step_seconds(found, find_device("rk3562"))
+
+
+def test_the_times_that_timm_has_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 44 networks these few; `python benchmarks/training_speed.py` judges all, each left out in turn."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    pytest.importorskip("timm")
+    from fits import TABLE
+    from training_speed import counted
+
+    with TABLE.open(newline="") as lines:
+        rows = [r for r in csv.DictReader(lines) if r["model"] in ("densenet121", "resnet101", "vgg16", "mnasnet_140")]
+    assert len(rows) == 4
+    for row in rows:
+        seconds, _ = step_seconds(counted(row), find_device("rtx-3090"))
+        assert 1 / REACH < seconds / (float(row["published_step_ms"]) / 1e3) < REACH
 
 
 # ---- mistakes, and the command ----
@@ -377,25 +398,51 @@ class Raises(nn.Module):
 
 def test_the_command(capsys: pytest.CaptureFixture[str], release_7: Any) -> None:
     cfg = str(release_7 / "yolov5" / "models" / "yolov5n.yaml")
-    arguments = ["train", cfg, "--imgsz", "320", "--batch", "4", "--device", "t4"]
+    arguments = ["train", cfg, "--imgsz", "320", "--batch", "4", "--device", "t4", "--images", "1000", "--epochs", "3"]
     assert main(arguments) == 0
     out, err = capsys.readouterr()
     assert not err
-    assert out.startswith("yolov5n at 4x3x320x320, autocast to float16, SGD: ")
+    first, second, *lines = out.splitlines()
+    assert first.startswith("yolov5n at 4x3x320x320, autocast to float16, SGD: ")
+    assert second.startswith("batch 4 fits into NVIDIA T4 (15.84e9 bytes); the largest that surely does is ")
     assert "kept by the forward for the backward" in out and "prints as GPU_mem" in out
-    assert "batch 4 fits into NVIDIA T4 (16GB); the largest that does is " in out and "at 256 x 256 it is " in out
-    assert "images a second" in out
-    assert main(["train", cfg, "--imgsz", "640", "--memory", "0.9GB", "--batch", "8", "--freeze", "10"]) == 0
-    assert "batch 8 does not fit into 0.9GB" in capsys.readouterr().out
-    for wrong, complaint in (
-        (["--memory", "much"], "must be a size such as 8GB"),
-        (["--device", "toaster"], "no device is called 'toaster'"),
-        (["--device", "rk3588"], "give --memory"),
-        (["--optimizer", "Lion"], "invalid choice"),
-    ):
-        assert main(["train", cfg, *wrong]) == 2
-        out, err = capsys.readouterr()
-        assert complaint in err and len(err.splitlines()) == 1 and not out
+    assert "Loss: ComputeLoss, on 20 made-up objects an image, as it is." in lines
+    assert "an epoch of 1000 images" in out and "3 epochs" in out and "without loading images" in out
+    assert max(map(len, out.splitlines())) <= 120 and len(out.splitlines()) <= 40
+
+
+def test_what_the_command_proposes(capsys: pytest.CaptureFixture[str], release_7: Any) -> None:
+    cfg = str(release_7 / "yolov5" / "models" / "yolov5n.yaml")
+    given = ["train", cfg, "--imgsz", "320", "--no-val", "--optimizer", "adamw", "--memory", "0.4GB"]
+    assert main([*given, "--batch", "16"]) == 0
+    out = capsys.readouterr().out
+    assert "batch 16 does not fit into 0.424e9 bytes" in out
+    assert "at 256 x 256 it is " in out and "It fits with --freeze 10: " in out and "use_reentrant=False" in out
+    assert main([*given, "--batch", "-1", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    told = {**told, **told["totals"]} if "totals" in told else told
+    assert told["fits"] == "fits" and told["batch"] == told["largest_batch"] and told["optimizer_name"] == "AdamW"
+    assert told["accumulate"] == max(round(64 / told["batch"]), 1) and told["memory"] == pytest.approx(0.4 * 1.06e9)
+    assert main(["train", "torchvision:resnet18", "--inputs", "3,3,64,64", "--json"]) == 0
+    assert '"batch": 3' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("wrong", "status", "complaint"),
+    [
+        (["--memory", "much"], 2, "must be a size such as 8GB"),
+        (["--device", "toaster"], 2, "no device is called 'toaster'"),
+        (["--device", "rk3588"], 2, "give --memory"),
+        (["--optimizer", "Lion"], 2, "no optimizer is called 'Lion', only SGD"),
+        (["--batch", "-1"], 2, "--batch -1 is the largest that fits: give --memory"),
+        (["--batch", "-1", "--memory", "0.1GB"], 2, "no batch fits into"),
+        (["--imgsz", "256"], 1, "Wrong image height! Expected 224 but got 256!"),
+    ],
+)
+def test_mistakes(wrong: list[str], status: int, complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "torchvision:vit_b_16", *wrong]) == status
+    out, err = capsys.readouterr()
+    assert complaint in err and len(err.splitlines()) == 1 and not out
 
 
 @pytest.mark.parametrize("name", ["resnet18", "vgg11", "mobilenet_v3_large"])

@@ -7,7 +7,7 @@ really takes is counted.
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -15,9 +15,6 @@ from torch.utils.checkpoint import checkpoint
 from ..run import Driven
 from .fits import FITS, SURE, answer_for
 from .runtimes import DeviceError
-
-if TYPE_CHECKING:
-    from .training import Training
 
 _LARGEST = 0.15  # of what is kept: while a module is computed again, all of its results are there
 _ATTEMPTS = 8
@@ -32,7 +29,7 @@ class Proposal:
     """
 
     modules: Tuple[str, ...]
-    training: "Training"
+    training: Any
     saved: int
     work: float
 
@@ -73,7 +70,7 @@ def need_modules(model: nn.Module, paths: Sequence[str]) -> Tuple[str, ...]:
 
 
 def checkpoint_to_fit(
-    model: nn.Module, known: "Training", memory: float, count: Callable[[Sequence[str]], "Training"]
+    model: nn.Module, known: Any, memory: float, count: Callable[[Sequence[str]], Any]
 ) -> Optional[Proposal]:
     """Choose modules with which a step fits into so many bytes; None where none are found.
 
@@ -100,7 +97,7 @@ def _in_order(model: nn.Module, paths: Sequence[str]) -> List[str]:
     return [name for name, _ in model.named_modules() if name in paths]
 
 
-def _candidates(model: nn.Module, known: "Training") -> List[Tuple[str, float]]:
+def _candidates(model: nn.Module, known: Any) -> List[Tuple[str, float]]:
     """Modules that are blocks of several layers, with about the bytes that each saves, the cheapest bytes first."""
     kept, work = _below(known.kept_by_layer), _below([(p, f) for p, f, _ in known.forward.layers])
     layers: Dict[str, List[int]] = {}
