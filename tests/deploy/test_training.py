@@ -263,10 +263,10 @@ def test_published_reserved_memory(release_7: Any, monkeypatch: pytest.MonkeyPat
 
     with TABLE.open(newline="") as lines:
         rows = list(csv.DictReader(lines))
-    of_mmyolo = [row for row in rows if row["kind"] == "max allocated" and row["model"] in ("yolov5s", "yolov5m")]
-    assert len(of_mmyolo) == 4
+    of_mmyolo = [row for row in rows if row["repo_version"] == "mmyolo" and row["model"] in ("yolov5s", "yolov5l")]
+    assert len(of_mmyolo) == 2
     for row in of_mmyolo:
-        assert peak_of(row) == pytest.approx(1e9 * float(row["reported_last_GB"]), rel=0.13)
+        assert peak_of(row) == pytest.approx(1e9 * float(row["reported_last_GB"]), rel=0.08)
     of_v7 = [row for row in rows if row["model"] == "yolov5s" and row["repo_version"].startswith("v7.0")]
     low, high = RESERVED
     assert len(of_v7) >= 3
