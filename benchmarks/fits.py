@@ -1,4 +1,4 @@
-"""What fits into an RTX 3090, judged by the batches that timm has found: published/training_speed.csv.
+"""What fits into an RTX 3090, judged by the batches that timm has found: published/training/speed.csv.
 
     python benchmarks/fits.py
 
@@ -22,7 +22,7 @@ from common import print_table  # noqa: E402
 from utils.thop import training  # noqa: E402
 from utils.thop.deploy.fits import DOES_NOT, FITS, MAY_FIT  # noqa: E402
 
-TABLE = ROOT / "benchmarks" / "published" / "training_speed.csv"
+TABLE = ROOT / "benchmarks" / "published" / "training" / "speed.csv"
 RTX_3090 = 25.4e9
 
 

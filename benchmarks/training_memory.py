@@ -1,14 +1,15 @@
-"""Counted training memory beside what AutoBatch has printed on GPUs: published lines, in training_memory.csv.
+"""Counted training memory beside what trainings have printed on GPUs: published/training/memory.csv.
 
     python benchmarks/training_memory.py
 
-AutoBatch runs a copy of the model forward and backward under autocast, beside the model and without an optimizer, and
-prints the *reserved* memory. Reserved to counted is fitted by a line; its two numbers stand in
-utils/thop/deploy/training.py.
+GPU_mem, which YOLOv5 and ultralytics print, is what the allocator has reserved, after the first epoch and the last;
+``max allocated``, mmyolo's, is the peak itself, with a loss of its own. The quantiles of what was printed to what is
+counted stand in utils/thop/deploy/fits.py. Networks that no package here builds are left out.
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
 import sys
 from pathlib import Path
@@ -18,58 +19,78 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import torch  # noqa: E402
 from common import print_table, use_release  # noqa: E402
-from releases import yolo  # noqa: E402
+from releases import LATEST, release  # noqa: E402
 
-from utils.thop import training  # noqa: E402
-from utils.thop.deploy.calibration import mean_factor  # noqa: E402
-from utils.thop.deploy.training import reserved_bytes  # noqa: E402
+from utils.thop.command.models import ModelError, Setup, Source, build, find  # noqa: E402
+from utils.thop.command.train import Counter  # noqa: E402
 
-TABLE = Path(__file__).with_suffix(".csv")
-
-
-def counted(model: str, classes: int, side: int, batch: int) -> int:
-    """The peak of what AutoBatch runs, in bytes."""
-    if model.startswith("yolov5"):
-        network = yolo(f"{model}.yaml", nc=classes)
-    else:
-        from ultralytics.nn.tasks import DetectionModel
-
-        network = DetectionModel(f"{model}.yaml", nc=classes, verbose=False)
-    found = training(network, (torch.empty(batch, 3, side, side, device="meta"),), ema=False)
-    return found.peak - found.optimizer_state + found.weights
+TABLE = ROOT / "benchmarks" / "published" / "training" / "memory.csv"
+KINDS = {"training log GPU_mem": "reserved", "AutoBatch": "reserved", "max allocated": "allocated"}
 
 
-def measure() -> list[tuple[dict[str, str], int, float]]:
-    """Each published line with its counted peak, and what was reserved, in bytes."""
+def source_of(model: str) -> Source | None:
+    """What the command calls a model of the table; None where nothing here builds it."""
+    if model.startswith("yolov5") and not model.endswith("-cls"):
+        models = release(LATEST) / "yolov5" / "models"
+        folders = [models, models / "hub", models / "segment"]
+        found = [folder / f"{model}.yaml" for folder in folders if (folder / f"{model}.yaml").is_file()]
+        return find([str(found[0])])[0] if found else None
+    if model.startswith(("yolov8", "yolov10", "yolo11", "yolov3")):
+        return find([f"ultralytics:{model}.yaml"])[0]
+    return None
+
+
+def peak_of(row: dict[str, str]) -> int:
+    """The counted peak of a row's training; AutoBatch runs forward and backward of a copy beside the model."""
+    source = source_of(row["model"])
+    if source is None or not row["nc"]:
+        return 0
+    side, batch = int(row["imgsz"]), int(row["batch"])
+    alone = row["kind"] == "AutoBatch"
+    optimizer = row["optimizer"] if row["optimizer"] != "-" else "SGD"
+    printed = row["kind"] == "training log GPU_mem"
+    arguments = argparse.Namespace(
+        amp=row["amp"] == "1", optimizer=optimizer, accumulate=None if printed else 1, ema=printed, validate=False,
+        objects=20, freeze=[],
+    )  # fmt: skip
+    setup = Setup((side, side), batch)
+    try:
+        built = build(source, setup, without_values=True)
+    except ModelError:
+        return 0
+    counter = Counter(built, setup, arguments)
+    counter.no_loss = "" if printed else "mmyolo's is its own, and AutoBatch takes the mean of the outputs"
+    found = counter.at((side, side))(batch)
+    return found.peak - (found.optimizer_state - found.weights if alone else 0)
+
+
+def measure() -> list[tuple[dict[str, str], int]]:
+    """Each published line that says how much, with its counted peak, those that can be counted."""
     with TABLE.open(encoding="utf-8", newline="") as lines:
-        rows = list(csv.DictReader(lines))
-    sizes = [counted(row["model"], *(int(row[name]) for name in ("nc", "imgsz", "batch"))) for row in rows]
-    return [(row, size, float(row["reserved_GB"]) * 1e9) for row, size in zip(rows, sizes)]
+        rows = [row for row in csv.DictReader(lines) if row["kind"] in KINDS and row["reported_first_epoch_GB"]]
+    return [(row, size) for row, size in ((row, peak_of(row)) for row in rows) if size]
 
 
 def main() -> None:
-    """Print the table and the line."""
-    import numpy
-
+    """Print the lines, and the quantiles of what was printed to what is counted."""
+    torch.set_num_threads(1)
     use_release()
-    found = measure()
-    print_table(
-        "AutoBatch's reserved memory, published and estimated (GB)",
-        [
-            {
-                "model": f"{row['model']} {row['imgsz']} x{row['batch']}",
-                "GPU": row["device"],
-                "counted": f"{size / 1e9:.3f}",
-                "estimated": f"{reserved_bytes(size) / 1e9:.3f}",
-                "published": f"{published / 1e9:.3f}",
-                "off": f"x {reserved_bytes(size) / published:.2f}",
-            }
-            for row, size, published in found
-        ],
-    )
-    slope, start = numpy.polyfit([size for _, size, _ in found], [published for _, _, published in found], 1)
-    off = mean_factor([reserved_bytes(size) / published for _, size, published in found])
-    print(f"\nreserved = {slope:.3f} x counted + {start / 1e9:.3f} GB; the estimate is off by x {off:.2f} on average")
+    ratios: dict[str, list[float]] = {}
+    table = []
+    for row, size in measure():
+        first, last = (1e9 * float(row[f"reported_{name}_GB"]) / size for name in ("first_epoch", "last"))
+        what = KINDS[row["kind"]]
+        names = ("max allocated",) if what == "allocated" else ("AutoBatch",) if row["kind"] == "AutoBatch" else ()
+        for name, ratio in [(name, first) for name in names] or [("first epoch", first), ("last epoch", last)]:
+            ratios.setdefault(name, []).append(ratio)
+        table.append({
+            "model": f"{row['model']} {row['imgsz']} x{row['batch']}", "version": row["repo_version"],
+            "counted GB": f"{size / 1e9:.2f}", "first": f"x {first:.2f}", "last": f"x {last:.2f}",
+        })  # fmt: skip
+    print_table("Printed by trainings on GPUs, to the counted peak", table)
+    for name, found in ratios.items():
+        low, middle, high = torch.tensor(found).quantile(torch.tensor([0.05, 0.5, 0.95])).tolist()
+        print(f"{name}: {len(found)} lines, median x {middle:.2f}, nine of ten between x {low:.2f} and x {high:.2f}")
 
 
 if __name__ == "__main__":

@@ -9,34 +9,38 @@ from __future__ import annotations
 
 import json
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
 class Storages(TorchDispatchMode):
-    """Sums what is alive after every operator, by storages; written for this test alone."""
+    """Sums what is alive after every operator, by storages; written for these tests alone."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.alive: dict[int, tuple[StorageWeakRef, int]] = {}
+        self.alive: dict[int, tuple[weakref.ref[Any], int]] = {}
+        self.now = 0
         self.peak = 0
-        self.kept = 0
 
     def note(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
         key = storage._cdata
-        if key not in self.alive or self.alive[key][0].expired():
-            self.alive[key] = StorageWeakRef(storage), storage.nbytes()
+        if key not in self.alive:
+            size = storage.nbytes()
+            self.alive[key] = weakref.ref(storage, lambda _: self.forget(key)), size
+            self.now += size
+
+    def forget(self, key: int) -> None:
+        self.now -= self.alive.pop(key)[1]
 
     def total(self) -> int:
-        self.alive = {key: (ref, size) for key, (ref, size) in self.alive.items() if not ref.expired()}
-        return sum(size for _, size in self.alive.values())
+        return self.now
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))

@@ -25,10 +25,10 @@ from utils.thop import training
 from utils.thop.command.cli import main
 from utils.thop.deploy import DeviceError
 from utils.thop.deploy.devices import find_device
-from utils.thop.deploy.fits import AT_MOST, SURE, answer_for, largest_batch, memory_in, parse_memory, reserved_bytes
+from utils.thop.deploy.fits import AT_MOST, RESERVED, SURE, answer_for, largest_batch, memory_in, parse_memory
 from utils.thop.deploy.steps import GIVEN, ON_VALUES
 from utils.thop.deploy.training import Training
-from utils.thop.deploy.training_time import step_seconds
+from utils.thop.deploy.training_time import REACH, step_seconds
 
 Make = Callable[[], nn.Module]
 
@@ -168,6 +168,26 @@ def test_parts_without_gradients_and_in_place() -> None:
     assert found.gradients == 4 * sum(p.numel() for m in (model.conv, model.out) for p in m.parameters())
 
 
+class Recurrent(nn.Module):
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer, self.out = layer, nn.Linear(100, 4)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.out(self.layer(x)[0][..., :100])
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True, "batch_first": True}])
+def test_recurrent_layers_keep_what_they_do(kind: Any, options: dict[str, Any]) -> None:
+    for hidden, shape in ((100, (50, 4, 32)), (256, (7, 3, 300))):
+        model, x = Recurrent(kind(shape[2], hidden, **options)), torch.zeros(shape)
+        found, (peak, kept) = count(model, x), measure(model, x)
+        assert (found.peak, found.kept) == (pytest.approx(peak, rel=1e-3), pytest.approx(kept, rel=1e-3))
+        assert "recurrent layers" not in found.uncounted
+    assert "cuDNN" in training(model, x).uncounted["recurrent layers"][1]
+
+
 # ---- work ----
 
 
@@ -186,7 +206,7 @@ def test_flops_are_those_of_pytorchs_counter(name: str) -> None:
     assert found.backward.flops == backward.get_total_flops()
     for phase in (found.forward, found.backward, found.optimizer):
         assert sum(flops for _, flops, _ in phase.layers) == phase.flops
-        assert sum(moved for _, _, moved in phase.layers) == phase.bytes == sum(moved for _, moved in phase.calls)
+        assert sum(moved for _, _, moved in phase.layers) == phase.bytes == sum(call.bytes for call in phase.calls)
 
 
 def test_the_backward_belongs_to_the_layers_that_went_forward() -> None:
@@ -237,16 +257,22 @@ def test_it_takes_no_memory_to_speak_of(yolo: Callable[..., Any]) -> None:
 # ---- what a GPU reserves ----
 
 
-def test_published_reserved_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_published_reserved_memory(release_7: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    from training_memory import TABLE, counted
+    from training_memory import TABLE, peak_of
 
     with TABLE.open(newline="") as lines:
-        rows = [row for row in csv.DictReader(lines) if int(row["batch"]) >= 4]
-    for row in rows:
-        size = counted(row["model"], int(row["nc"]), int(row["imgsz"]), int(row["batch"]))
-        assert size < 1e9 * float(row["reserved_GB"])
-        assert reserved_bytes(size) == pytest.approx(1e9 * float(row["reserved_GB"]), rel=0.09)
+        rows = list(csv.DictReader(lines))
+    of_mmyolo = [row for row in rows if row["repo_version"] == "mmyolo" and row["model"] in ("yolov5s", "yolov5l")]
+    assert len(of_mmyolo) == 2
+    for row in of_mmyolo:
+        assert peak_of(row) == pytest.approx(1e9 * float(row["reported_last_GB"]), rel=0.08)
+    of_v7 = [row for row in rows if row["model"] == "yolov5s" and row["repo_version"].startswith("v7.0")]
+    low, high = RESERVED
+    assert len(of_v7) >= 3
+    for row in of_v7:
+        peak = peak_of(row)
+        assert low * peak < 1e9 * float(row["reported_last_GB"]) < high * peak
 
 
 # ---- what fits ----
@@ -324,13 +350,28 @@ def test_the_batches_that_timm_has_found(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_the_time_of_a_step() -> None:
     model = torchvision.models.resnet50(weights=None)
-    found = training(model, (torch.empty(64, 3, 224, 224, device="meta"),))
+    found = training(model, (torch.empty(192, 3, 224, 224, device="meta"),))
     measured, basis = step_seconds(found, find_device("rtx-3090"))
     guessed, other = step_seconds(found, find_device("rtx-3060"))
     assert measured < guessed and "measured" in basis and "data sheet" in other
-    assert 500 < 64 / measured < 1500  # at best: people report less
+    assert 600 < 192 / measured < 1100  # images a second; resnet101 was measured at 571
     with pytest.raises(DeviceError):
         step_seconds(found, find_device("rk3562"))
+
+
+def test_the_times_that_timm_has_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 44 networks these few; `python benchmarks/training_speed.py` judges all, each left out in turn."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    pytest.importorskip("timm")
+    from fits import TABLE
+    from training_speed import counted
+
+    with TABLE.open(newline="") as lines:
+        rows = [r for r in csv.DictReader(lines) if r["model"] in ("densenet121", "resnet101", "vgg16", "mnasnet_140")]
+    assert len(rows) == 4
+    for row in rows:
+        seconds, _ = step_seconds(counted(row), find_device("rtx-3090"))
+        assert 1 / REACH < seconds / (float(row["published_step_ms"]) / 1e3) < REACH
 
 
 # ---- mistakes, and the command ----
@@ -357,25 +398,51 @@ class Raises(nn.Module):
 
 def test_the_command(capsys: pytest.CaptureFixture[str], release_7: Any) -> None:
     cfg = str(release_7 / "yolov5" / "models" / "yolov5n.yaml")
-    arguments = ["train", cfg, "--imgsz", "320", "--batch", "4", "--device", "t4"]
+    arguments = ["train", cfg, "--imgsz", "320", "--batch", "4", "--device", "t4", "--images", "1000", "--epochs", "3"]
     assert main(arguments) == 0
     out, err = capsys.readouterr()
     assert not err
-    assert out.startswith("yolov5n at 4x3x320x320, autocast to float16, SGD: ")
+    first, second, *lines = out.splitlines()
+    assert first.startswith("yolov5n at 4x3x320x320, autocast to float16, SGD: ")
+    assert second.startswith("batch 4 fits into NVIDIA T4 (15.84e9 bytes); the largest that surely does is ")
     assert "kept by the forward for the backward" in out and "prints as GPU_mem" in out
-    assert "batch 4 fits into NVIDIA T4 (16GB); the largest that does is " in out and "at 256 x 256 it is " in out
-    assert "images a second" in out
-    assert main(["train", cfg, "--imgsz", "640", "--memory", "0.9GB", "--batch", "8", "--freeze", "10"]) == 0
-    assert "batch 8 does not fit into 0.9GB" in capsys.readouterr().out
-    for wrong, complaint in (
-        (["--memory", "much"], "must be a size such as 8GB"),
-        (["--device", "toaster"], "no device is called 'toaster'"),
-        (["--device", "rk3588"], "give --memory"),
-        (["--optimizer", "Lion"], "invalid choice"),
-    ):
-        assert main(["train", cfg, *wrong]) == 2
-        out, err = capsys.readouterr()
-        assert complaint in err and len(err.splitlines()) == 1 and not out
+    assert "Loss: ComputeLoss, on 20 made-up objects an image, as it is." in lines
+    assert "an epoch of 1000 images" in out and "3 epochs" in out and "without loading images" in out
+    assert max(map(len, out.splitlines())) <= 120 and len(out.splitlines()) <= 40
+
+
+def test_what_the_command_proposes(capsys: pytest.CaptureFixture[str], release_7: Any) -> None:
+    cfg = str(release_7 / "yolov5" / "models" / "yolov5n.yaml")
+    given = ["train", cfg, "--imgsz", "320", "--no-val", "--optimizer", "adamw", "--memory", "0.4GB"]
+    assert main([*given, "--batch", "16"]) == 0
+    out = capsys.readouterr().out
+    assert "batch 16 does not fit into 0.424e9 bytes" in out
+    assert "at 256 x 256 it is " in out and "It fits with --freeze 10: " in out and "use_reentrant=False" in out
+    assert main([*given, "--batch", "-1", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    told = {**told, **told["totals"]} if "totals" in told else told
+    assert told["fits"] == "fits" and told["batch"] == told["largest_batch"] and told["optimizer_name"] == "AdamW"
+    assert told["accumulate"] == max(round(64 / told["batch"]), 1) and told["memory"] == pytest.approx(0.4 * 1.06e9)
+    assert main(["train", "torchvision:resnet18", "--inputs", "3,3,64,64", "--json"]) == 0
+    assert '"batch": 3' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("wrong", "status", "complaint"),
+    [
+        (["--memory", "much"], 2, "must be a size such as 8GB"),
+        (["--device", "toaster"], 2, "no device is called 'toaster'"),
+        (["--device", "rk3588"], 2, "give --memory"),
+        (["--optimizer", "Lion"], 2, "no optimizer is called 'Lion', only SGD"),
+        (["--batch", "-1"], 2, "--batch -1 is the largest that fits: give --memory"),
+        (["--batch", "-1", "--memory", "0.1GB"], 2, "no batch fits into"),
+        (["--imgsz", "256"], 1, "Wrong image height! Expected 224 but got 256!"),
+    ],
+)
+def test_mistakes(wrong: list[str], status: int, complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "torchvision:vit_b_16", *wrong]) == status
+    out, err = capsys.readouterr()
+    assert complaint in err and len(err.splitlines()) == 1 and not out
 
 
 @pytest.mark.parametrize("name", ["resnet18", "vgg11", "mobilenet_v3_large"])
@@ -531,3 +598,34 @@ def measure_validation(model: nn.Module, x: Tensor) -> int:
             more = x.new_empty((2 * len(x), *x.shape[1:]))
             model.eval()(more)
     return tracker.peak
+
+
+# ---- checkpointing, to fit ----
+
+
+def test_a_proposal_takes_what_it_promises(yolo: Callable[..., Any]) -> None:
+    """At a memory that holds half of the batch; the snippet makes a real step take no more."""
+    model, x = yolo("yolov5m.yaml"), torch.zeros(4, 3, 128, 128)
+    found = training(model, x, amp=False, ema=False)
+    memory = training(model, x[:2], amp=False, ema=False).peak / SURE
+    assert found.fits(memory) != "fits" and found.checkpoint_to_fit(10 * memory) is None
+    proposal = found.checkpoint_to_fit(memory)
+    assert proposal is not None and proposal.training.fits(memory) == "fits"
+    assert proposal.saved == found.peak - proposal.training.peak > 0 and 1 < proposal.work < 1.4
+    exec(proposal.snippet, {"model": model})
+    peak, _ = measure(model, x)
+    assert proposal.training.peak == pytest.approx(peak, rel=0.01)
+
+
+def test_checkpointed_modules() -> None:
+    model, x = Blocks(False), torch.zeros(2, 8, 64, 64)
+    found = training(model, x, amp=False, ema=False, checkpoint=["second"])
+    assert found.peak == pytest.approx(measure(Blocks(True), x)[0], rel=0.01)
+    assert "forward" not in vars(model.second) and training(model, x, checkpoint=["second"]).amp
+    for wrong in (["third"], [""], "second"):
+        with pytest.raises(DeviceError, match="checkpoint"):
+            training(model, x, checkpoint=wrong)
+    del model
+    gc.collect()
+    with pytest.raises(RuntimeError, match="keep it in a variable"):
+        found.checkpoint_to_fit("1GB")

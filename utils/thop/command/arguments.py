@@ -213,6 +213,8 @@ def _add_train(commands: Any) -> None:
     train.add_argument(
         "--freeze", type=int, nargs="+", default=[], metavar="N", help="the first N layers, or these, as YOLOv5 does"
     )
+    train.add_argument("--images", type=_whole_number, metavar="N", help="of an epoch, for hours on a --device")
+    train.add_argument("--epochs", type=_whole_number, metavar="N", help="of --images, for hours of them all")
     train.add_argument("--memory", type=_memory, metavar="SIZE", help="of the GPU, as in 8GB")
     train.add_argument("--device", metavar="NAME", help="a GPU that the command 'devices' lists")
     _add_devices_file(train)

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import textwrap
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 import torch
@@ -12,6 +13,7 @@ from ..deploy.fits import FITS, MARGINS, MAY_FIT, Largest, largest_batch
 from ..deploy.runtimes import DeviceError
 from ..deploy.steps import SUMMED
 from ..deploy.training import Training, training
+from ..deploy.training_time import REACH, step_seconds
 from ..run import in_few_words
 from ..run.inputs import Size, fitting_size, images_for, usual_size
 from ..show.grid import to_text
@@ -20,6 +22,8 @@ from .criteria import Criterion, criterion_for
 from .models import Built, Setup, Source, counted
 
 _SMALLER = 0.8  # of the sides: the size that is suggested where a batch does not fit
+_WIDTH = 120
+_BACKBONE = 10  # layers, as YOLOv5's tutorial on freezing has it
 AUTO = -1
 """The batch that asks for the largest that fits, as YOLOv5's --batch-size -1 does."""
 
@@ -73,13 +77,24 @@ def _described(source: Source, built: Built, setup: Setup, arguments: argparse.N
     batch = largest.batch if largest else built.inputs[0].shape[0] if setup.inputs else arguments.batch
     found = counter.at(size)(batch)
     what = f"{source.name} at {counter.shapes(size, batch)}"
-    lines, values = [training_headline(what, found)], {"loss": counter.words(found)}
+    lines: List[str] = [training_headline(what, found)]
+    values: Dict[str, Any] = {"loss": counter.words(found)}
     if memory.size:
         fits = _fits(found, memory, counter, size, largest)
         lines += fits.lines
         values.update(fits.values)
+    if memory.device is not None and memory.device.kind == "gpu":
+        time = _time(found, memory.device, arguments)
+        lines += time.lines
+        values.update(time.values)
     lines += [f"Loss: {counter.words(found)}.", "", to_text(memory_grid(found)), "", kept_table(found)]
-    return Answer(found, lines, values)
+    return Answer(found, [part for line in lines for part in _wrapped(line)], values)
+
+
+def _wrapped(line: str) -> List[str]:
+    """A line in rows of 120 characters; tables and code as they are."""
+    plain = len(line) > _WIDTH and "\n" not in line and not line.startswith(" ")
+    return textwrap.wrap(line, _WIDTH, break_on_hyphens=False) if plain else [line]
 
 
 class Counter:
@@ -113,6 +128,20 @@ class Counter:
                 print(f"\rcounting a batch of {batch} ... ", end="\r", file=sys.__stderr__, flush=True)
             self.known[size, batch] = self._step(size, batch)
         return self.known[size, batch]
+
+    def with_frozen(self, size: Size, batch: int, layers: int) -> Optional[Training]:
+        """Count a step with its first layers frozen; None where there are no numbered layers, or others are frozen."""
+        rows = self.model._modules.get("model")
+        if self.arguments.freeze or not isinstance(rows, torch.nn.Sequential) or len(rows) <= layers:
+            return None
+        trained = [p for row in rows[:layers] for p in row.parameters() if p.requires_grad]
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        try:
+            return self._step(size, batch)
+        finally:
+            for parameter in trained:
+                parameter.requires_grad_(True)
 
     def _step(self, size: Size, batch: int) -> Training:
         arguments, inputs = self.arguments, self._inputs(size, batch)
@@ -177,8 +206,44 @@ def _fits(found: Training, memory: Memory, counter: Counter, size: Size, largest
         except Exception:
             pass
     shared = memory.device is not None and memory.device.host == "module"
+    more = _fitting(found, memory, counter, size) if answer != FITS else []
     note = " Its memory is shared with the system, whose part is not known." if shared else ""
-    return _Said([f"{sentence}.{note}", MARGINS], values)
+    return _Said([f"{sentence}.{note}", *more, MARGINS], values)
+
+
+def _fitting(found: Training, memory: Memory, counter: Counter, size: Size) -> List[str]:
+    """What would let the batch fit: freezing the first layers, and modules to checkpoint, each counted again."""
+    lines = []
+    frozen = counter.with_frozen(size, found.batch, _BACKBONE)
+    if frozen is not None and frozen.fits(memory.size) == FITS:
+        lines.append(f"It fits with --freeze {_BACKBONE}: {frozen.peak / 1e9:.2f}e9 bytes at the peak.")
+    proposal = found.checkpoint_to_fit(memory.size)
+    if proposal is not None:
+        words = f"{proposal.training.peak / 1e9:.2f}e9 bytes at the peak for {proposal.work - 1:.0%} more work"
+        many = f"{len(proposal.modules)} module{'s' * (len(proposal.modules) != 1)}"
+        lines += [f"It fits with {many} checkpointed: {words}. After model = ...:"]
+        lines += [f"    {line}" for line in proposal.snippet.splitlines()]
+    return lines
+
+
+def _time(found: Training, device: Device, arguments: argparse.Namespace) -> _Said:
+    """How long a step takes, and an epoch, if somebody says of how many images, and all of them."""
+    try:
+        seconds, basis = step_seconds(found, device)
+    except DeviceError:
+        return _Said([], {})
+    values = {"step_seconds": seconds, "step_seconds_low": seconds / REACH, "step_seconds_high": seconds * REACH}
+    words = f"A step takes about {seconds * 1e3:.0f} ms ({seconds / REACH * 1e3:.0f} to {seconds * REACH * 1e3:.0f})"
+    if arguments.images:
+        hours = seconds * -(-arguments.images // found.batch) / 3600
+        values["epoch_hours"] = hours
+        words += f", an epoch of {arguments.images} images {hours:.2g} hours"
+        if arguments.epochs:
+            values["hours"] = hours * arguments.epochs
+            words += f", {arguments.epochs} epochs {hours * arguments.epochs:.3g}"
+    return _Said(
+        [f"{words}, without loading images and validation; from {basis}, and 44 trainings on an RTX 3090."], values
+    )
 
 
 def _rounded(side: int) -> int:

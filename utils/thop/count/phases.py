@@ -28,15 +28,15 @@ THE_LOSS = "the loss"
 class Phase:
     """What one phase of a step computes and moves, in all and by module.
 
-    flops: of products; layers: (path, FLOPs, bytes) of each module, in the order in which they came; calls: FLOPs and
-    bytes of each operator that ran.
+    flops: of products; layers: (path, FLOPs, bytes) of each module, in the order in which they came; calls: of the
+    operators that computed or moved something.
     """
 
     flops: int = 0
     read_bytes: int = 0
     written_bytes: int = 0
     layers: List[Tuple[str, int, int]] = field(default_factory=list, repr=False)
-    calls: List[Tuple[int, int]] = field(default_factory=list, repr=False)
+    calls: List[OperatorCall] = field(default_factory=list, repr=False)
 
     @property
     def bytes(self) -> int:
@@ -119,7 +119,7 @@ def phases_of(calls: Iterable[OperatorCall]) -> Dict[str, Phase]:
         phase.read_bytes += call.read_bytes
         phase.written_bytes += call.written_bytes
         if call.flops or moved:
-            phase.calls.append((call.flops, moved))
+            phase.calls.append(call)
         before = by_path[call.phase].get(call.path, (0, 0))
         by_path[call.phase][call.path] = before[0] + call.flops, before[1] + moved
     for name, phase in found.items():

@@ -6,14 +6,12 @@ margins are such that they held for the batches that timm has found on an RTX 30
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Union
+from typing import Any, Callable, Dict, Optional, Protocol, Union
 
 from .runtimes import DeviceError
-from .steps import batches_summed
 
-if TYPE_CHECKING:
-    from .training import Training
-
+NOMINAL = 64
+"""The batch that train.py sums gradients up to."""
 FITS, MAY_FIT, DOES_NOT = "fits", "may fit", "does not"
 SURE, AT_MOST = 0.88, 0.945
 """A peak up to the first share of the memory fits, beyond the second it does not."""
@@ -23,23 +21,33 @@ MARGINS = (
 )
 OF_A_GB = 1.06e9
 """Bytes that a GB of a card is, as it is sold."""
-_RESERVED, _WORKSPACES = 1.22, 0.14e9  # reserved is about so many times the peak, and so many bytes more
+RESERVED_FIRST, RESERVED_LAST = 1.22, 1.50
+"""What was reserved after the first epoch and after the last, to the peak: medians of public trainings."""
+RESERVED = (1.09, 2.38)
+"""Between which of the latter nine of ten lie."""
 CONTEXT = 0.5e9  # CUDA's own memory, before any tensor
 _MOST = 1 << 20  # images
-Count = Callable[[int], "Training"]
+
+
+class Counted(Protocol):
+    """A counted step: its peak, its batch, and how many batches gradients are summed up of."""
+
+    peak: int
+    batch: int
+    accumulate: int
+
+
+Count = Callable[[int], Any]
+
+
+def batches_summed(batch: int) -> int:
+    """How many batches train.py sums the gradients of before the optimizer steps."""
+    return max(round(NOMINAL / batch), 1)
 
 
 def answer_for(peak: float, memory: float) -> str:
     """Say whether a peak fits into so many bytes."""
     return FITS if peak <= SURE * memory else MAY_FIT if peak <= AT_MOST * memory else DOES_NOT
-
-
-def reserved_bytes(peak: float) -> float:
-    """Estimate what PyTorch's allocator reserves on CUDA where so much is alive at the peak.
-
-    That is off by a factor of 1.11 on average; for batches of 4 and more, by at most 1.08.
-    """
-    return _RESERVED * peak + _WORKSPACES
 
 
 def memory_in(memory: Union[float, str]) -> float:
@@ -68,10 +76,10 @@ class Largest:
     """The largest batch that fits, checked by a count of its own; 0, and the count of one image, where none does."""
 
     batch: int
-    training: "Training"
+    training: Any
 
 
-def largest_batch(count: Count, memory: float, known: Optional["Training"] = None) -> Largest:
+def largest_batch(count: Count, memory: float, known: Optional[Counted] = None) -> Largest:
     """Find the largest batch whose answer is that it fits into so many bytes.
 
     It is counted, and so is the batch of one more. The peak grows with the batch as long as the gradients of earlier
@@ -88,11 +96,11 @@ def largest_batch(count: Count, memory: float, known: Optional["Training"] = Non
 class _Search:
     """The search for the largest batch, which counts each batch once."""
 
-    def __init__(self, count: Count, memory: float, known: Optional["Training"]) -> None:
+    def __init__(self, count: Count, memory: float, known: Optional[Counted]) -> None:
         self.count, self.memory = count, memory
         self.counted: Dict[int, Any] = {} if known is None else {known.batch: known}
 
-    def at(self, batch: int) -> "Training":
+    def at(self, batch: int) -> Counted:
         """Count a batch."""
         if batch not in self.counted:
             self.counted[batch] = self.count(batch)
@@ -129,6 +137,7 @@ class _Search:
 
 
 __all__ = [
-    "AT_MOST", "CONTEXT", "DOES_NOT", "FITS", "MARGINS", "MAY_FIT", "SURE", "Largest", "answer_for", "largest_batch",
-    "memory_in", "parse_memory", "reserved_bytes",
+    "AT_MOST", "CONTEXT", "DOES_NOT", "FITS", "MARGINS", "MAY_FIT", "RESERVED", "RESERVED_FIRST", "RESERVED_LAST",
+    "SURE", "Largest", "answer_for", "batches_summed",
+    "largest_batch", "memory_in", "parse_memory",
 ]  # fmt: skip

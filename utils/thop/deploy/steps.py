@@ -6,17 +6,16 @@ earlier ones are alive in it. After the last batch of an epoch a validation may 
 """
 
 from functools import partial
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from ..count.phases import BACKWARD, LOSS, OPTIMIZER, StepRecorder, bytes_of
 from ..run import Driven, ModelCopy, in_few_words, map_tensors, tensors_in
+from .checkpointing import checkpoint_modules
 from .runtimes import DeviceError
 
-NOMINAL = 64
-"""The batch that train.py sums gradients up to."""
 _MOMENTUM = 0.937  # as YOLOv5 has it; only whether there is one matters here
 _DECAY = 5e-4
 OPTIMIZERS: Dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -39,19 +38,22 @@ def optimizer_named(name: str) -> str:
     return found
 
 
-def batches_summed(batch: int) -> int:
-    """How many batches train.py sums the gradients of before the optimizer steps."""
-    return max(round(NOMINAL / batch), 1)
-
-
 class Steps:
     """Two steps of one run, and what is seen of them.
 
     gradients, state: bytes, after the optimizer has stepped; loss: what it was, one of the three above.
     """
 
-    def __init__(self, optimizer: str, foreach: bool, block: int, keeps_gradients: bool, validates: bool) -> None:
-        self.optimizer, self.foreach, self.block = optimizer, foreach, block
+    def __init__(
+        self,
+        optimizer: str,
+        foreach: bool,
+        block: int,
+        keeps_gradients: bool,
+        validates: bool,
+        checkpointed: Sequence[str] = (),
+    ) -> None:
+        self.optimizer, self.foreach, self.block, self.checkpointed = optimizer, foreach, block, checkpointed
         self.keeps_gradients, self.validates = keeps_gradients, validates
         self.recorder: Any = None
         self.gradients = self.state = 0
@@ -66,6 +68,7 @@ class Steps:
     def drive(self, driven: Driven) -> None:
         """Take the steps; what they have made is let go of."""
         recorder, model = self.recorder, driven.model
+        checkpoint_modules(driven, self.checkpointed)
         optimizer = OPTIMIZERS[self.optimizer](parameter_groups(model), foreach=self.foreach)
         for tensor in tensors_in(driven.also[1:]):
             recorder.storages.made(tensor)

@@ -19,9 +19,10 @@ from ..answer import Answer, Rows
 from ..count.phases import BACKWARD, FORWARD, LOSS, OPTIMIZER, VALIDATION, Phase, phases_of
 from ..count.storages import in_blocks
 from ..run import KNOWS_NODES, NotCountable, as_inputs, as_model, collector_paused, map_tensors, run, tensors_in
-from .fits import Largest, answer_for, largest_batch, memory_in, reserved_bytes
+from .checkpointing import Proposal, checkpoint_to_fit, need_modules
+from .fits import RESERVED, RESERVED_LAST, Largest, answer_for, batches_summed, largest_batch, memory_in
 from .runtimes import DeviceError
-from .steps import GIVEN, SUMMED, Steps, batches_summed, optimizer_named, targets_for
+from .steps import GIVEN, SUMMED, Steps, optimizer_named, targets_for
 
 CUDA_BLOCK = 512
 
@@ -38,7 +39,7 @@ class Training(Answer):
     in all and by module.
     accumulate: how many batches the gradients are summed up of; loss_was: whose the loss was, and how it was run;
     uncounted: what has no exact number, and why. recount: counts a step of another batch, as long as somebody keeps
-    the model.
+    the model, which subject returns.
     """
 
     weights: int
@@ -61,7 +62,8 @@ class Training(Answer):
     accumulate: int = 1
     loss_was: str = SUMMED
     uncounted: Dict[str, Tuple[int, str]] = field(default_factory=dict)
-    recount: Optional[Callable[[int], "Training"]] = field(default=None, repr=False)
+    recount: Optional[Callable[..., "Training"]] = field(default=None, repr=False)
+    subject: Optional[Callable[[], Optional[nn.Module]]] = field(default=None, repr=False)
 
     def fits(self, memory: Union[float, str]) -> str:
         """Say whether it "fits" into a GPU's memory, "may fit" or "does not".
@@ -80,6 +82,17 @@ class Training(Answer):
         if self.recount is None:
             raise RuntimeError("there is no model to count")
         return largest_batch(self.recount, size, self)
+
+    def checkpoint_to_fit(self, memory: Union[float, str]) -> Optional[Proposal]:
+        """Choose modules to checkpoint so that the step fits into a GPU's memory; None where none do, or it fits.
+
+        Raises DeviceError for what is no size, RuntimeError where the model is gone.
+        """
+        size, model = memory_in(memory), self.subject and self.subject()
+        if model is None or self.recount is None:
+            raise RuntimeError("the model is gone: keep it in a variable to ask for what could be checkpointed")
+        recount = self.recount
+        return checkpoint_to_fit(model, self, size, lambda paths: recount(self.batch, checkpoint=paths))
 
     def parts(self) -> Dict[str, int]:
         """What lies in memory, by what it is: not all of it at once."""
@@ -100,8 +113,13 @@ class Training(Answer):
 
     @property
     def reserved(self) -> float:
-        """What PyTorch's allocator has asked CUDA for by then, YOLOv5's GPU_mem, estimated: off by x 1.11."""
-        return reserved_bytes(self.peak)
+        """What PyTorch's allocator has asked CUDA for by the last epoch, YOLOv5's GPU_mem, estimated."""
+        return RESERVED_LAST * self.peak
+
+    @property
+    def reserved_range(self) -> Tuple[float, float]:
+        """Between which bytes that lies in nine of ten trainings."""
+        return RESERVED[0] * self.peak, RESERVED[1] * self.peak
 
     @property
     def flops(self) -> int:
@@ -122,6 +140,7 @@ def training(
     loss: Optional[Callable[..., Any]] = None,
     targets: Any = None,
     validate: bool = False,
+    checkpoint: Sequence[str] = (),
 ) -> Training:
     """Count a training step of ``model`` without values: memory, FLOPs and traffic. The model is not touched.
 
@@ -142,9 +161,10 @@ def training(
             of which the first is the loss. Without one the sum of all outputs stands in.
         targets: what the loss takes second, with values; or a function that makes it for so many images.
         validate: whether the average of the model is run on twice as many images after the step, in float16 under amp.
+        checkpoint: paths of modules that are computed again in the backward, whose results are not kept.
 
     Raises:
-        DeviceError: there is no such optimizer, nothing to train, or no gradient in what the loss returns.
+        DeviceError: there is no such optimizer or module, nothing to train, or no gradient in what the loss returns.
         NotCountable: the step depends on values, or torch is older than 2.1 (2.4 with ``amp``).
         Exception: whatever the model's own forward or the loss raises.
     """
@@ -158,14 +178,16 @@ def training(
     summed = batches_summed(batch) if accumulate is None else accumulate
     if not isinstance(summed, int) or summed < 1:
         raise DeviceError(f"accumulate must be a whole number from 1 up, not {summed!r}")
-    steps = Steps(optimizer, amp if foreach is None else foreach, CUDA_BLOCK if amp else 1, summed > 1, validate)
+    block, checkpoint = CUDA_BLOCK if amp else 1, need_modules(model, checkpoint)
+    steps = Steps(optimizer, amp if foreach is None else foreach, block, summed > 1, validate, checkpoint)
     also = loss, None if loss is None else targets_for(targets, batch)
     run(model, inputs, steps.observe, kwargs=kwargs, amp=amp, drive=steps.drive, also=also)
     found = _result(steps, model, (inputs, kwargs), ema, amp)
     found.accumulate = summed
     options = {"amp": amp, "optimizer": optimizer, "ema": ema, "foreach": foreach, "accumulate": accumulate}
-    options.update(loss=loss, validate=validate)
+    options.update(loss=loss, validate=validate, checkpoint=checkpoint)
     found.recount = _recounter(model, (inputs, kwargs), batch, targets, options)
+    found.subject = weakref.ref(model)
     return found
 
 
@@ -176,12 +198,15 @@ def _batch_of(given: Any) -> int:
 
 def _recounter(
     model: nn.Module, given: Any, batch: int, targets: Any, options: Dict[str, Any]
-) -> Callable[[int], Training]:
-    """Return what counts a step of another batch: whatever has the batch's size along its first axis gets that."""
+) -> Callable[..., Training]:
+    """Return what counts a step of another batch: whatever has the batch's size along its first axis gets that.
+
+    It may be told other options of ``training`` too.
+    """
     reference = weakref.ref(model)
     shapes = map_tensors(given, lambda tensor: torch.empty_like(tensor, device="meta"))
 
-    def count(images: int) -> Training:
+    def count(images: int, **others: Any) -> Training:
         kept = reference()
         if kept is None:
             raise RuntimeError("the model is gone: keep it in a variable to ask for other batches")
@@ -191,7 +216,9 @@ def _recounter(
             return tensor.new_empty((images, *tensor.shape[1:])) if is_of_batch else tensor
 
         inputs, kwargs = map_tensors(shapes, resized)
-        return training(kept, inputs, kwargs=kwargs, targets=targets_for(targets, images, batch), **options)
+        return training(
+            kept, inputs, kwargs=kwargs, targets=targets_for(targets, images, batch), **{**options, **others}
+        )
 
     return count
 
@@ -204,6 +231,9 @@ def _result(steps: Steps, model: nn.Module, inputs: Any, ema: bool, amp: bool) -
     storages, uncounted = recorder.storages, dict(recorder.recorder.uncounted)
     peak, place = recorder.step_peak if recorder.validates else (storages.peak, storages.peak_place)
     peak += weights + buffers + average
+    recurrent = sum(isinstance(module, nn.RNNBase) for module in model.modules())
+    if amp and recurrent:
+        uncounted["recurrent layers"] = recurrent, "kept as on a CPU; what cuDNN keeps in its place is not known"
     if steps.no_validation:
         uncounted["validation"] = 1, f"not counted: {steps.no_validation}"
     elif recorder.validates:  # the average is what is validated; under amp its halves are among what was made

@@ -32,7 +32,10 @@ class Effects(NamedTuple):
 
 
 _KNOWN: Dict[int, Effects] = {}  # by identity: operators are made once, and hash in Python
-_VIEWS_ALL_THE_SAME = frozenset(("aten::_unsafe_view",))  # whatever their schemas say
+_VIEWS_ALL_THE_SAME = frozenset(
+    f"aten::{name}" for name in ("_unsafe_view", "unsafe_split", "unsafe_split_with_sizes", "unsafe_chunk")
+)
+"""Views, whatever their schemas say."""
 _DRAWS = frozenset(
     f"aten::{name}" for name in ("rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like",
                                  "native_dropout", "_fused_dropout", "rrelu_with_noise", "rrelu_with_noise_")

@@ -464,3 +464,32 @@ def _recurrent_results(x: Tensor, states: Any, batch: int, layers: int, bidirect
 @_shape_rule("upsample_nearest2d")
 def _upsample_nearest2d(x: Tensor, size: Any, *scales: Any) -> Any:
     return empty((*x.shape[:2], *size), x) if x.dim() == 4 and _plain(x) else NotImplemented
+
+
+_PAGE = 4096
+
+
+@_shape_rule("mkldnn_rnn_layer")
+def _recurrent_layer(x: Tensor, w1: Tensor, w2: Tensor, w3: Any, w4: Any, h: Tensor, c: Tensor, *rest: Any) -> Any:
+    """Outputs, the last states, and what the library keeps for the backward: an LSTM in a workspace of whole pages."""
+    _, _, mode, hidden, *_, train = rest
+    if mode != 2 or x.dtype is not torch.float32 or not lacks_values(x):
+        return NotImplemented
+    steps, batch, features = x.shape  # of one layer in one direction, in this order whatever the module was given
+    kept = empty((_lstm_workspace(steps, batch, features, hidden) if train else 0,), x, torch.uint8)
+    return empty((steps, batch, hidden), x), empty(h.shape, x), empty(c.shape, x), kept
+
+
+def _lstm_workspace(steps: int, batch: int, features: int, hidden: int) -> int:
+    """Bytes of gates, hidden values, and states at both ends of the layer, of it and of its gradients.
+
+    Rows are filled up to 64 bytes, and beyond where they would fall on the same lines of a cache.
+    """
+
+    def filled(row: int) -> int:
+        row = -(-row // 16) * 16
+        return row if row % 256 else row + 16
+
+    ends, widest = 2 * (steps + 1), filled(max(features, hidden))
+    rows = [(steps, filled(4 * hidden)), (steps, filled(hidden)), *[(ends, widest)] * 3, *[(ends, hidden)] * 2]
+    return sum(-(-4 * count * batch * row // _PAGE) * _PAGE for count, row in rows)

@@ -4,7 +4,7 @@ from typing import Dict, List, Sequence, Tuple
 
 from ..deploy.changes import Advice
 from ..deploy.clock import ARITHMETIC, MEMORY, OUTPUT_STAGE, STARTING
-from ..deploy.fits import CONTEXT
+from ..deploy.fits import CONTEXT, RESERVED_FIRST
 from ..deploy.launches import Deployed
 from ..deploy.prediction import LayerTime, Prediction, Timing
 from ..deploy.training import Training
@@ -161,10 +161,11 @@ def memory_grid(found: Training) -> Grid:
         f"At the peak {readable_bytes(found.peak)} are alive: not all parts at once, but what the backward makes too.",
     ]
     if found.amp:
-        reserved = f"About {found.reserved / 1e9:.1f}GB will be reserved, which YOLOv5 prints as GPU_mem"
-        notes.append(
-            f"{reserved}; with CUDA's own {CONTEXT / 1e9:.1f}GB it takes {(found.reserved + CONTEXT) / 1e9:.1f}GB."
-        )
+        first = readable_bytes(RESERVED_FIRST * found.peak)
+        low, high = map(readable_bytes, found.reserved_range)
+        reserved = f"about {first} after the first epoch, {low} to {high} after the last, if there is as much"
+        own = f"CUDA's own {CONTEXT / 1e9:.1f}GB come on top"
+        notes.append(f"PyTorch reserves {reserved}, which YOLOv5 prints as GPU_mem; {own}.")
     return Grid(columns, lines, notes=notes)
 
 

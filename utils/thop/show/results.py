@@ -220,7 +220,7 @@ def _prediction(found: Prediction) -> Sheet:
 def _training(found: Training) -> Sheet:
     grid = memory_grid(found)
     totals = {name: value for name, value in record_of(found).items() if name != "kept_by_layer"}
-    for name in ("forward", "backward", "optimizer"):
+    for name in ("forward", "loss", "backward", "optimizer", "validation"):
         totals[name] = record_of(getattr(found, name))
     kept = [{"path": path, "kept_bytes": size} for path, size in found.kept_by_layer]
     names = [line.cells[0] for line in grid.lines]

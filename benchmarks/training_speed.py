@@ -1,0 +1,105 @@
+"""Expected times of training steps beside those that timm has measured on an RTX 3090, each network left out in turn.
+
+    python benchmarks/training_speed.py
+
+44 networks (published/training/speed.csv), PyTorch 1.12. The constants of forward passes are the device's; the five
+numbers that training has beside them (utils/thop/deploy/training_time.py) are fitted to nine tenths of the networks and
+judged on the rest, ten times over.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+import numpy  # noqa: E402
+import torch  # noqa: E402
+from common import print_table  # noqa: E402
+from fits import TABLE  # noqa: E402
+
+from utils.thop import training  # noqa: E402
+from utils.thop.deploy.calibration import mean_factor  # noqa: E402
+from utils.thop.deploy.clock import Load  # noqa: E402
+from utils.thop.deploy.devices import find_device  # noqa: E402
+from utils.thop.deploy.prediction import estimate_for  # noqa: E402
+from utils.thop.deploy.runtimes import all_runtimes  # noqa: E402
+from utils.thop.deploy.training import Training  # noqa: E402
+from utils.thop.deploy.training_time import LEARNED, REACH, Learned, works_of  # noqa: E402
+
+PRIOR = Learned()
+WIDTHS = (0.3, 0.3, 0.7, 0.3, 1.0)  # of the logarithms: how far the numbers may lie from these
+FOLDS = 10
+
+
+def counted(row: dict[str, str]) -> Training:
+    """A step as timm's script takes it."""
+    import timm
+
+    side = int(row["imgsz"])
+    timm.layers.set_fused_attn(False)
+    try:
+        model = timm.create_model(row["model"])
+    finally:
+        timm.layers.set_fused_attn(True)
+    images = torch.empty(int(row["batch"]), 3, side, side, device="meta")
+    return training(model, images, ema=False, foreach=False, accumulate=2)
+
+
+def logarithms(steps: list[Training], learned: Learned) -> Any:
+    """The logarithms of the expected seconds."""
+    known, _ = estimate_for(find_device("rtx-3090"), all_runtimes()["pytorch"], "amp")
+    constants = known.constants("amp")
+    changed = constants._replace(overhead=constants.overhead + learned.launch)
+    seconds = Load([works_of(step, learned) for step in steps]).seconds(changed)
+    return numpy.log(learned.scale * seconds.numpy())
+
+
+def fitted(steps: list[Training], measured: Any) -> Learned:
+    """The five numbers, which stay near the prior where the networks don't tell."""
+    from scipy.optimize import minimize
+
+    prior = numpy.log(PRIOR)
+
+    def loss(point: Any) -> float:
+        off = numpy.abs(logarithms(steps, Learned(*numpy.exp(point))) - measured)
+        return float((off**1.3).sum() + 0.15 * (((point - prior) / WIDTHS) ** 2).sum())
+
+    options = {"maxiter": 300, "xatol": 1e-3, "fatol": 1e-4}
+    return Learned(*numpy.exp(minimize(loss, prior, method="Nelder-Mead", options=options).x))
+
+
+def main() -> None:
+    """Print how far the numbers in use are off, and how far those would be that a network has no part in."""
+    with TABLE.open(encoding="utf-8", newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    steps = [counted(row) for row in rows]
+    measured = numpy.log([float(row["published_step_ms"]) / 1e3 for row in rows])
+    off = logarithms(steps, LEARNED) - measured
+    left_out = numpy.zeros(len(rows))
+    order = numpy.random.default_rng(0).permutation(len(rows))
+    for fold in range(FOLDS):
+        tested = order[fold::FOLDS]
+        others = [i for i in range(len(rows)) if i not in tested]
+        learned = fitted([steps[i] for i in others], measured[others])
+        left_out[tested] = logarithms([steps[i] for i in tested], learned) - measured[tested]
+    print_table(
+        "Steps of training on an RTX 3090, expected to measured",
+        [
+            {"network": row["model"], "in use": f"x {math.exp(a):.2f}", "left out": f"x {math.exp(b):.2f}"}
+            for row, a, b in zip(rows, off, left_out)
+        ],
+    )
+    print(f"\n{fitted(steps, measured)}")
+    for name, found in (("in use", off), ("left out", left_out)):
+        held = (numpy.abs(found) <= math.log(REACH)).mean()
+        print(f"{name}: off by x {mean_factor(numpy.exp(found)):.3f} on average; {held:.0%} lie within x {REACH}")
+
+
+if __name__ == "__main__":
+    main()
