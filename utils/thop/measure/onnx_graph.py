@@ -376,7 +376,8 @@ def _gather(x: Tensor, indices: Any, axis: int = 0) -> Tensor:
     if not isinstance(indices, Tensor) and not indices.ndim:
         return x.select(axis, int(indices))
     indices = _tensor(indices)
-    return x.index_select(axis, indices.reshape(-1)).unflatten(axis, tuple(indices.shape))
+    found = x.index_select(axis, indices.reshape(-1))
+    return found.reshape((*x.shape[:axis], *indices.shape, *x.shape[axis % x.dim() + 1 :]))
 
 
 _BY_NAME = ("Abs", "Sqrt", "Exp", "Log", "Reciprocal", "Floor", "Ceil", "Round", "Sign", "Erf", "Sin", "Cos", "Atan",
