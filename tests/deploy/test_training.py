@@ -635,7 +635,8 @@ class Counts:
     """A loss that writes to itself, to its weights and to what it is given."""
 
     def __init__(self, by_values: bool) -> None:
-        self.by_values, self.calls, self.seen, self.weight = by_values, 0, [], torch.ones(8)
+        self.by_values, self.calls, self.weight = by_values, 0, torch.ones(8)
+        self.seen: list[Tensor] = []
 
     def __call__(self, out: Tensor, targets: Tensor) -> Tensor:
         self.calls += 1
