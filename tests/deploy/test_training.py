@@ -629,3 +629,26 @@ def test_checkpointed_modules() -> None:
     gc.collect()
     with pytest.raises(RuntimeError, match="keep it in a variable"):
         found.checkpoint_to_fit("1GB")
+
+
+class Counts:
+    """A loss that writes to itself, to its weights and to what it is given."""
+
+    def __init__(self, by_values: bool) -> None:
+        self.by_values, self.calls, self.weight = by_values, 0, torch.ones(8)
+        self.seen: list[Tensor] = []
+
+    def __call__(self, out: Tensor, targets: Tensor) -> Tensor:
+        self.calls += 1
+        self.seen.append(out)
+        self.weight.mul_(2)
+        targets.zero_()
+        return (out[out > 0] if self.by_values else out).sum() * self.weight.sum()
+
+
+@pytest.mark.parametrize("by_values", [False, True])
+def test_a_loss_and_its_targets_are_as_before(by_values: bool) -> None:
+    model, loss, targets = nn.Conv2d(3, 8, 1), Counts(by_values), torch.ones(2)
+    found = training(model, torch.zeros(2, 3, 8, 8), loss=loss, targets=targets)
+    assert found.loss_was == (ON_VALUES if by_values else GIVEN)
+    assert not loss.calls and not loss.seen and loss.weight.eq(1).all() and targets.eq(1).all()
