@@ -19,7 +19,8 @@ from .machine import MeasureError, measure
 from .runtimes import DeviceError, find_runtime, unreadable
 
 CATALOGUE = Path(__file__).with_name("devices.yaml")
-ESTIMATES = Path(__file__).with_name("estimates.json")  # of the catalogue's devices, from published tables
+ESTIMATES = Path(__file__).with_name("estimates.yaml")
+"""The catalogue's estimates, from published tables: JSON, as that is read at once; checkouts ignore files of that name."""
 THIS = "this"
 PRECISIONS = ("float64", "float32", "tf32", "float16", "bfloat16", "int8")
 KINDS = ("gpu", "cpu", "npu")
