@@ -20,7 +20,7 @@ from .runtimes import DeviceError, find_runtime, unreadable
 
 CATALOGUE = Path(__file__).with_name("devices.yaml")
 ESTIMATES = Path(__file__).with_name("estimates.yaml")
-"""The catalogue's estimates, from published tables: JSON, as that is read at once; checkouts ignore files of that name."""
+"""The estimates of the catalogue, from published tables: JSON, read at once; checkouts ignore files of that name."""
 THIS = "this"
 PRECISIONS = ("float64", "float32", "tf32", "float16", "bfloat16", "int8")
 KINDS = ("gpu", "cpu", "npu")
