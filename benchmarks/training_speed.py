@@ -51,23 +51,48 @@ def counted(row: dict[str, str]) -> Training:
     return training(model, images, ema=False, foreach=False, accumulate=2)
 
 
+class Launches:
+    """The launches of steps, in columns, which the five numbers change."""
+
+    def __init__(self, steps: list[Training]) -> None:
+        neutral = [works_of(step, Learned(depthwise=1.0)) for step in steps]
+        forward = [len(step.forward.calls) for step in steps]
+        self.load = Load(neutral)
+        self.work = self.load.work
+        later = [i >= first for works, first in zip(neutral, forward) for i in range(len(works))]
+        self.products = torch.tensor(later) & (self.work.operations > 0)
+        self.passes = torch.tensor(later) & (self.work.operations == 0)
+        known, _ = estimate_for(find_device("rtx-3090"), all_runtimes()["pytorch"], "amp")
+        self.constants = known.constants("amp")
+
+    def logarithms(self, learned: Learned) -> Any:
+        """The logarithms of the expected seconds."""
+        one, work = torch.ones(1, dtype=torch.float64), self.work
+        products = torch.where(self.products, learned.products * one, one)
+        self.load.work = work._replace(
+            operations=work.operations * products,
+            by_inner=work.by_inner * products,
+            dense=work.dense * products,
+            depthwise=work.depthwise * torch.where(self.products, learned.depthwise * one, one),
+            bytes=work.bytes * torch.where(self.passes, learned.moved * one, one),
+        )
+        changed = self.constants._replace(overhead=self.constants.overhead + learned.launch)
+        return numpy.log(learned.scale * self.load.seconds(changed).numpy())
+
+
 def logarithms(steps: list[Training], learned: Learned) -> Any:
     """The logarithms of the expected seconds."""
-    known, _ = estimate_for(find_device("rtx-3090"), all_runtimes()["pytorch"], "amp")
-    constants = known.constants("amp")
-    changed = constants._replace(overhead=constants.overhead + learned.launch)
-    seconds = Load([works_of(step, learned) for step in steps]).seconds(changed)
-    return numpy.log(learned.scale * seconds.numpy())
+    return Launches(steps).logarithms(learned)
 
 
 def fitted(steps: list[Training], measured: Any) -> Learned:
     """The five numbers, which stay near the prior where the networks don't tell."""
     from scipy.optimize import minimize
 
-    prior = numpy.log(PRIOR)
+    prior, launches = numpy.log(PRIOR), Launches(steps)
 
     def loss(point: Any) -> float:
-        off = numpy.abs(logarithms(steps, Learned(*numpy.exp(point))) - measured)
+        off = numpy.abs(launches.logarithms(Learned(*numpy.exp(point))) - measured)
         return float((off**1.3).sum() + 0.15 * (((point - prior) / WIDTHS) ** 2).sum())
 
     options = {"maxiter": 300, "xatol": 1e-3, "fatol": 1e-4}

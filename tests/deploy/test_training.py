@@ -406,7 +406,7 @@ def test_the_command(capsys: pytest.CaptureFixture[str], release_7: Any) -> None
     assert first.startswith("yolov5n at 4x3x320x320, autocast to float16, SGD: ")
     assert second.startswith("batch 4 fits into NVIDIA T4 (15.84e9 bytes); the largest that surely does is ")
     assert "kept by the forward for the backward" in out and "prints as GPU_mem" in out
-    assert "Loss: ComputeLoss, on 20 made-up objects an image, as it is." in lines
+    assert "Loss: ComputeLoss on made-up objects, 20 an image, as it is." in lines
     assert "an epoch of 1000 images" in out and "3 epochs" in out and "without loading images" in out
     assert max(map(len, out.splitlines())) <= 120 and len(out.splitlines()) <= 40
 
@@ -652,3 +652,20 @@ def test_a_loss_and_its_targets_are_as_before(by_values: bool) -> None:
     found = training(model, torch.zeros(2, 3, 8, 8), loss=loss, targets=targets)
     assert found.loss_was == (ON_VALUES if by_values else GIVEN)
     assert not loss.calls and not loss.seen and loss.weight.eq(1).all() and targets.eq(1).all()
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("ultralytics:yolo11n-seg.yaml", "Loss: v8SegmentationLoss on made-up objects, 20 an image, run with made-up"),
+        ("torchvision:resnet18", "Loss: cross entropy on made-up labels, as it is."),
+        (
+            "ultralytics:rtdetr-l.yaml",
+            "Loss: the sum of the outputs stands in, as the checkout's own loss can't be made",
+        ),
+    ],
+)
+def test_the_command_says_what_the_loss_was(model: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip(model.partition(":")[0])
+    assert main(["train", model, "--imgsz", "160", "--batch", "2", "--no-val"]) == 0
+    assert said in " ".join(capsys.readouterr().out.split())

@@ -36,11 +36,15 @@ _MASK_STRIDE = 4
 
 @dataclass(frozen=True)
 class Criterion:
-    """A loss as ``training`` takes it, and what makes targets for so many images; name: what it is called."""
+    """A loss as ``training`` takes it, and what makes targets for so many images.
+
+    name: what it is called; of_images: each image has one label, and no objects.
+    """
 
     name: str
     loss: Callable[..., Any]
     targets: Callable[[int], Any]
+    of_images: bool = False
 
 
 def criterion_for(model: nn.Module, size: Size, objects: int) -> Optional[Criterion]:
@@ -55,7 +59,7 @@ def criterion_for(model: nn.Module, size: Size, objects: int) -> Optional[Criter
     if hasattr(head, "anchors") and hasattr(head, "nl"):
         return _of_checkout(model, head, classes, size, objects)
     of_classes = partial(_labels, classes=classes)
-    return Criterion("cross entropy", _cross_entropy, of_classes) if classes else None
+    return Criterion("cross entropy", _cross_entropy, of_classes, True) if classes else None
 
 
 def _head_of(model: nn.Module) -> Any:
@@ -124,7 +128,7 @@ def _of_ultralytics(model: Any, kind: str, classes: int, size: Size, objects: in
     with _on_the_cpu(model):
         criterion = model.init_criterion()
     if kind == "Classify":
-        return Criterion(type(criterion).__name__, criterion, partial(_batch_of_labels, classes=classes))
+        return Criterion(type(criterion).__name__, criterion, partial(_batch_of_labels, classes=classes), True)
     points = getattr(model.model[-1], "kpt_shape", (17, 3)) if "Pose" in kind else None
     batch = partial(_batch, classes=classes, objects=objects, size=size, kind=kind, points=points)
     return Criterion(type(criterion).__name__, criterion, batch)

@@ -104,7 +104,7 @@ class Counter:
         self.model, self.given, self.arguments = built.model, built.inputs if setup.inputs else (), arguments
         self.known: Dict[Tuple[Size, int], Training] = {}
         self.no_loss = ""
-        self.name = ""
+        self.criterion: Optional[Criterion] = None
         frozen = tuple(f"model.{i}." for i in _frozen(arguments.freeze))
         for name, parameter in built.model.named_parameters():
             parameter.requires_grad_(not name.startswith(frozen) if frozen else True)
@@ -166,15 +166,15 @@ class Counter:
             self.no_loss = f"the checkout's own loss can't be made: {in_few_words(error)}"
             return None
         self.no_loss = "" if found else "no loss of its checkout is known"
-        self.name = found.name if found else ""
+        self.criterion = found
         return found
 
     def words(self, found: Training) -> str:
         """What the loss was, in words."""
-        if found.loss_was == SUMMED:
+        if found.loss_was == SUMMED or self.criterion is None:
             return f"{SUMMED} stands in, as {self.no_loss}"
-        objects = "" if self.name == "cross entropy" else f", on {self.arguments.objects} made-up objects an image"
-        return f"{self.name}{objects}, {found.loss_was}"
+        objects = "labels" if self.criterion.of_images else f"objects, {self.arguments.objects} an image"
+        return f"{self.criterion.name} on made-up {objects}, {found.loss_was}"
 
 
 def _frozen(layers: List[int]) -> List[int]:
@@ -237,13 +237,17 @@ def _time(found: Training, device: Device, arguments: argparse.Namespace) -> _Sa
     if arguments.images:
         hours = seconds * -(-arguments.images // found.batch) / 3600
         values["epoch_hours"] = hours
-        words += f", an epoch of {arguments.images} images {hours:.2g} hours"
+        words += f", an epoch of {arguments.images} images {_long(hours)}"
         if arguments.epochs:
             values["hours"] = hours * arguments.epochs
-            words += f", {arguments.epochs} epochs {hours * arguments.epochs:.3g}"
+            words += f", {arguments.epochs} epochs {_long(hours * arguments.epochs)}"
     return _Said(
         [f"{words}, without loading images and validation; from {basis}, and 44 trainings on an RTX 3090."], values
     )
+
+
+def _long(hours: float) -> str:
+    return f"{hours:.3g} hours" if hours >= 1 else f"{hours * 60:.2g} minutes"
 
 
 def _rounded(side: int) -> int:

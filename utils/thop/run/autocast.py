@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from .nested import map_tensors, tensors_in
 from .schema import words
+from .shape_tensor import lacks_values
 
 LOWER = words(
     "prelu addmv addr mv einsum chain_matmul linalg_multi_dot _thnn_fused_lstm_cell _thnn_fused_gru_cell lstm_cell "
@@ -104,7 +105,7 @@ def _return_float32(name: str, func: Any, args: Any, kwargs: Dict[str, Any]) -> 
         if not tensors or tensors[0].dtype not in _HALF or asked:
             return func(*args, **kwargs)
         axis = args[1] if len(args) > 1 else kwargs.get("dim")
-        if name in ("softmax", "log_softmax") and isinstance(axis, int):
+        if name in ("softmax", "log_softmax") and isinstance(axis, int) and lacks_values(tensors[0]):
             return getattr(torch, f"_{name}")(tensors[0], axis, True)  # CUDA's kernel casts on the way
         if name == "norm":  # of numbers beside the tensor, whose overloads take a type last
             return torch.linalg.vector_norm(tensors[0], *args[1:], **kwargs, dtype=torch.float32)
