@@ -14,7 +14,7 @@ help:
 	@echo "make lint                       ruff and mypy"
 	@echo "make bench                      compare with other profilers"
 	@echo "make table                      print the models' table of docs/figures.md"
-	@echo "make pictures                   draw the pictures, print README's comparison"
+	@echo "make pictures                   draw the pictures, print the comparison of docs/figures.md"
 	@echo "make clock                      fit the clock to the published speeds, say how far it is off"
 	@echo "make calibrate                  the same, and write the figures to devices.yaml"
 	@echo "make clean                      remove the environment and everything downloaded"

@@ -1,7 +1,7 @@
-"""Draw three pictures and print the comparison table that README.md shows, by the commands that it shows them for.
+"""Draw four pictures and print the comparison table that docs/figures.md shows, by the commands that it shows them for.
 
 python benchmarks/pictures.py                       draw into docs/, print the table
-python benchmarks/pictures.py --check README.md     exit with 1 if the file's table is another one; draw nothing
+python benchmarks/pictures.py --check docs/figures.md   exit with 1 if the file's table is another one; draw nothing
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from benchmarks.model_table import table_in
 
 DOCS = ROOT / "docs"
 NETWORK = "summary models/yolov5s.yaml --depth 1 --device rtx-3090"
+CHOICE = "choose --device rk3588 --fps 30 --imgsz 640"
 TIME = "predict models/yolov5s.yaml --device rk3588"
 COMPARISON = (
     "compare models/yolov5s.yaml models/hub/yolov5s-ghost.yaml models/hub/yolov5s-transformer.yaml"
@@ -45,6 +46,7 @@ def main() -> int:
         DOCS.mkdir(exist_ok=True)
         command(NETWORK, "--plot", str(DOCS / "network.png"))
         command(TIME, "--plot", str(DOCS / "time.png"))
+        command(CHOICE, "--plot", str(DOCS / "choice.png"))
         print(command(COMPARISON, "--plot", str(DOCS / "comparison.png")), end="")
         return 0
     compared = command(COMPARISON).splitlines()

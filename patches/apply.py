@@ -60,7 +60,7 @@ def apply(checkout: Checkout, source: Source) -> str:
         f"{done}{cleaned}",
         f"  {MODULE}  one block between two marker lines" + ("" if block else ", added at the end"),
         f"  {FOLDER}/  {len(wanted.files)} files",
-        "See it: the model summary of train.py, val.py and detect.py now ends in the memory accesses.",
+        "See it: the model summary of train.py, val.py, detect.py and export.py now ends in the memory accesses.",
         f"Take it out: python {_quoted(sys.argv[0])} {_quoted(checkout.root)} --revert",
     ]
     return "\n".join(told)

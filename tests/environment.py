@@ -7,7 +7,7 @@
     python tests/environment.py lint                        ruff and mypy
     python tests/environment.py bench [ARGUMENTS]           comparison with other profilers
     python tests/environment.py table                       the models' table of docs/figures.md
-    python tests/environment.py pictures                    the pictures, and the comparison of README
+    python tests/environment.py pictures                    the pictures, and the comparison of docs/figures.md
     python tests/environment.py clock [--details]           how far predicted times are from published ones
     python tests/environment.py calibrate                   the same, and write the figures to devices.yaml
     python tests/environment.py clean                       remove .venv, .cache and the tools' caches

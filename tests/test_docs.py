@@ -40,6 +40,33 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in anchors(target), link
 
 
+QUESTIONS = {
+    "Which layer do I change?": "docs/devices.md#which-layer-to-change",
+    "Which batch fits into my GPU?": "docs/training.md",
+    "How fast is it on my board?": "docs/devices.md#how-fast",
+    "Which network reaches my frame rate?": "docs/devices.md#which-network-is-fast-enough",
+    "Which board do I buy?": "docs/devices.md#which-board",
+    "My board is not listed: what now?": "docs/devices.md#your-own-board",
+    "How sure is a predicted time?": "docs/clock.md#how-sure",
+    "What does the patch do to my fork?": "docs/checkout.md",
+    "What is a memory access?": "docs/counting.md",
+    "Why do other profilers say other GFLOPs?": "docs/profilers.md",
+}
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_a_question_is_one_link_from_its_answer(question: str) -> None:
+    links = dict(re.findall(r"\[([^]]+)\]\(([^)]+)\)", text_of(ENGLISH)))
+    assert links[question] == QUESTIONS[question] and f"({links[question]})" in text_of(CHINESE)
+    file, _, anchor = links[question].partition("#")
+    assert (ROOT / file).exists() and (not anchor or anchor in anchors(ROOT / file))
+
+
+def test_pages_are_short() -> None:
+    assert len(text_of(ENGLISH).split()) <= 800
+    assert sum(len(text_of(page).split()) for page in (ROOT / "docs").glob("*.md")) <= 5800
+
+
 def blocks(page: Path) -> list[str]:
     """The lines of code: indented or fenced."""
     text = text_of(page)
@@ -76,7 +103,7 @@ def commands() -> list[str]:
 def test_there_are_commands_to_try() -> None:
     assert len(commands()) >= 10
     assert {line.split()[0] for line in commands()} == {
-        "summary", "compare", "predict", "train", "calibrate", "devices",
+        "summary", "compare", "predict", "choose", "advise", "train", "calibrate", "devices",
     }  # fmt: skip
 
 
@@ -110,6 +137,11 @@ def test_every_command_works(checkout: Path) -> None:
     said = out.split(">>> ")[1:]
     assert [text.partition("\n")[0] for text in said] == lines
     assert all(text.partition("\n")[2].strip() for text in said)
+    shown = {" ".join(line.split()) for text in said for line in text.splitlines()}
+    for rows in re.findall(
+        r"^    python -m utils\.thop .*\n((?:    (?!python|\.\.\.).+\n)+)", text_of(ENGLISH), re.MULTILINE
+    ):
+        assert {" ".join(row.split()) for row in rows.splitlines()} <= shown
 
 
 def test_the_table_of_the_clock_is_that_of_the_estimates() -> None:

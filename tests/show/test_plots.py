@@ -402,6 +402,15 @@ def test_a_layer_too_many_makes_bars_of_modules() -> None:
         assert len(bars(axes, "output")) == shown
 
 
+def test_a_depth_makes_bars_of_its_modules(yolo: Any) -> None:
+    moved = traffic(yolo("yolov5s.yaml").fuse(), (torch.zeros(1, 3, 640, 640),))
+    bound = time_bound(moved, find_device("t4"))
+    for depth, shown in ((None, 56), (1, 21)):
+        axes = network_figure("yolov5s", moved, bound, depth=depth).axes[1]
+        assert len(bars(axes, "output")) == shown
+        assert axes.get_xlabel().startswith("modules model.0 to model.24," if depth else "modules model.0.conv to")
+
+
 # ---- how it looks ----
 
 
@@ -527,6 +536,23 @@ def test_models_stand_where_they_belong_and_names_keep_clear(name: str) -> None:
 def test_wide_ranges_are_logarithmic(gflops: tuple[float, ...], scale: str) -> None:
     (axes,) = comparison_figure([Point(f"m{i}", value, 1e6 * value) for i, value in enumerate(gflops)]).axes
     assert axes.get_xscale() == axes.get_yscale() == scale
+
+
+def test_both_axes_are_linear_or_both_logarithmic() -> None:
+    for accesses in (1e6, 31e6):
+        (axes,) = comparison_figure([Point("a", 1, 1e6), Point("b", 1, accesses), Point("c", 2, accesses)]).axes
+        assert axes.get_xscale() == axes.get_yscale() == ("log" if accesses > 1e6 else "linear")
+
+
+def test_on_a_device_models_stand_by_their_time() -> None:
+    points = [Point("small", 4.5, 28e6, 4.8e-3, 3e-3, 7e-3), Point("large", 16.4, 58e6, 8.1e-3, 6e-3, 11e-3)]
+    figure = comparison_figure(points, ["input 1x3x640x640, float16", "t4, TensorRT, float16"])
+    (axes,) = figure.axes
+    assert offsets(axes, "models")[0] == [pytest.approx((4.5, 4.8)), pytest.approx((16.4, 8.1))]
+    assert axes.get_ylabel() == "ms, with the range of nine of ten"
+    assert [text.get_text() for text in figure.texts[:2]] == ["input 1x3x640x640, float16", "t4, TensorRT, float16"]
+    assert axes.get_ylim()[1] > 11
+    check_texts(figure)
 
 
 # ---- files ----

@@ -7,7 +7,6 @@ import os
 import sys
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, TextIO, Tuple, TypeVar
 
 from ..answer import Answer, Rows, csv_of
@@ -75,7 +74,7 @@ def _summary(arguments: argparse.Namespace) -> int:
     exports: Dict[str, Callable[..., str]] = {"json": info.to_json, "csv": info.to_csv, "markdown": info.to_markdown}
     _put(exports[form](depth=arguments.depth, sort=arguments.sort) if form in exports else "\n".join(lines), arguments)
     if arguments.plot:
-        _draw_network(source.name, info.traffic, arguments.plot, place, above)
+        _draw_network(source.name, info.traffic, arguments, place, above)
     return 0
 
 
@@ -108,13 +107,15 @@ def _tried(source: Source, count: Callable[[], T]) -> Optional[T]:
     return None
 
 
-def _draw_network(name: str, traffic: Traffic, path: Path, place: Optional[Place], said: Sequence[str]) -> None:
+def _draw_network(
+    name: str, traffic: Traffic, arguments: argparse.Namespace, place: Optional[Place], said: Sequence[str]
+) -> None:
     """Draw a network's roofline, with what was said of its time on the device above it."""
     dtypes = dtypes_used([traffic])
     if place is None:
         print("measuring this machine for the roofline, for want of a --device", file=sys.stderr)
     bound = time_bound(traffic, place.device_for(dtypes) if place else find_device(THIS, None, dtypes))
-    save_figure(network_figure(name, traffic, bound, said), path)
+    save_figure(network_figure(name, traffic, bound, said, arguments.depth), arguments.plot)
 
 
 def _times(place: Place, recorded: Recording) -> Tuple[List[str], List[str]]:

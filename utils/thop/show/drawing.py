@@ -195,7 +195,7 @@ def fit_axis(axes: "Axes", which: Any, values: Sequence[float], most: float = 30
     """
     low, high = min(values, default=0.0), max(values, default=0.0)
     if low > 0 and high > most * low:
-        margin = (high / low) ** 0.12
+        margin = max((high / low) ** 0.12, 1.1)
         log_axis(axes, which, low / margin, high * margin)
         return
     start = 0.0 if low < 0.6 * high or math.isclose(low, high) else low

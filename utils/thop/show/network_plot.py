@@ -5,7 +5,7 @@ The roofline is after Williams, Waterman and Patterson (Communications of the AC
 
 import math
 import textwrap
-from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from ..count.calls import LayerRow
 from ..deploy.bound import LayerBound, TimeBound
@@ -44,7 +44,9 @@ _HEIGHT = 2.2  # of the roofline
 _LINE_HEIGHT = 0.125  # inches
 
 
-def network_figure(name: str, traffic: Traffic, bound: TimeBound, said: Sequence[str] = ()) -> "Figure":
+def network_figure(
+    name: str, traffic: Traffic, bound: TimeBound, said: Sequence[str] = (), depth: Optional[int] = None
+) -> "Figure":
     """Draw a network's roofline on the device of ``bound``, and beside it its accesses in the order of execution.
 
     In the roofline a layer stands at its arithmetic intensity (FLOPs per byte of its own operators) and the FLOPs a
@@ -53,10 +55,10 @@ def network_figure(name: str, traffic: Traffic, bound: TimeBound, said: Sequence
     is a layer, or a module with all that is in it where there would be more than 60 bars.
 
     said: what is expected of the network on the device, as it is deployed there, which stands in place of the bound of
-    what was counted.
+    what was counted; depth: levels of modules that have bars, as of the table.
     """
     with own_settings():
-        strip, bars = _strip(bound), _lay_out(traffic, COLUMN - 0.43)
+        strip, bars = _strip(bound), _lay_out(traffic, COLUMN - 0.43, depth)
         bottom = max(0.5, 0.52 + strip.height, bars.below - 0.6)
         figure = new_figure(2 * COLUMN + _GUTTER, bottom + _HEIGHT + 0.8)
         left = new_axes(figure, 0.5, bottom, COLUMN - 0.55, _HEIGHT)
@@ -360,10 +362,10 @@ class _Bars(NamedTuple):
             write_instead(axes, "no layer has accesses")
 
 
-def _lay_out(traffic: Traffic, width: float) -> _Bars:
+def _lay_out(traffic: Traffic, width: float, depth: Optional[int] = None) -> _Bars:
     """Lay out the bars of a network in so many inches."""
     layers = _in_order(traffic)
-    bars = _bars(layers)
+    bars = _bars(layers, depth)
     grouped = len(bars) < len(layers)
     what = "module" if grouped else "layer"
     if len(bars) > 1:
@@ -378,9 +380,7 @@ def _bar_labels(paths: Sequence[List[str]], width: float) -> Tuple[Dict[int, str
     What all paths begin with is left out. Where there is no room for all, the first bar of each module is labelled
     with the module's path, and not all of those if they are still too many.
     """
-    shared = 0
-    while len(paths) > 1 and len({path[shared] for path in paths}) == 1 and min(map(len, paths)) > shared + 1:
-        shared += 1
+    shared = _shared(paths)
     names = [end_of(".".join(path[shared:]), _LONGEST_LABEL) for path in paths]
     pitch = width / (max(len(names), _FEWEST) if len(names) > 1 else 1)
     longest = max(map(len, names), default=0)
@@ -400,6 +400,14 @@ def _bar_labels(paths: Sequence[List[str]], width: float) -> Tuple[Dict[int, str
     return spaced, True
 
 
+def _shared(paths: Sequence[Sequence[str]]) -> int:
+    """How many parts all paths begin with."""
+    shared = 0
+    while len(paths) > 1 and len({path[shared] for path in paths}) == 1 and min(map(len, paths)) > shared + 1:
+        shared += 1
+    return shared
+
+
 def _in_order(traffic: Traffic) -> List[LayerRow]:
     """The layers with accesses in the order of their first call, or of the first call of anything within them."""
     first: Dict[str, int] = {}
@@ -411,9 +419,11 @@ def _in_order(traffic: Traffic) -> List[LayerRow]:
     return sorted(layers, key=lambda layer: first.get(layer.path, len(traffic.calls)))
 
 
-def _bars(layers: Sequence[LayerRow]) -> List[_Bar]:
-    """Add the layers up to modules, at the deepest level at which there are not too many."""
+def _bars(layers: Sequence[LayerRow], most: Optional[int] = None) -> List[_Bar]:
+    """Add the layers up to modules, at the deepest level at which there are not too many, of so many levels at most."""
     deepest = max((layer.path.count(".") + 1 for layer in layers), default=1)
+    if most is not None:
+        deepest = min(deepest, most + _shared([layer.path.split(".") for layer in layers]))
     bars: Dict[str, _Bar] = {}
     for depth in range(deepest, 0, -1):
         bars.clear()

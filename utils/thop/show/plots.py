@@ -14,6 +14,7 @@ from .drawing import (
     ARITHMETIC,
     COLUMN,
     DPI,
+    INK,
     MEMORY,
     Mark,
     Style,
@@ -25,7 +26,7 @@ from .drawing import (
     own_settings,
     write_head,
 )
-from .grid import heaviest
+from .grid import cut, heaviest
 from .predictions import timing_headline
 
 if TYPE_CHECKING:
@@ -37,38 +38,55 @@ _NO_DATE: Dict[str, Dict[str, None]] = {".png": {}, ".svg": {"Date": None}, ".pd
 _FEW = 30  # models; of more, marks are smaller
 _BARS = 40  # at most, of a figure of bars alone
 _LINE = 0.13  # inches of a line in the list of names
+_FAR = 30.0  # between the largest and the smallest value of an axis that is logarithmic
 
 
 class Point(NamedTuple):
-    """A model in ``comparison_figure``; accesses: kernel and output together, in elements."""
+    """A model in ``comparison_figure``; accesses: kernel and output together, in elements.
+
+    seconds, low, high: what is expected of it on a device, if one was asked for, and what nine of ten lie between.
+    """
 
     name: str
     gflops: float
     accesses: float
+    seconds: Optional[float] = None
+    low: float = 0.0
+    high: float = 0.0
 
 
-def comparison_figure(points: Sequence[Point]) -> "Figure":
-    """Draw models by GFLOPs and memory accesses, as numbers that a list below explains.
+def comparison_figure(points: Sequence[Point], said: Sequence[str] = ()) -> "Figure":
+    """Draw models by GFLOPs and memory accesses, on a device by GFLOPs and time, as numbers that a list explains.
 
-    Points must be finite. An axis is logarithmic where its largest value is more than 30 times its smallest.
+    Points must be finite. The axes are logarithmic where one's largest value is more than 30 times its smallest, and
+    none is 0. said: lines above, of what they were counted on.
     """
     with own_settings():
-        lines = -(-len(points) // 2)
+        lines, timed = -(-len(points) // 2), bool(points) and all(point.seconds for point in points)
         below = _LINE * (lines + 1) if points else 0.0
-        figure = new_figure(COLUMN, 3.1 + below)
+        height = 3.1 + below + _LINE * len(said)
+        figure = new_figure(COLUMN, height)
         axes = new_axes(figure, 0.48, 0.48 + below, COLUMN - 0.62, 2.56)
-        xs, ys = [point.gflops for point in points], [point.accesses / 1e6 for point in points]
-        fit_axis(axes, "x", xs)
-        fit_axis(axes, "y", ys)
+        xs = [point.gflops for point in points]
+        ys = [(point.seconds or 0.0) * 1e3 if timed else point.accesses / 1e6 for point in points]
+        lows, highs = [point.low * 1e3 for point in points], [point.high * 1e3 for point in points]
+        both = xs, [*ys, *lows, *highs] if timed else ys
+        wide = all(min(one, default=0.0) > 0 for one in both) and any(max(one) > _FAR * min(one) for one in both)
+        for which, values in zip("xy", both):
+            fit_axis(axes, which, values, 0.0 if wide else math.inf)
         axes.set_xlabel("GFLOPs")
-        axes.set_ylabel("memory accesses (M)")
+        axes.set_ylabel("ms, with the range of nine of ten" if timed else "memory accesses (M)")
         axes.grid(True)
+        if timed:
+            axes.vlines(xs, lows, highs, color=INK, lw=0.6, alpha=0.5, zorder=2)
+        for i, words in enumerate(said):
+            figure.text(0.02, 1 - (0.05 + _LINE * i) / height, cut(words, 62), ha="left", va="top")
         area = 18 if len(points) <= _FEW else 9
         axes.scatter(xs, ys, s=area, linewidths=0.4, zorder=3, gid="models", **ARITHMETIC)
         missing = number_marks(axes, [Mark(x, y, math.sqrt(area) / 2) for x, y in zip(xs, ys)])
         for i, point in enumerate(points):
             across, line = divmod(i, lines)
-            at = (0.02 + 0.5 * across, (below + 0.1 - _LINE * (line + 0.5)) / (3.1 + below))
+            at = (0.02 + 0.5 * across, (below + 0.1 - _LINE * (line + 0.5)) / height)
             figure.text(*at, f"{i + 1}  {end_of(point.name, 24)}", ha="left", va="center")
         if missing:
             text = f"{missing} of {len(points)} models are without a number, for want of room"

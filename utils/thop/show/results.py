@@ -283,6 +283,13 @@ def _choice(found: Choice) -> Sheet:
 
 
 def _points(found: Comparison) -> "Figure":
-    numbers = [(row.name, row.numbers()) for row in found.rows if row.traffic]
-    points: List[Point] = [Point(name, values["gflops"], values["accesses"]) for name, values in numbers]
-    return comparison_figure(points)
+    rows = [row for row in found.rows if row.traffic]
+    points = []
+    for row in rows:
+        values, time = row.numbers(), row.prediction
+        timing = (time.seconds, time.low, time.high) if time else ()
+        points.append(Point(row.name, values["gflops"], values["accesses"], *timing))
+    said = [" or ".join(dict.fromkeys(f"input {row.input}, {row.dtype}" for row in rows))] if rows else []
+    times = [row.prediction for row in rows if row.prediction]
+    said += dict.fromkeys(f"{time.device}, {time.runtime.title}, {time.precision}" for time in times)
+    return comparison_figure(points, said)
