@@ -1,10 +1,12 @@
 """Which network, at which size, is fast enough on a device: many are counted, each is built once."""
 
+import contextlib
 import math
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from multiprocessing import get_context
 from typing import Any, Callable, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Union
 
@@ -51,14 +53,15 @@ def known_networks(family: str = "", task: str = "detect") -> List[Named]:
     if not rows:
         known = ", ".join(dict.fromkeys(one.family for one in of_task))
         raise ModelError(f"no family is called {family!r}, only {known}")
-    found = []
+    found, packaged = [], find_spec("ultralytics") is not None
     for one in rows:
-        try:
-            found.append(Named(one.name, one.family, find([one.model])[0]))
-        except ModelError:
-            continue  # the checkout has no such cfg
+        with contextlib.suppress(ModelError):  # the checkout has no such cfg
+            (source,) = find([one.model])
+            if packaged or source.kind != "ultralytics":
+                found.append(Named(one.name, one.family, source))
     if not found:
-        raise ModelError(f"{family or 'none of the known networks'}: there is no cfg of it here; name MODELs")
+        needs = "" if packaged else ", and not the package ultralytics"
+        raise ModelError(f"{family or 'none of the known networks'}: there is no cfg of it here{needs}; name MODELs")
     return found
 
 
