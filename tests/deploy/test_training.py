@@ -411,6 +411,19 @@ def test_the_command(capsys: pytest.CaptureFixture[str], release_7: Any) -> None
     assert max(map(len, out.splitlines())) <= 120 and len(out.splitlines()) <= 40
 
 
+def test_the_command_on_several_gpus(capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["train", "torchvision:resnet18", "--imgsz", "64", "--gpus", "2", "--device", "t4", "--images", "640"]
+    assert main([*given, "--batch", "32", "--sync-bn"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert out.startswith("resnet18 at 16x3x64x64") and "batch 16 of 32, on each of 2 GPUs, fits into NVIDIA T4" in out
+    assert "gradients in buckets (DDP)" in out and "what GPUs exchange" in out
+    told = {}
+    for gpus in ("1", "2"):
+        assert main([*given[:4], "--no-val", "--batch", "-1", "--memory", "4GB", "--gpus", gpus, "--json"]) == 0
+        told[gpus] = json.loads(capsys.readouterr().out)
+    assert told["1"]["largest_batch"] > told["2"]["largest_batch"] > 0.5 * told["1"]["largest_batch"]
+
+
 def test_what_the_command_proposes(capsys: pytest.CaptureFixture[str], release_7: Any) -> None:
     cfg = str(release_7 / "yolov5" / "models" / "yolov5n.yaml")
     given = ["train", cfg, "--imgsz", "320", "--no-val", "--optimizer", "adamw", "--memory", "0.4GB"]
@@ -434,6 +447,7 @@ def test_what_the_command_proposes(capsys: pytest.CaptureFixture[str], release_7
         (["--device", "toaster"], 2, "no device is called 'toaster'"),
         (["--device", "rk3588"], 2, "give --memory"),
         (["--optimizer", "Lion"], 2, "no optimizer is called 'Lion', only SGD"),
+        (["--batch", "15", "--gpus", "2"], 2, "--batch 15 must be a multiple of --gpus 2"),
         (["--batch", "-1"], 2, "--batch -1 is the largest that fits: give --memory"),
         (["--batch", "-1", "--memory", "0.1GB"], 2, "no batch fits into"),
         (["--imgsz", "256"], 1, "Wrong image height! Expected 224 but got 256!"),
@@ -480,6 +494,42 @@ def test_gradients_of_earlier_batches_are_alive(yolo: Callable[..., Any], accumu
     found = training(model, (x,), amp=False, ema=False, accumulate=accumulate)
     assert found.peak == pytest.approx(measure(model, x, accumulate=accumulate)[0], rel=1e-3)
     assert found.accumulate == accumulate
+
+
+@pytest.mark.parametrize("cfg", ["yolov5n.yaml", "yolov5s.yaml"])
+def test_buckets_of_several_gpus(cfg: str, yolo: Callable[..., Any], tmp_path: Path) -> None:
+    """One process alone has them too; YOLOv5's smart_DDP says that the graph is static, and nothing of views."""
+    distributed = pytest.importorskip("torch.distributed")
+    torch.manual_seed(0)
+    model, x = yolo(cfg), torch.zeros(2, 3, 160, 160)
+    for parameter in model.model[0].parameters():
+        parameter.requires_grad_(False)
+    found, alone = training(model, x, amp=False, ema=False, gpus=2), count(model, x)
+    store = distributed.FileStore(str(tmp_path / "store"), 1)
+    distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        wrapped = nn.parallel.DistributedDataParallel(model, static_graph=True)
+        real, _ = measure(model, x, forward=lambda _, images: wrapped(images))
+    finally:
+        distributed.destroy_process_group()
+    assert found.peak == pytest.approx(real, rel=1e-3)
+    assert found.buckets == found.gradients == found.peak - alone.peak > 0.1 * alone.peak
+
+
+def test_what_several_gpus_share() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 200, 1), nn.BatchNorm2d(200), nn.Conv2d(200, 8, 1), nn.BatchNorm2d(8))
+    x = torch.empty(8, 3, 8, 8, device="meta")
+    alone, found, synced = training(model, x), training(model, x, gpus=4), training(model, x, gpus=4, sync_bn=True)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    assert found.buckets == 512 * -(-4 * parameters // 512) == found.peak - alone.peak and not found.statistics
+    gathered = 512 * -(-4 * 4 * (2 * 200 + 1) // 512)  # of each GPU means, deviations and a count, as floats
+    assert synced.statistics == 2 * 512 + 2 * gathered == synced.peak - found.peak
+    assert training(model, x, accumulate=None, gpus=4).accumulate == 2
+    assert not training(model, x, sync_bn=True).statistics
+    assert found.recount is not None and found.recount(2).gpus == 4
+    assert {"gradients in buckets (DDP)", "gathered statistics (SyncBatchNorm)"} <= synced.parts().keys()
+    with pytest.raises(DeviceError, match="gpus must be a whole number from 1 up, not 0"):
+        training(model, x, gpus=0)
 
 
 def test_as_many_batches_as_train_py_takes() -> None:

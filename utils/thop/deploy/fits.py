@@ -30,11 +30,12 @@ _MOST = 1 << 20  # images
 
 
 class Counted(Protocol):
-    """A counted step: its peak, its batch, and how many batches gradients are summed up of."""
+    """A counted step: its peak, its batch, how many batches gradients are summed up of, and GPUs that share them."""
 
     peak: int
     batch: int
     accumulate: int
+    gpus: int
 
 
 Count = Callable[[int], Any]
@@ -87,7 +88,8 @@ def largest_batch(count: Count, memory: float, known: Optional[Counted] = None) 
     itself. Raises what ``count`` raises.
     """
     search = _Search(count, memory, known)
-    first = next(size for size in range(1, _MOST) if batches_summed(size) == 1)
+    gpus = search.at(1).gpus
+    first = next(size for size in range(1, _MOST) if batches_summed(size * gpus) == 1)
     if search.at(1).accumulate > 1 and search.at(first).accumulate == 1:
         return search.within(first, _MOST) or search.within(1, first - 1) or Largest(0, search.at(1))
     return search.within(1, _MOST) or Largest(0, search.at(1))
