@@ -56,7 +56,7 @@ def memory_of(arguments: argparse.Namespace) -> Memory:
     if device is None:
         return Memory(0.0, "", None)
     if not device.memory:
-        raise DeviceError(f"nobody has said here how much memory {device.name} ({device.title}) has; give --memory")
+        raise DeviceError(f"the memory size of {device.name} ({device.title}) is unknown; give --memory")
     return Memory(device.memory, f"{device.title} ({device.memory / 1e9:.4g}e9 bytes)", device)
 
 
