@@ -459,19 +459,27 @@ def test_mistakes(wrong: list[str], status: int, complaint: str, capsys: pytest.
     assert complaint in err and len(err.splitlines()) == 1 and not out
 
 
-@pytest.mark.parametrize("name", ["resnet18", "vgg11", "mobilenet_v3_large"])
-@pytest.mark.parametrize("memory", ["1GB", 3e9, "24GB"])
-def test_the_largest_batch_of_a_training(name: str, memory: Any) -> None:
-    model: Any = torchvision.models.get_model(name)
-    found = training(model, torch.zeros(4, 3, 64, 64, device="meta"), optimizer="adamw", accumulate=None)
-    largest = found.largest_batch(memory)
-    if not largest.batch:
-        assert largest.training.batch == 1 and largest.training.fits(memory) != "fits"
-        return
-    assert largest.training.batch == largest.batch and largest.training.fits(memory) == "fits"
-    for more in (1, 2, 16):
-        x = torch.zeros(largest.batch + more, 3, 64, 64, device="meta")
-        assert training(model, x, optimizer="AdamW", accumulate=None).fits(memory) != "fits"
+TEN = ["resnet18", "resnet34", "vgg11", "alexnet", "squeezenet1_0", "squeezenet1_1", "mobilenet_v3_small",
+       "mobilenet_v3_large", "shufflenet_v2_x0_5", "yolov5n"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TEN)
+def test_the_largest_batch_of_a_training(name: str, yolo: Callable[..., Any]) -> None:
+    """Of ten networks and three memories: it fits, and one image more does not surely."""
+    model = yolo("yolov5n.yaml") if name == "yolov5n" else torchvision.models.get_model(name)
+
+    def counted(batch: int) -> Training:
+        x = torch.empty(batch, 3, 64, 64, device="meta")
+        return training(model, x, optimizer="adamw", accumulate=None)
+
+    found, batches = counted(4), []
+    for memory in ("0.4GB", 3e9, "24GB"):
+        largest = found.largest_batch(memory)
+        batches.append(largest.batch)
+        assert largest.training.batch == max(largest.batch, 1)
+        assert (largest.training.fits(memory) == "fits") == (largest.batch > 0)
+        assert counted(largest.batch + 1).fits(memory) != "fits"
+    assert batches == sorted(batches) and batches[2] > 7 * batches[1]
 
 
 def test_the_largest_batch_of_a_model_that_is_gone() -> None:
@@ -556,6 +564,7 @@ LOSSES = {
     "v7.0 segmentation": "yolov5/models/segment/yolov5n-seg.yaml",
     "yolov8": "ultralytics:yolov8n.yaml",
     "yolov8 segmentation": "ultralytics:yolov8n-seg.yaml",
+    "yolov9": "ultralytics:yolov9t.yaml",
     "yolo11 pose": "ultralytics:yolo11n-pose.yaml",
     "torchvision": "torchvision:resnet18",
     "v3.1": "yolov5-v3.1/models/yolov5s.yaml",

@@ -83,9 +83,11 @@ class Largest:
 def largest_batch(count: Count, memory: float, known: Optional[Counted] = None) -> Largest:
     """Find the largest batch whose answer is that it fits into so many bytes.
 
-    It is counted, and so is the batch of one more. The peak grows with the batch as long as the gradients of earlier
-    batches are alive, or as long as they are not; where they cease to be it falls, so either interval is searched by
-    itself. Raises what ``count`` raises.
+    The largest is the one of which the count says "fits", while that of one image more says "may fit" or "does not";
+    both are counted, at the accumulation that each has. Larger ones are not counted: none fits as long as the peak
+    grows with the batch, which it does while the gradients of earlier batches are alive, and while they are not; where
+    they cease to be it falls, so the interval behind is searched first, then the one before. Raises what ``count``
+    raises.
     """
     search = _Search(count, memory, known)
     gpus = search.at(1).gpus
