@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import io
 import json
@@ -116,6 +117,7 @@ def test_what_fails_is_named_and_the_others_go_on(
         (["--device", "hailo-8", "--fps", "30"], "no time is predicted under HailoRT"),
         (["--device", "t4", "--fps", "30", "--family", "yolov99"], "no family is called 'yolov99', only YOLOv5, "),
         (["missing.yaml", "--device", "t4", "--fps", "30"], "missing.yaml: no such file"),
+        (["--device", "t4", "--device", "rk3588", "--fps", "30"], "choose takes one --device; predict shows several"),
     ],
 )
 def test_bad_input_gets_one_line(
@@ -165,6 +167,9 @@ def test_a_known_network_is_recognised_by_its_architecture(yolo: Any) -> None:
 
     assert name(yolo("yolov5s.yaml")) == name(yolo("yolov5s.yaml"), 320) == ["yolov5s"]
     assert name(yolo("hub/yolov5n6.yaml")) == ["yolov5n6"]
+    cfg = copy.deepcopy(yolo("yolov5s.yaml").yaml)
+    cfg["backbone"][0] = [-1, 1, "Focus", [64, 3]]  # the same weights in number, of another kernel
+    assert name(type(yolo("yolov5s.yaml"))(cfg)) == []
     assert name(yolo("yolov5s.yaml", nc=1)) == name(torchvision.models.resnet18(weights=None)) == []
     keys = [one.architecture for one in accuracies()]
     assert len(set(keys)) == len(keys) > 90 and all(one.source and 20 < one.map < 80 for one in accuracies())

@@ -417,6 +417,7 @@ def test_a_data_sheet_gives_a_range(device: str, options: dict[str, Any], runtim
         ("t4", {"runtime": "tensorflow"}, "no runtime is called 'tensorflow'"),
         ("t4", {"runtime": "rknn"}, "rknn does not run on t4"),
         ("rk3566", {"precision": "float16"}, "nothing is known of rk3566 in float16, only in int8"),
+        ("rk3588", {"runtime": "horizon"}, r"nothing is known of rk3588 \(.*\) under horizon, only under rknn"),
     ],
 )
 def test_what_is_not_known_of_a_device(device: str, options: dict[str, Any], message: str) -> None:

@@ -132,8 +132,8 @@ def _add_choose(commands: Any) -> None:
     choose.add_argument("--family", default="", metavar="NAME", help="of the known YOLOs only these, as in yolov5")
     words = "what the known YOLOs are for; detect by default"
     choose.add_argument("--task", choices=tuple(TASKS), default="detect", help=words)
-    sizes = f"sides of images to try; {', '.join(map(str, SIZES))} by default"
-    choose.add_argument(*_SIZES, type=_whole_number, nargs="+", default=list(SIZES), metavar="N", help=sizes)
+    sizes = f"sides of images to try; by default {', '.join(map(str, SIZES))}, 224 for classifiers"
+    choose.add_argument(*_SIZES, type=_whole_number, nargs="+", metavar="N", help=sizes)
     words = "images at once; 1 by default"
     choose.add_argument("--batch", "--batch-size", type=_whole_number, default=1, metavar="N", help=words)
     choose.add_argument("--jobs", type=_whole_number, default=1, metavar="N", help="processes that count; 1 by default")
@@ -308,12 +308,8 @@ def _add_fuse(command: argparse.ArgumentParser) -> None:
 def _add_device(command: argparse.ArgumentParser, several: bool = False, required: bool = False) -> None:
     words = "the time on a device: a name that the command 'devices' lists, or 'this' to measure this machine"
     more = "; may be given several times, or be all-npus, all-gpus, all-cpus or all, for one table of all"
-    how = (
-        {"action": "append", "required": True, "help": words + more}
-        if several
-        else {"required": required, "help": words}
-    )
-    command.add_argument("--device", metavar="NAME", **how)  # type: ignore[arg-type]
+    words, needed = words + more * several, required or several
+    command.add_argument("--device", metavar="NAME", action="append", required=needed, help=words)
     words = "of the device's that compute, where it was measured with several"
     command.add_argument("--cores", type=_whole_number, metavar="N", help=words)
     words = "of passes at once, for frames a second where they were measured: a number, or 'many'"

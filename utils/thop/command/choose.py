@@ -20,7 +20,7 @@ from .checkout import ModelError
 from .models import Built, Setup, Source, counted, find, names, with_images
 from .resolve import Place, resolve
 
-SIZES = (320, 416, 512, 640, 960, 1280)
+SIZES, OF_CLASSIFIERS = (320, 416, 512, 640, 960, 1280), (224,)
 Makes = Callable[[], nn.Module]
 Network = Union[str, nn.Module, Makes]
 
@@ -67,7 +67,7 @@ def known_networks(family: str = "", task: str = "detect") -> List[Named]:
 
 def named_networks(models: Iterable[Network]) -> Iterator[Named]:
     """Give each network a name and a family: a cfg's is what its name begins with."""
-    if isinstance(models, (str, nn.Module)):
+    if isinstance(models, (str, nn.Module)) or not isinstance(models, Iterable):
         models = [models]
     for number, one in enumerate(models, 1):
         if isinstance(one, str):
@@ -89,7 +89,8 @@ def try_network(asked: Asked, one: Named) -> List[Candidate]:
             return counted(one.network, Setup(None, asked.batch), fill)
         return fill(_made(one.network, asked.batch))
     except (Exception, SystemExit) as error:
-        return [Candidate(one.name, one.family, 0, asked.batch, error=in_few_words(error))]
+        why = str(error) if isinstance(error, ModelError) else in_few_words(error)
+        return [Candidate(one.name, one.family, 0, asked.batch, error=why)]
 
 
 def _made(network: Union[nn.Module, Makes], batch: int) -> Built:
@@ -156,7 +157,7 @@ def choose(
     device: str,
     fps: Optional[float] = None,
     ms: Optional[float] = None,
-    imgsz: Sequence[int] = SIZES,
+    imgsz: Union[int, Sequence[int], None] = None,
     batch: int = 1,
     family: str = "",
     task: str = "detect",
@@ -174,7 +175,7 @@ def choose(
             ``task``: detect, segment, pose or classify.
         device, runtime, precision, decode, devices: as for ``predict``.
         fps: images a second that are wanted; or ms, milliseconds for a pass over the batch.
-        imgsz: sides of the square images to try.
+        imgsz: sides of the square images to try; by default 320 to 1280, 224 for classifiers.
         jobs: how many processes count; what they are given must be picklable then.
 
     Raises ModelError for a MODEL or family that there is not, DeviceError for a device, ValueError for no rate.
@@ -199,7 +200,7 @@ def choose_on(
     place: Place,
     models: Any,
     limit: float,
-    sizes: Sequence[int],
+    sizes: Union[int, Sequence[int], None],
     batch: int = 1,
     family: str = "",
     task: str = "detect",
@@ -208,9 +209,12 @@ def choose_on(
 ) -> Choice:
     """Do so on a place that has been made out; raises DeviceError where nothing is known of it."""
     place.runtime.need_a_formula()
-    networks = known_networks(family, task) if models is None else named_networks(models)
-    asked = Asked(place, tuple(dict.fromkeys(sizes)), batch, limit)
-    rows = ranked(try_all(asked, networks, jobs, progress))
+    networks = known_networks(family, task) if models is None else list(named_networks(models))
+    if not networks:
+        raise ModelError("choose: no network was named")
+    usual = OF_CLASSIFIERS if task == "classify" else SIZES
+    sides = [sizes] if isinstance(sizes, int) else sizes or usual
+    rows = ranked(try_all(Asked(place, tuple(dict.fromkeys(sides)), batch, limit), networks, jobs, progress))
     basis = next((row.timing.basis for row in rows if row.timing), "")
     return Choice(place.device.name, place.device.title, limit, batch / limit, basis, task, rows)
 

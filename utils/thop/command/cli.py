@@ -163,7 +163,11 @@ def _several(arguments: argparse.Namespace, with_bound: bool) -> int:
         Comparison(Rows(good)).plot(arguments.plot)
     elif arguments.plot and good:
         _draw_prediction(sources[called.index(good[0].name)], good[0].name, arguments, places[0])
-    failed = list(dict.fromkeys(row.name for row in rows if row.error and (len(places) < 2 or not row.device)))
+    failed = list(
+        dict.fromkeys(
+            row.name for row in rows if row.error and (len(places) < 2 or not row.device) and not row.published
+        )
+    )
     if failed:
         _complain(f"{len(failed)} of {len(sources)} models failed: {', '.join(failed)}")
     return 1 if failed else 0
@@ -253,7 +257,7 @@ def _devices(arguments: argparse.Namespace) -> int:
     if arguments.word not in ("", THIS):
         with contextlib.suppress(DeviceError):
             one = find_device(arguments.word, arguments.devices)
-    shown = [one] if one else matching(list(known.values()), arguments.word)
+    shown = [one] if one else matching(known, arguments.word)
     if form in ("json", "csv"):
         rows = [row for device in shown for row in device_records(device)]
         _put(json.dumps(rows, indent=1) if form == "json" else _csv(rows), arguments)

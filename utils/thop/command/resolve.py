@@ -10,7 +10,7 @@ import torch
 from ..answer import PathLike
 from ..count.record import Recording
 from ..deploy.bound import TimeBound, launch_bound
-from ..deploy.devices import KINDS, THIS, Device, find_device, load_devices
+from ..deploy.devices import KINDS, THIS, Device, find_device, listed_devices, load_devices
 from ..deploy.launches import as_deployed
 from ..deploy.measurements import find_measurement
 from ..deploy.prediction import Prediction, estimate_for, place_on, predict_deployed
@@ -88,7 +88,7 @@ def resolve(
 
 
 GROUPS = {"all": KINDS, **{f"all-{kind}s": (kind,) for kind in KINDS}}
-"""Names that stand for all devices of some kinds of which networks were measured."""
+"""Names that stand for all devices of some kinds."""
 
 
 def resolve_all(arguments: argparse.Namespace) -> List[Place]:
@@ -104,15 +104,13 @@ def resolve_all(arguments: argparse.Namespace) -> List[Place]:
             rest = a.decode, a.devices, dtype, True, a.cores, a.streams
             found.append(resolve(name, a.runtime, a.precision, *rest))
             continue
-        measured = [
-            one for one in load_devices(a.devices).values() if one.runtimes and one.kind in GROUPS[name.lower()]
-        ]
-        for device in measured:
+        every = listed_devices(load_devices(a.devices))
+        for device in (one for one in every if one.kind in GROUPS[name.lower()]):
             with contextlib.suppress(DeviceError):
                 found.append(resolve(device.name, a.runtime, a.precision, a.decode, a.devices, dtype, True))
         if not found:
             raise DeviceError(f"{name}: none of them was measured under {a.runtime or a.precision}")
-    return found
+    return list({place.device.name: place for place in found}.values())
 
 
 def resolve_one(arguments: argparse.Namespace, must_predict: bool = False) -> Optional[Place]:
@@ -128,4 +126,6 @@ def resolve_one(arguments: argparse.Namespace, must_predict: bool = False) -> Op
     dtype = torch.float16 if a.half else torch.float32
     must_predict = must_predict or bool(a.runtime or a.precision)
     rest = a.decode, a.devices, dtype, must_predict, a.cores, a.streams
-    return resolve(a.device, a.runtime, a.precision, *rest)
+    if len(a.device) > 1:
+        raise DeviceError(f"{a.command} takes one --device; predict shows several")
+    return resolve(a.device[0], a.runtime, a.precision, *rest)

@@ -48,10 +48,15 @@ def accuracies() -> List[Accuracy]:
 
 
 def architecture_key(recorded: Recording) -> str:
-    """A digest of a network's weights and activations, whatever the size of its images and the weights' values."""
+    """A digest of a network's weights, kernels and activations, whatever the size of its images and its values."""
     weights = sum(layer.kernel for layer in recorded.layers.root.walk())
     names = Counter(step.name.rstrip("_") for step in recorded.steps)
-    told = (int(weights), sorted((name, count) for name, count in names.items() if name in CURVES | CLAMPS))
+    kernels = Counter(step.geometry.kernel for step in recorded.steps if step.geometry is not None)
+    told = (
+        int(weights),
+        sorted(kernels.items()),
+        sorted((name, count) for name, count in names.items() if name in CURVES | CLAMPS),
+    )
     return hashlib.blake2s(repr(told).encode(), digest_size=5).hexdigest()
 
 

@@ -134,7 +134,8 @@ def _smaller_image(model: nn.Module, before: Deployed) -> Iterator[_Tried]:
     side = next((side for side in _SIDES if side < shape[3]), 0)
     if not side or fitting_size(model, side) != (side, side):
         return
-    price = "small objects are found less well; train or fine-tune at that size"
+    lost = "small objects are found less well; " if before.flow.heads else ""
+    price = f"{lost}train or fine-tune at that size"
     inputs = (torch.zeros(*shape[:2], side, side, device="meta"),)
     found = None
     with contextlib.suppress(Exception):  # a network whose size is fixed

@@ -13,6 +13,7 @@ from .estimates import NINE_OF_TEN
 from .prediction import Timing
 
 LIKELY, UNLIKELY = 0.9, 0.1
+_CLEARLY = 1.15  # at most: where a range is wide, that of two networks on one device mostly moves together
 _USUAL = 0.8 / NINE_OF_TEN  # of the logarithm of a range: what a normal distribution is off on average
 
 
@@ -107,7 +108,7 @@ def ranked(rows: Sequence[Candidate]) -> List[Candidate]:
 
 def _beats(one: Candidate, other: Candidate) -> bool:
     """Whether one is at least as accurate in less time, by more than what times are usually off."""
-    usual = (other.high / other.seconds) ** _USUAL if other.high > 0 else 1.0
+    usual = min((other.high / other.seconds) ** _USUAL, _CLEARLY) if other.high > 0 else 1.0
     better = (one.map or 0.0, -one.seconds), (other.map or 0.0, -other.seconds)
     return one.map >= other.map and one.seconds * usual <= other.seconds and better[0] > better[1]  # type: ignore[operator]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import torch
 
@@ -128,6 +128,14 @@ def _read(path: Path, estimates: Mapping[str, Any] = MappingProxyType({})) -> Di
         raise DeviceError(f"{path} holds no devices; {CATALOGUE.name} shows the form")
     devices = [_device(str(name), entry, path, estimates.get(name, {})) for name, entry in entries.items()]
     return {device.name: device for device in devices}
+
+
+def listed_devices(devices: Mapping[str, Device]) -> List[Device]:
+    """The devices but those that are reached by a number of cores or streams of another."""
+    reached = {
+        n for one in devices.values() for names in one.variants.values() for n in names.values() if n != one.name
+    }
+    return [device for device in devices.values() if device.name not in reached]
 
 
 def key_of(name: str) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional, Tuple
 
 from .launches import Deployed, as_deployed
-from .runtimes import CLAMPS, CURVES
+from .runtimes import BATCH_NORMS, CLAMPS, CURVES
 
 PUBLISHED = Path(__file__).with_name("published.csv")
 
@@ -52,14 +52,15 @@ def published() -> Dict[Tuple[str, str, str], List[Measurement]]:
 def network_key(network: Deployed) -> str:
     """A digest of what a network computes of an image: its size, products, their weights, activations.
 
-    It is the same before and after BatchNorms are folded, and whatever values the weights have.
+    It is the same whatever values the weights have, and after ``fuse()`` where the runtime folds BatchNorms anyway.
     """
     batch = max(network.batch, 1)
     products = [launch for launch in network.launches if launch.flops]
     weights = sum(view.elements for launch in products for view in launch.weights if len(view.shape) > 1)
     names = Counter(step.name.rstrip("_") for launch in network.launches for step in launch.steps)
     curves = sorted((name, count) for name, count in names.items() if name in CURVES | CLAMPS)
-    told = (network.input_shape[1:], sum(launch.flops for launch in products) // batch, weights, curves)
+    norms = sum(launch.steps[0].name in BATCH_NORMS for launch in network.launches)
+    told = (network.input_shape[1:], norms, sum(launch.flops for launch in products) // batch, weights, curves)
     return hashlib.blake2s(repr(told).encode(), digest_size=5).hexdigest()
 
 

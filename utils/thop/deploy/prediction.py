@@ -218,10 +218,15 @@ def place_on(device: Device, runtime: Optional[str], precision: Optional[str]) -
         of_kind = [one.name for one in all_runtimes().values() if one.kind == device.kind]
         known = [name for name in of_kind if name in device.runtimes]
         measured = [name for name in known if precision is None or precision in device.runtimes[name].precisions]
-        runtime = device.usual or (measured or known or of_kind)[0]
+        first = measured or known or of_kind
+        if (
+            device.kind == "cpu"
+        ):  # on which people deploy by something faster than eager PyTorch, where that was measured
+            first = sorted(first, key=lambda name: all_runtimes()[name].eager)
+        runtime = device.usual or first[0]
     chosen = runtime_for(runtime, device.kind)
     if chosen.kind != device.kind:
-        others = [one.name for one in all_runtimes().values() if one.kind == device.kind]
+        others = list(device.runtimes) or [one.name for one in all_runtimes().values() if one.kind == device.kind]
         raise DeviceError(f"{chosen.name} does not run on {device.name} ({device.title}), but {listed(others, ' or ')}")
     exact = chosen.precision(precision)
     by_sheet = not chosen.eager and sheet_peak(device.peaks, exact) is not None
@@ -254,6 +259,11 @@ def estimate_for(device: Union[Device, Calibration], runtime: Runtime, precision
 
 
 def _of_sheet(device: Device, runtime: Runtime, precision: str) -> Tuple[Estimate, str]:
+    if device.kind == "npu" and device.runtimes:  # a compiler is for its maker's chips
+        under = listed(device.runtimes)
+        raise DeviceError(
+            f"nothing is known of {device.name} ({device.title}) under {runtime.name}, only under {under}"
+        )
     if not device.bandwidth:
         raise DeviceError(
             f"nothing is known of {device.name} ({device.title}) under {runtime.name}, nor has it a data sheet here; "

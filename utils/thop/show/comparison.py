@@ -340,7 +340,11 @@ def notes(rows: Sequence[Row]) -> List[Note]:
         found.append(against if base.traffic else f"No differences, for {base.name} was not counted.")
     what = {(row.input, row.dtype) for row in good}
     if len(what) == 1:
-        found.append("Input {}, {}.".format(*what.pop()))
+        size, dtype = what.pop()
+        timed = any(row.prediction for row in good)
+        found += (
+            [f"Input {size}.", {"traffic": f"traffic is that in {dtype}"}] if timed else [f"Input {size}, {dtype}."]
+        )
     if good:
         peak = "peak is the most memory that activations take at once"
         found.append({"accesses": "accesses are elements, kernel + output", "peak": peak})
@@ -385,12 +389,12 @@ def published_by(rows: Sequence[Row]) -> List[str]:
 def grid_of_devices(rows: Sequence[Row]) -> Grid:
     """Lay out the times of models on several devices, a row for each."""
     several = len({row.name for row in rows}) > 1
-    texts = [Column("model", is_text=True)] * several + [Column("device", is_text=True)]
-    texts += [Column("runtime", is_text=True), Column("precision", is_text=True, spare=3)]
+    texts = [Column("model", is_text=True)] * several + [Column("device", is_text=True, is_whole=True)]
+    texts += [Column("runtime", is_text=True, spare=1), Column("precision", is_text=True, spare=3)]
     cells = [[_named(row)] * several for row in rows]
     known = [row.prediction for row in rows]
     for row, line, place in zip(rows, cells, known):
-        line += [row.device, place.runtime.title if place else "", place.precision if place else ""]
+        line += [row.device, place.runtime.name if place else "", place.precision if place else ""]
     quantities = [one for one in PREDICTED if one.key in _ON_DEVICES]
     numbers = [row.numbers() for row in rows]
     columns = list(texts)
@@ -408,7 +412,11 @@ def grid_of_devices(rows: Sequence[Row]) -> Grid:
     what = "" if several else f"{first.name}, "
     said = [f"{what}input {first.input}. Nine of ten times lie between 'from' and 'to'.", *published_by(rows)]
     missing = [f"{row.name}: {remark}." for row in rows[:1] for remark in row.remarks()]
-    refused = [f"{row.device}: {row.error}." for row in rows if row.traffic and row.error]
+    reasons: Dict[str, List[str]] = {}
+    for row in rows:
+        if row.traffic and row.error:
+            reasons.setdefault(row.error, []).append(row.device)
+    refused = [f"{', '.join(called)}: {error}." for error, called in reasons.items()]
     return Grid(columns, lines, notes=[*said, *missing, *refused])
 
 

@@ -1,23 +1,23 @@
 """The devices that a time can be had for: a line for each, and all that is known of one."""
 
-from typing import Any, Dict, List, Sequence
+import re
+from typing import Any, Dict, List, Mapping, Sequence
 
-from ..deploy.devices import KINDS, THIS, Device, find_device
+from ..deploy.devices import KINDS, THIS, Device, find_device, listed_devices
 from ..deploy.runtimes import DeviceError, all_runtimes
 from ..units import listed, scaled
 
 _TITLES = {"npu": "NPUs", "gpu": "GPUs", "cpu": "CPUs"}
 
 
-def matching(devices: Sequence[Device], word: str) -> List[Device]:
+def matching(devices: Mapping[str, Device], word: str) -> List[Device]:
     """Return the devices of a kind, or that have a word in their name, title or runtimes; all without a word.
 
     Raises DeviceError where there is none, with the names that come close.
     """
-    variants = {one for device in devices for names in device.variants.values() for one in names.values()}
     wanted = word.lower().rstrip("s") if word.lower().rstrip("s") in KINDS else word.lower()
-    shown = [device for device in devices if device.name not in variants or device.variants]
-    found = [device for device in shown if wanted == device.kind or wanted in _words(device)]
+    begins = re.compile(rf"(?<![a-z0-9]){re.escape(wanted)}")
+    found = [one for one in listed_devices(devices) if wanted == one.kind or begins.search(_words(one))]
     if not found:
         find_device(word)  # which says what comes close
         raise DeviceError(f"no device has {word!r} in its name, title or runtimes")

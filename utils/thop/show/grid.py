@@ -17,7 +17,8 @@ _SHORTEST_NAME = 12
 class Column:
     """A column; unit: of all its numbers; group: a heading over several columns; is_code: it holds names of code.
 
-    spare: 0 for what is always shown; of others the largest is left out first where a terminal is too narrow.
+    spare: 0 for what is always shown; of others the largest is left out first where a terminal is too narrow. is_whole:
+    as the first column it is never cut, as somebody will type what it holds.
     """
 
     text: str
@@ -26,6 +27,7 @@ class Column:
     is_text: bool = False
     is_code: bool = False
     spare: int = 0
+    is_whole: bool = False
 
     @property
     def heading(self) -> str:
@@ -129,7 +131,8 @@ def _laid_out(grid: Grid, width: int) -> Tuple[str, bool]:
     room = width - max((len(line.mark) for line in grid.lines), default=0)
     gap = 2 if sum(widths) + 2 * (len(widths) - 1) <= room else 1
     gaps = gap * (len(widths) - 1)
-    widths[0] = min(widths[0], max(room - sum(widths[1:]) - gaps, _SHORTEST_NAME))
+    if not columns[0].is_whole:
+        widths[0] = min(widths[0], max(room - sum(widths[1:]) - gaps, _SHORTEST_NAME))
 
     def row(cells: Sequence[str]) -> str:
         """Pad the cells, texts on the right and numbers on the left."""

@@ -104,7 +104,8 @@ _NAMES = 6
 
 def advice_grid(advice: Advice) -> Grid:
     """A row for each change that is worth it; below them, heads that only training needs."""
-    columns = [Column("change", is_text=True), Column("time", "ms"), Column("gain"), Column("price", is_text=True)]
+    columns = [Column("change", is_text=True, is_whole=True), Column("time", "ms"), Column("gain")]
+    columns.append(Column("price", is_text=True, spare=1))
     lines = [Line([one.what, f"{one.seconds * 1e3:.3g}", f"{one.gain:.0%}", one.price]) for one in advice.rows]
     notes = [f"Each was tried on a changed copy, under {advice.before.runtime.title}; it takes "
              f"{milliseconds(advice.before.seconds)} as it is."]  # fmt: skip

@@ -267,7 +267,8 @@ def _advice(found: Advice) -> Sheet:
     rows = [{**record_of(row), "cfg": row.cfg} for row in found.rows]
     draw = partial(bars_figure, headline(found.before), [row.what for row in found.rows],
                    [row.seconds * 1e3 for row in found.rows], "ms")  # fmt: skip
-    return Sheet(headline(found.before), advice_grid(found), rows, {}, draw)
+    totals = {**record_of(found.before.timing()), "runtime": found.before.runtime.name}
+    return Sheet(headline(found.before), advice_grid(found), rows, totals, draw)
 
 
 @sheet_of.register(Choice)
@@ -279,7 +280,8 @@ def _choice(found: Choice) -> Sheet:
         "images_per_second": found.fps,
         "basis": found.basis,
     }
-    return Sheet(choice_headline(found), choice_grid(found), rows, totals, partial(choice_figure, found))
+    few = choice_grid(found, _FEW)
+    return Sheet(choice_headline(found), choice_grid(found), rows, totals, partial(choice_figure, found), few=few)
 
 
 def _points(found: Comparison) -> "Figure":
