@@ -35,6 +35,7 @@ from pandas import DataFrame  # noqa: E402
 from tables import Counted, Row, count_all, key, rows  # noqa: E402
 from torch import Tensor  # noqa: E402
 from tqdm import tqdm  # noqa: E402
+from training_speed import row_of_clock  # noqa: E402
 
 from utils.thop.deploy.calibration import mean_factor  # noqa: E402
 from utils.thop.deploy.clock import Constants  # noqa: E402
@@ -549,6 +550,7 @@ def main() -> None:
         place = next(one.place for one in judged if f"{one.place.device}, {one.place.runtime}" == where)
         inside = score.inside(factor(judged, place.family, "many", place.silicon))
         print(f"| {where} | {family} | {count} | x {score.off:.3f} | {inside:.0%} |")
+    print(f"\n{row_of_clock()}")
     if arguments.details:
         print("\n\n".join(["", *map(details, judged)]))
     if arguments.calibrate:

@@ -411,6 +411,19 @@ def test_the_command(capsys: pytest.CaptureFixture[str], release_7: Any) -> None
     assert max(map(len, out.splitlines())) <= 120 and len(out.splitlines()) <= 40
 
 
+def test_the_command_on_several_gpus(capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["train", "torchvision:resnet18", "--imgsz", "64", "--gpus", "2", "--device", "t4", "--images", "640"]
+    assert main([*given, "--batch", "32", "--sync-bn"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert out.startswith("resnet18 at 16x3x64x64") and "batch 16 of 32, on each of 2 GPUs, fits into NVIDIA T4" in out
+    assert "gradients in buckets (DDP)" in out and "what GPUs exchange" in out
+    told = {}
+    for gpus in ("1", "2"):
+        assert main([*given[:4], "--no-val", "--batch", "-1", "--memory", "4GB", "--gpus", gpus, "--json"]) == 0
+        told[gpus] = json.loads(capsys.readouterr().out)
+    assert told["1"]["largest_batch"] > told["2"]["largest_batch"] > 0.5 * told["1"]["largest_batch"]
+
+
 def test_what_the_command_proposes(capsys: pytest.CaptureFixture[str], release_7: Any) -> None:
     cfg = str(release_7 / "yolov5" / "models" / "yolov5n.yaml")
     given = ["train", cfg, "--imgsz", "320", "--no-val", "--optimizer", "adamw", "--memory", "0.4GB"]
@@ -434,6 +447,7 @@ def test_what_the_command_proposes(capsys: pytest.CaptureFixture[str], release_7
         (["--device", "toaster"], 2, "no device is called 'toaster'"),
         (["--device", "rk3588"], 2, "give --memory"),
         (["--optimizer", "Lion"], 2, "no optimizer is called 'Lion', only SGD"),
+        (["--batch", "15", "--gpus", "2"], 2, "--batch 15 must be a multiple of --gpus 2"),
         (["--batch", "-1"], 2, "--batch -1 is the largest that fits: give --memory"),
         (["--batch", "-1", "--memory", "0.1GB"], 2, "no batch fits into"),
         (["--imgsz", "256"], 1, "Wrong image height! Expected 224 but got 256!"),
@@ -445,19 +459,27 @@ def test_mistakes(wrong: list[str], status: int, complaint: str, capsys: pytest.
     assert complaint in err and len(err.splitlines()) == 1 and not out
 
 
-@pytest.mark.parametrize("name", ["resnet18", "vgg11", "mobilenet_v3_large"])
-@pytest.mark.parametrize("memory", ["1GB", 3e9, "24GB"])
-def test_the_largest_batch_of_a_training(name: str, memory: Any) -> None:
-    model: Any = torchvision.models.get_model(name)
-    found = training(model, torch.zeros(4, 3, 64, 64, device="meta"), optimizer="adamw", accumulate=None)
-    largest = found.largest_batch(memory)
-    if not largest.batch:
-        assert largest.training.batch == 1 and largest.training.fits(memory) != "fits"
-        return
-    assert largest.training.batch == largest.batch and largest.training.fits(memory) == "fits"
-    for more in (1, 2, 16):
-        x = torch.zeros(largest.batch + more, 3, 64, 64, device="meta")
-        assert training(model, x, optimizer="AdamW", accumulate=None).fits(memory) != "fits"
+TEN = ["resnet18", "resnet34", "vgg11", "alexnet", "squeezenet1_0", "squeezenet1_1", "mobilenet_v3_small",
+       "mobilenet_v3_large", "shufflenet_v2_x0_5", "yolov5n"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TEN)
+def test_the_largest_batch_of_a_training(name: str, yolo: Callable[..., Any]) -> None:
+    """Of ten networks and three memories: it fits, and one image more does not surely."""
+    model = yolo("yolov5n.yaml") if name == "yolov5n" else torchvision.models.get_model(name)
+
+    def counted(batch: int) -> Training:
+        x = torch.empty(batch, 3, 64, 64, device="meta")
+        return training(model, x, optimizer="adamw", accumulate=None)
+
+    found, batches = counted(4), []
+    for memory in ("0.4GB", 3e9, "24GB"):
+        largest = found.largest_batch(memory)
+        batches.append(largest.batch)
+        assert largest.training.batch == max(largest.batch, 1)
+        assert (largest.training.fits(memory) == "fits") == (largest.batch > 0)
+        assert counted(largest.batch + 1).fits(memory) != "fits"
+    assert batches == sorted(batches) and batches[2] > 7 * batches[1]
 
 
 def test_the_largest_batch_of_a_model_that_is_gone() -> None:
@@ -480,6 +502,42 @@ def test_gradients_of_earlier_batches_are_alive(yolo: Callable[..., Any], accumu
     found = training(model, (x,), amp=False, ema=False, accumulate=accumulate)
     assert found.peak == pytest.approx(measure(model, x, accumulate=accumulate)[0], rel=1e-3)
     assert found.accumulate == accumulate
+
+
+@pytest.mark.parametrize("cfg", ["yolov5n.yaml", "yolov5s.yaml"])
+def test_buckets_of_several_gpus(cfg: str, yolo: Callable[..., Any], tmp_path: Path) -> None:
+    """One process alone has them too; YOLOv5's smart_DDP says that the graph is static, and nothing of views."""
+    distributed = pytest.importorskip("torch.distributed")
+    torch.manual_seed(0)
+    model, x = yolo(cfg), torch.zeros(2, 3, 160, 160)
+    for parameter in model.model[0].parameters():
+        parameter.requires_grad_(False)
+    found, alone = training(model, x, amp=False, ema=False, gpus=2), count(model, x)
+    store = distributed.FileStore(str(tmp_path / "store"), 1)
+    distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        wrapped = nn.parallel.DistributedDataParallel(model, static_graph=True)
+        real, _ = measure(model, x, forward=lambda _, images: wrapped(images))
+    finally:
+        distributed.destroy_process_group()
+    assert found.peak == pytest.approx(real, rel=1e-3)
+    assert found.buckets == found.gradients == found.peak - alone.peak > 0.1 * alone.peak
+
+
+def test_what_several_gpus_share() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 200, 1), nn.BatchNorm2d(200), nn.Conv2d(200, 8, 1), nn.BatchNorm2d(8))
+    x = torch.empty(8, 3, 8, 8, device="meta")
+    alone, found, synced = training(model, x), training(model, x, gpus=4), training(model, x, gpus=4, sync_bn=True)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    assert found.buckets == 512 * -(-4 * parameters // 512) == found.peak - alone.peak and not found.statistics
+    gathered = 512 * -(-4 * 4 * (2 * 200 + 1) // 512)  # of each GPU means, deviations and a count, as floats
+    assert synced.statistics == 2 * 512 + 2 * gathered == synced.peak - found.peak
+    assert training(model, x, accumulate=None, gpus=4).accumulate == 2
+    assert not training(model, x, sync_bn=True).statistics
+    assert found.recount is not None and found.recount(2).gpus == 4
+    assert {"gradients in buckets (DDP)", "gathered statistics (SyncBatchNorm)"} <= synced.parts().keys()
+    with pytest.raises(DeviceError, match="gpus must be a whole number from 1 up, not 0"):
+        training(model, x, gpus=0)
 
 
 def test_as_many_batches_as_train_py_takes() -> None:
@@ -506,6 +564,7 @@ LOSSES = {
     "v7.0 segmentation": "yolov5/models/segment/yolov5n-seg.yaml",
     "yolov8": "ultralytics:yolov8n.yaml",
     "yolov8 segmentation": "ultralytics:yolov8n-seg.yaml",
+    "yolov9": "ultralytics:yolov9t.yaml",
     "yolo11 pose": "ultralytics:yolo11n-pose.yaml",
     "torchvision": "torchvision:resnet18",
     "v3.1": "yolov5-v3.1/models/yolov5s.yaml",

@@ -208,6 +208,9 @@ def _add_train(commands: Any) -> None:
     train.add_argument("--no-val", dest="validate", action="store_false", help="without a validation after the epoch")
     words = "batches that the gradients are summed up of; by default as train.py, round(64 / batch)"
     train.add_argument("--accumulate", type=_whole_number, metavar="N", help=words)
+    words = "that share the batch under DistributedDataParallel; the memory is that of one"
+    train.add_argument("--gpus", type=_whole_number, default=1, metavar="N", help=words)
+    train.add_argument("--sync-bn", action="store_true", help="batch norms gather their statistics from all --gpus")
     words = "made-up objects an image that the loss is counted with; 20 by default"
     train.add_argument("--objects", type=_whole_number, default=20, metavar="N", help=words)
     train.add_argument(

@@ -45,7 +45,9 @@ class Answer(NamedTuple):
 
 
 def memory_of(arguments: argparse.Namespace) -> Memory:
-    """Find how much memory there is; raises DeviceError for a device that nobody knows, or nobody knows it of."""
+    """Find how much memory there is; raises DeviceError where nobody knows, or for a batch that GPUs can't share."""
+    if arguments.batch != AUTO and arguments.batch % arguments.gpus and not arguments.inputs:
+        raise DeviceError(f"--batch {arguments.batch} must be a multiple of --gpus {arguments.gpus}, as in train.py")
     device = find_device(arguments.device, arguments.devices) if arguments.device else None
     if arguments.memory:
         return Memory(arguments.memory, f"{arguments.memory / 1e9:.4g}e9 bytes", device)
@@ -74,7 +76,8 @@ def _described(source: Source, built: Built, setup: Setup, arguments: argparse.N
         raise DeviceError(
             f"no batch fits into {memory.place}: one image takes {largest.training.peak / 1e9:.2f}e9 bytes"
         )
-    batch = largest.batch if largest else built.inputs[0].shape[0] if setup.inputs else arguments.batch
+    asked = built.inputs[0].shape[0] if setup.inputs else arguments.batch // arguments.gpus
+    batch = largest.batch if largest else asked
     found = counter.at(size)(batch)
     what = f"{source.name} at {counter.shapes(size, batch)}"
     lines: List[str] = [training_headline(what, found)]
@@ -147,7 +150,8 @@ class Counter:
         arguments, inputs = self.arguments, self._inputs(size, batch)
         options = {
             "amp": arguments.amp, "optimizer": arguments.optimizer, "ema": arguments.ema, "foreach": True,
-            "accumulate": arguments.accumulate, "validate": arguments.validate,
+            "accumulate": arguments.accumulate, "validate": arguments.validate, "gpus": arguments.gpus,
+            "sync_bn": arguments.sync_bn,
         }  # fmt: skip
         criterion = self._criterion(size)
         if criterion is not None:
@@ -193,7 +197,8 @@ def _fits(found: Training, memory: Memory, counter: Counter, size: Size, largest
     largest = largest or largest_batch(counter.at(size), memory.size)
     values = {"memory": memory.size, "fits": answer, "largest_batch": largest.batch}
     verb = {FITS: "fits", MAY_FIT: "may fit"}.get(answer, "does not fit")
-    words = f"batch {found.batch} {verb} into {memory.place}"
+    each = f" of {found.batch * found.gpus}, on each of {found.gpus} GPUs," if found.gpus > 1 else ""
+    words = f"batch {found.batch}{each} {verb} into {memory.place}"
     if not largest.batch:
         one = f"one image takes {largest.training.peak / 1e9:.2f}e9 bytes"
         return _Said([f"{words}, and no other surely does: {one}.", MARGINS], values)
@@ -235,15 +240,14 @@ def _time(found: Training, device: Device, arguments: argparse.Namespace) -> _Sa
     values = {"step_seconds": seconds, "step_seconds_low": seconds / REACH, "step_seconds_high": seconds * REACH}
     words = f"A step takes about {seconds * 1e3:.0f} ms ({seconds / REACH * 1e3:.0f} to {seconds * REACH * 1e3:.0f})"
     if arguments.images:
-        hours = seconds * -(-arguments.images // found.batch) / 3600
+        hours = seconds * -(-arguments.images // (found.batch * found.gpus)) / 3600
         values["epoch_hours"] = hours
         words += f", an epoch of {arguments.images} images {_long(hours)}"
         if arguments.epochs:
             values["hours"] = hours * arguments.epochs
             words += f", {arguments.epochs} epochs {_long(hours * arguments.epochs)}"
-    return _Said(
-        [f"{words}, without loading images and validation; from {basis}, and 44 trainings on an RTX 3090."], values
-    )
+    without = "loading images, validation and what GPUs exchange" if found.gpus > 1 else "loading images and validation"
+    return _Said([f"{words}, without {without}; from {basis}, and 44 trainings on an RTX 3090."], values)
 
 
 def _long(hours: float) -> str:

@@ -30,11 +30,12 @@ _MOST = 1 << 20  # images
 
 
 class Counted(Protocol):
-    """A counted step: its peak, its batch, and how many batches gradients are summed up of."""
+    """A counted step: its peak, its batch, how many batches gradients are summed up of, and GPUs that share them."""
 
     peak: int
     batch: int
     accumulate: int
+    gpus: int
 
 
 Count = Callable[[int], Any]
@@ -82,12 +83,15 @@ class Largest:
 def largest_batch(count: Count, memory: float, known: Optional[Counted] = None) -> Largest:
     """Find the largest batch whose answer is that it fits into so many bytes.
 
-    It is counted, and so is the batch of one more. The peak grows with the batch as long as the gradients of earlier
-    batches are alive, or as long as they are not; where they cease to be it falls, so either interval is searched by
-    itself. Raises what ``count`` raises.
+    The largest is the one of which the count says "fits", while that of one image more says "may fit" or "does not";
+    both are counted, at the accumulation that each has. Larger ones are not counted: none fits as long as the peak
+    grows with the batch, which it does while the gradients of earlier batches are alive, and while they are not; where
+    they cease to be it falls, so the interval behind is searched first, then the one before. Raises what ``count``
+    raises.
     """
     search = _Search(count, memory, known)
-    first = next(size for size in range(1, _MOST) if batches_summed(size) == 1)
+    gpus = search.at(1).gpus
+    first = next(size for size in range(1, _MOST) if batches_summed(size * gpus) == 1)
     if search.at(1).accumulate > 1 and search.at(first).accumulate == 1:
         return search.within(first, _MOST) or search.within(1, first - 1) or Largest(0, search.at(1))
     return search.within(1, _MOST) or Largest(0, search.at(1))

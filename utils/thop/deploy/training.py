@@ -21,6 +21,7 @@ from ..count.storages import in_blocks
 from ..run import KNOWS_NODES, NotCountable, as_inputs, as_model, collector_paused, map_tensors, run, tensors_in
 from .checkpointing import Proposal, checkpoint_to_fit, need_modules
 from .fits import RESERVED, RESERVED_LAST, Largest, answer_for, batches_summed, largest_batch, memory_in
+from .parallel import bucket_bytes, need_whole, statistics_bytes
 from .runtimes import DeviceError
 from .steps import GIVEN, SUMMED, Steps, optimizer_named, targets_for
 
@@ -37,6 +38,8 @@ class Training(Answer):
     peak: the most that is alive at once; peak_at: the phase ("forward", "loss", "backward", "optimizer" or
     "validation") and the module at which it is. forward, loss, backward, optimizer, validation: FLOPs and bytes moved,
     in all and by module.
+    gpus: how many share the work, batch being that of each; buckets, statistics: what is alive on each for the exchange
+    of gradients, and of SyncBatchNorm's statistics.
     accumulate: how many batches the gradients are summed up of; loss_was: whose the loss was, and how it was run;
     uncounted: what has no exact number, and why. recount: counts a step of another batch, as long as somebody keeps
     the model, which subject returns.
@@ -60,6 +63,9 @@ class Training(Answer):
     batch: int = 1
     optimizer_name: str = "SGD"
     accumulate: int = 1
+    gpus: int = 1
+    buckets: int = 0
+    statistics: int = 0
     loss_was: str = SUMMED
     uncounted: Dict[str, Tuple[int, str]] = field(default_factory=dict)
     recount: Optional[Callable[..., "Training"]] = field(default=None, repr=False)
@@ -101,6 +107,8 @@ class Training(Answer):
             "buffers": self.buffers,
             "average of the model (EMA)": self.ema,
             "gradients": self.gradients,
+            "gradients in buckets (DDP)": self.buckets,
+            "gathered statistics (SyncBatchNorm)": self.statistics,
             "optimizer state": self.optimizer_state,
             "images": self.inputs,
             "kept by the forward for the backward": self.kept,
@@ -141,6 +149,8 @@ def training(
     targets: Any = None,
     validate: bool = False,
     checkpoint: Sequence[str] = (),
+    gpus: int = 1,
+    sync_bn: bool = False,
 ) -> Training:
     """Count a training step of ``model`` without values: memory, FLOPs and traffic. The model is not touched.
 
@@ -156,39 +166,48 @@ def training(
         foreach: whether the optimizer takes all parameters at once, which PyTorch does on CUDA; as ``amp`` by default.
         accumulate: how many batches the gradients are summed up of; those of earlier ones are alive in the step if
             there are several, as they are in any step with the ``zero_grad()`` of torch before 2.0. None: as many as
-            train.py takes, round(64 / batch).
+            train.py takes, round(64 / batch), of the batches of all GPUs.
         loss: a function of what the forward returns, or of that and of the targets, which returns a tensor, or several
             of which the first is the loss. Without one the sum of all outputs stands in.
         targets: what the loss takes second, with values; or a function that makes it for so many images.
         validate: whether the average of the model is run on twice as many images after the step, in float16 under amp.
         checkpoint: paths of modules that are computed again in the backward, whose results are not kept.
+        gpus: how many train under DistributedDataParallel; ``inputs`` are those of one, as are all numbers.
+        sync_bn: whether batch norms gather their statistics from all GPUs, as train.py's ``--sync-bn`` does.
 
     Raises:
         DeviceError: there is no such optimizer or module, nothing to train, or no gradient in what the loss returns.
         NotCountable: the step depends on values, or torch is older than 2.1 (2.4 with ``amp``).
         Exception: whatever the model's own forward or the loss raises.
     """
-    if not KNOWS_NODES:
-        raise NotCountable("a training step is counted with torch 2.1 or newer")
     optimizer = optimizer_named(optimizer)
     model, inputs = as_model(model, "training"), as_inputs(inputs, "training")
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise DeviceError("no parameter of the model requires gradients: there is nothing to train")
     batch = _batch_of((inputs, kwargs))
-    summed = batches_summed(batch) if accumulate is None else accumulate
-    if not isinstance(summed, int) or summed < 1:
-        raise DeviceError(f"accumulate must be a whole number from 1 up, not {summed!r}")
+    summed = _batches_summed(model, batch, accumulate, gpus)
     block, checkpoint = CUDA_BLOCK if amp else 1, need_modules(model, checkpoint)
     steps = Steps(optimizer, amp if foreach is None else foreach, block, summed > 1, validate, checkpoint)
     also = loss, None if loss is None else targets_for(targets, batch)
     run(model, inputs, steps.observe, kwargs=kwargs, amp=amp, drive=steps.drive, also=also)
-    found = _result(steps, model, (inputs, kwargs), ema, amp)
-    found.accumulate = summed
+    exchanged = (bucket_bytes(model, block), sync_bn * statistics_bytes(model, gpus, block)) if gpus > 1 else (0, 0)
+    found = _result(steps, model, (inputs, kwargs), ema, amp, exchanged)
+    found.accumulate, found.gpus = summed, gpus
     options = {"amp": amp, "optimizer": optimizer, "ema": ema, "foreach": foreach, "accumulate": accumulate}
-    options.update(loss=loss, validate=validate, checkpoint=checkpoint)
+    options.update(loss=loss, validate=validate, checkpoint=checkpoint, gpus=gpus, sync_bn=sync_bn)
     found.recount = _recounter(model, (inputs, kwargs), batch, targets, options)
     found.subject = weakref.ref(model)
     return found
+
+
+def _batches_summed(model: nn.Module, batch: int, accumulate: Optional[int], gpus: int) -> int:
+    """How many batches the gradients are summed up of; raises what ``training`` does for what can't be trained."""
+    if not KNOWS_NODES:
+        raise NotCountable("a training step is counted with torch 2.1 or newer")
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise DeviceError("no parameter of the model requires gradients: there is nothing to train")
+    need_whole("gpus", gpus)
+    summed = batches_summed(batch * gpus) if accumulate is None else accumulate
+    need_whole("accumulate", summed)
+    return summed
 
 
 def _batch_of(given: Any) -> int:
@@ -223,21 +242,21 @@ def _recounter(
     return count
 
 
-def _result(steps: Steps, model: nn.Module, inputs: Any, ema: bool, amp: bool) -> Training:
-    """Put the numbers together."""
+def _result(steps: Steps, model: nn.Module, inputs: Any, ema: bool, amp: bool, exchanged: Tuple[int, int]) -> Training:
+    """Put the numbers together; exchanged: bytes of buckets, and of statistics."""
     block, recorder = steps.block, steps.recorder
     weights, buffers = _sizes(model.parameters(), block), _sizes(model.buffers(), block)
     average = weights + buffers if ema else 0
     storages, uncounted = recorder.storages, dict(recorder.recorder.uncounted)
     peak, place = recorder.step_peak if recorder.validates else (storages.peak, storages.peak_place)
-    peak += weights + buffers + average
+    peak += weights + buffers + average + sum(exchanged)
     recurrent = sum(isinstance(module, nn.RNNBase) for module in model.modules())
     if amp and recurrent:
         uncounted["recurrent layers"] = recurrent, "kept as on a CPU; what cuDNN keeps in its place is not known"
     if steps.no_validation:
         uncounted["validation"] = 1, f"not counted: {steps.no_validation}"
     elif recorder.validates:  # the average is what is validated; under amp its halves are among what was made
-        held = weights + buffers + (0 if amp else average)
+        held = weights + buffers + (0 if amp else average) + exchanged[0]
         peak, place = max((peak, place), (storages.peak + held, storages.peak_place))
     phases = phases_of(recorder.recorder.calls)
     kept = sorted(recorder.kept.items(), key=lambda item: item[1], reverse=True)
@@ -259,6 +278,8 @@ def _result(steps: Steps, model: nn.Module, inputs: Any, ema: bool, amp: bool) -
         amp=amp,
         batch=_batch_of(inputs),
         optimizer_name=steps.optimizer,
+        buckets=exchanged[0],
+        statistics=exchanged[1],
         loss_was=steps.loss,
         uncounted=uncounted,
     )
