@@ -29,12 +29,19 @@ COMPARISON = (
 )
 
 
+_RUN = """
+import sys
+sys.path.insert(0, sys.argv.pop(1))
+from utils.thop.command.cli import main
+sys.exit(main())
+"""
+
+
 def command(words: str, *more: str) -> str:
-    """Run the command on the latest release's cfgs and return what it prints."""
-    models = f"{(release(LATEST) / 'yolov5' / 'models').as_posix()}/"
-    arguments = [word.replace("models/", models, 1) for word in words.split()]
-    line = [sys.executable, "-m", "utils.thop", *arguments, *more]
-    return subprocess.run(line, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, encoding="utf-8").stdout
+    """Run the command in the latest release and return what it prints."""
+    line = [sys.executable, "-c", _RUN, str(ROOT), *words.split(), *more]
+    checkout = release(LATEST) / "yolov5"
+    return subprocess.run(line, cwd=checkout, check=True, stdout=subprocess.PIPE, text=True, encoding="utf-8").stdout
 
 
 def main() -> int:
