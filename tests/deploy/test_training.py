@@ -416,11 +416,13 @@ def test_the_command_on_several_gpus(capsys: pytest.CaptureFixture[str]) -> None
     assert main([*given, "--batch", "32", "--sync-bn"]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert out.startswith("resnet18 at 16x3x64x64") and "batch 16 of 32, on each of 2 GPUs, fits into NVIDIA T4" in out
-    assert "gradients in buckets (DDP)" in out and "what GPUs exchange" in out
+    assert "gradients in buckets (DDP)" in out and "what GPUs exchange" in out and " each, with " in out
     told = {}
     for gpus in ("1", "2"):
         assert main([*given[:4], "--no-val", "--batch", "-1", "--memory", "4GB", "--gpus", gpus, "--json"]) == 0
         told[gpus] = json.loads(capsys.readouterr().out)
+        told[gpus].update(told[gpus].pop("totals"))
+    assert told["2"]["gpus"] == 2 and told["2"]["buckets"] > 46e6 and not told["1"]["buckets"]
     assert told["1"]["largest_batch"] > told["2"]["largest_batch"] > 0.5 * told["1"]["largest_batch"]
 
 
