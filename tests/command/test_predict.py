@@ -117,7 +117,8 @@ def test_one_network_on_many_devices(capsys: pytest.CaptureFixture[str]) -> None
     assert "hailo-8: no time is predicted under HailoRT" in " ".join(out.split())
     records = json.loads(run(capsys, "predict", CFG, "--device", "all-npus", "--json")[1])
     seconds = [record["predicted_seconds"] for record in records]
-    assert len(records) > 20 and seconds == sorted(seconds) and all(record["device"] for record in records)
+    told = [value for value in seconds if value is not None]
+    assert len(told) > 20 and told == sorted(told) and len(records) - len(told) == 2  # Hailo's two
 
 
 def test_what_is_published_of_a_device_without_a_formula(capsys: pytest.CaptureFixture[str]) -> None:

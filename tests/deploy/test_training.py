@@ -26,6 +26,7 @@ from utils.thop.command.cli import main
 from utils.thop.deploy import DeviceError
 from utils.thop.deploy.devices import find_device
 from utils.thop.deploy.fits import AT_MOST, RESERVED, SURE, answer_for, largest_batch, memory_in, parse_memory
+from utils.thop.deploy.parallel import bucket_bytes
 from utils.thop.deploy.steps import GIVEN, ON_VALUES
 from utils.thop.deploy.training import Training
 from utils.thop.deploy.training_time import REACH, step_seconds
@@ -524,6 +525,16 @@ def test_buckets_of_several_gpus(cfg: str, yolo: Callable[..., Any], tmp_path: P
         distributed.destroy_process_group()
     assert found.peak == pytest.approx(real, rel=1e-3)
     assert found.buckets == found.gradients == found.peak - alone.peak > 0.1 * alone.peak
+
+
+@pytest.mark.parametrize("name", ["resnet50", "vgg11", "mobilenet_v2"])
+def test_buckets_are_those_of_pytorch(name: str) -> None:
+    distributed = pytest.importorskip("torch.distributed")
+    model = torchvision.models.get_model(name)
+    given = list(model.parameters())[::-1]
+    buckets, _ = distributed._compute_bucket_assignment_by_size(given, [2**20, 25 * 2**20], [False] * len(given))
+    sizes = [sum(4 * given[i].numel() for i in bucket) for bucket in buckets]
+    assert len(sizes) > 1 and bucket_bytes(model, 512) == sum(512 * -(-size // 512) for size in sizes)
 
 
 def test_what_several_gpus_share() -> None:
