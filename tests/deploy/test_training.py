@@ -26,6 +26,7 @@ from utils.thop.command.cli import main
 from utils.thop.deploy import DeviceError
 from utils.thop.deploy.devices import find_device
 from utils.thop.deploy.fits import AT_MOST, RESERVED, SURE, answer_for, largest_batch, memory_in, parse_memory
+from utils.thop.deploy.parallel import bucket_bytes
 from utils.thop.deploy.steps import GIVEN, ON_VALUES
 from utils.thop.deploy.training import Training
 from utils.thop.deploy.training_time import REACH, step_seconds
@@ -416,11 +417,13 @@ def test_the_command_on_several_gpus(capsys: pytest.CaptureFixture[str]) -> None
     assert main([*given, "--batch", "32", "--sync-bn"]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert out.startswith("resnet18 at 16x3x64x64") and "batch 16 of 32, on each of 2 GPUs, fits into NVIDIA T4" in out
-    assert "gradients in buckets (DDP)" in out and "what GPUs exchange" in out
+    assert "gradients in buckets (DDP)" in out and "what GPUs exchange" in out and " each, with " in out
     told = {}
     for gpus in ("1", "2"):
         assert main([*given[:4], "--no-val", "--batch", "-1", "--memory", "4GB", "--gpus", gpus, "--json"]) == 0
         told[gpus] = json.loads(capsys.readouterr().out)
+        told[gpus].update(told[gpus].pop("totals"))
+    assert told["2"]["gpus"] == 2 and told["2"]["buckets"] > 46e6 and not told["1"]["buckets"]
     assert told["1"]["largest_batch"] > told["2"]["largest_batch"] > 0.5 * told["1"]["largest_batch"]
 
 
@@ -522,6 +525,16 @@ def test_buckets_of_several_gpus(cfg: str, yolo: Callable[..., Any], tmp_path: P
         distributed.destroy_process_group()
     assert found.peak == pytest.approx(real, rel=1e-3)
     assert found.buckets == found.gradients == found.peak - alone.peak > 0.1 * alone.peak
+
+
+@pytest.mark.parametrize("name", ["resnet50", "vgg11", "mobilenet_v2"])
+def test_buckets_are_those_of_pytorch(name: str) -> None:
+    distributed = pytest.importorskip("torch.distributed")
+    model = torchvision.models.get_model(name)
+    given = list(model.parameters())[::-1]
+    buckets, _ = distributed._compute_bucket_assignment_by_size(given, [2**20, 25 * 2**20], [False] * len(given))
+    sizes = [sum(4 * given[i].numel() for i in bucket) for bucket in buckets]
+    assert len(sizes) > 1 and bucket_bytes(model, 512) == sum(512 * -(-size // 512) for size in sizes)
 
 
 def test_what_several_gpus_share() -> None:

@@ -202,7 +202,8 @@ def _fits(found: Training, memory: Memory, counter: Counter, size: Size, largest
     if not largest.batch:
         one = f"one image takes {largest.training.peak / 1e9:.2f}e9 bytes"
         return _Said([f"{words}, and no other surely does: {one}.", MARGINS], values)
-    sentence = f"{words}; the largest that surely does is {largest.batch}, with {largest.training.peak / 1e9:.2f}e9"
+    most = f"{largest.batch} each" if each else str(largest.batch)
+    sentence = f"{words}; the largest that surely does is {most}, with {largest.training.peak / 1e9:.2f}e9"
     smaller: Size = (_rounded(size[0]), _rounded(size[1]))
     if answer != FITS and smaller != size and not counter.given:
         try:
