@@ -51,7 +51,7 @@ def peak_of(row: dict[str, str]) -> int:
     printed = row["kind"] == "training log GPU_mem"
     arguments = argparse.Namespace(
         amp=row["amp"] == "1", optimizer=optimizer, accumulate=None if printed else 1, ema=printed, validate=False,
-        objects=20, freeze=[],
+        objects=20, freeze=[], gpus=1, sync_bn=False,
     )  # fmt: skip
     setup = Setup((side, side), batch)
     try:

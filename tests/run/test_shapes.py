@@ -597,7 +597,20 @@ def _cases_of_reductions_and_norms(image: Tensor) -> List[Tuple[str, Tuple[Any, 
     return cases
 
 
-@pytest.mark.parametrize("name, args, kwargs", _rule_cases(), ids=lambda v: v if isinstance(v, str) else "")
+def _recurrent_cases() -> List[Tuple[str, Tuple[Any, ...], Dict[str, Any]]]:
+    """A layer of an LSTM as MKL-DNN runs it in training, forwards and backwards in time."""
+    cases: List[Tuple[str, Tuple[Any, ...], Dict[str, Any]]] = []
+    for steps, batch, features, hidden, reverse in ((5, 3, 7, 6, False), (4, 2, 16, 32, True)):
+        x, states = torch.rand(steps, batch, features), (torch.rand(1, batch, hidden), torch.rand(1, batch, hidden))
+        weights = [torch.rand(4 * hidden, size) for size in (features, hidden)] + [torch.rand(4 * hidden)] * 2
+        how: Tuple[Any, ...] = (reverse, [], 2, hidden, 1, True, False, False, True)
+        cases.append(("mkldnn_rnn_layer", (x, *weights, *states, *how), {}))
+    return cases if torch.backends.mkldnn.is_available() else []
+
+
+@pytest.mark.parametrize(
+    "name, args, kwargs", [*_rule_cases(), *_recurrent_cases()], ids=lambda v: v if isinstance(v, str) else ""
+)
 def test_a_shape_rule_agrees_with_pytorch(name: str, args: Any, kwargs: Any) -> None:
     packet, _, overload = name.partition(".")
     operator = getattr(getattr(torch.ops.aten, packet), overload or "default")
@@ -618,7 +631,7 @@ def shape_of(value: Any) -> Any:
 
 
 def test_every_shape_rule_has_a_case() -> None:
-    names = {name for name, _, _ in _rule_cases()}
+    names = {name for name, _, _ in [*_rule_cases(), *_recurrent_cases()]}
     for operator in SHAPE_RULES:
         name = operator._schema.name.split("::")[1]
         overload = operator._overloadname

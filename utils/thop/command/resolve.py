@@ -126,6 +126,6 @@ def resolve_one(arguments: argparse.Namespace, must_predict: bool = False) -> Op
     dtype = torch.float16 if a.half else torch.float32
     must_predict = must_predict or bool(a.runtime or a.precision)
     rest = a.decode, a.devices, dtype, must_predict, a.cores, a.streams
-    if len(a.device) > 1:
+    if len(set(a.device)) > 1:
         raise DeviceError(f"{a.command} takes one --device; predict shows several")
     return resolve(a.device[0], a.runtime, a.precision, *rest)

@@ -475,8 +475,9 @@ def _recurrent_layer(x: Tensor, w1: Tensor, w2: Tensor, w3: Any, w4: Any, h: Ten
     _, _, mode, hidden, *_, train = rest
     if mode != 2 or x.dtype is not torch.float32 or not lacks_values(x):
         return NotImplemented
+    keeps = train or torch.is_grad_enabled()
     steps, batch, features = x.shape  # of one layer in one direction, in this order whatever the module was given
-    kept = empty((_lstm_workspace(steps, batch, features, hidden) if train else 0,), x, torch.uint8)
+    kept = empty((_lstm_workspace(steps, batch, features, hidden) if keeps else 0,), x, torch.uint8)
     return empty((steps, batch, hidden), x), empty(h.shape, x), empty(c.shape, x), kept
 
 
