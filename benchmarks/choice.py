@@ -41,7 +41,8 @@ def known_map(spec: str, side: int) -> tuple[str, float] | None:
     """The family of a published row and its accuracy, where it is a known detector at that size."""
     package, _, name = spec.partition(":")
     name += "u" if package in ("ul", "ulf") and name.startswith("yolov5") else ""
-    return next(((one.family, one.map) for one in accuracies() if (one.name, one.imgsz) == (name, side)), None)
+    detectors = (one for one in accuracies() if one.task == "detect")
+    return next(((one.family, one.map) for one in detectors if (one.name, one.imgsz) == (name, side)), None)
 
 
 def left_out(place: Place, prior: Any) -> list[tuple[Candidate, float]]:
