@@ -21,6 +21,7 @@ from typing import Any, Callable, Dict, Optional, TypeVar
 import torch
 from torch import nn
 
+from ..deploy.runtimes import from_yaml
 from ..run import alone, environment, in_few_words, modes_aside
 from ..show.beside import Changes, changed
 from ..show.summary import unannounced
@@ -182,9 +183,8 @@ def read_cfg(path: Path) -> Dict[str, Any]:
     """Read a cfg; raises ModelError for a file that is none."""
     import yaml
 
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        cfg = yaml.load(path.read_text(encoding="utf-8", errors="ignore"), Loader=loader)
+        cfg = from_yaml(path.read_text(encoding="utf-8", errors="ignore"))
     except OSError as error:
         raise ModelError(f"can't be read: {error.strerror or error}") from error
     except yaml.YAMLError as error:

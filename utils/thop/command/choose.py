@@ -3,7 +3,6 @@
 import contextlib
 import math
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -15,7 +14,7 @@ from torch import nn
 from ..answer import PathLike
 from ..deploy.accuracies import TASKS, accuracies, accuracy_at, known_as
 from ..deploy.choice import Candidate, Choice, ranked
-from ..run import as_model, blank, collector_paused, in_few_words
+from ..run import as_model, built_blank, collector_paused, in_few_words
 from .checkout import ModelError
 from .models import Built, Setup, Source, counted, find, names, with_images
 from .resolve import Place, resolve
@@ -97,15 +96,7 @@ def _made(network: Union[nn.Module, Makes], batch: int) -> Built:
     """Make a network that a function makes, without values where it can be done."""
     if isinstance(network, nn.Module):
         return with_images(network, Setup(None, batch))
-    for values in (blank(), nullcontext()):
-        try:
-            with values:
-                model = as_model(network(), "the function")
-            return with_images(model.eval(), Setup(None, batch))
-        except (RuntimeError, TypeError):
-            if isinstance(values, nullcontext):
-                raise
-    raise AssertionError("unreachable")
+    return with_images(built_blank(lambda: as_model(network(), "the function")).eval(), Setup(None, batch))
 
 
 def _at_each_size(asked: Asked, one: Named, built: Built) -> List[Candidate]:
@@ -217,6 +208,3 @@ def choose_on(
     rows = ranked(try_all(Asked(place, tuple(dict.fromkeys(sides)), batch, limit), networks, jobs, progress))
     basis = next((row.timing.basis for row in rows if row.timing), "")
     return Choice(place.device.name, place.device.title, limit, batch / limit, basis, task, rows)
-
-
-__all__ = ("SIZES", "choose", "choose_on", "limit_of")

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from ..deploy.steps import total_of
-from ..run import tensors_in
+from ..run import alone, tensors_in
 from ..run.inputs import Size
-from .checkout import alone
 
 _HYPERPARAMETERS: Dict[str, Any] = {
     "box": 0.05, "giou": 0.05, "cls": 0.5, "cls_pw": 1.0, "obj": 1.0, "obj_pw": 1.0, "iou_t": 0.2, "anchor_t": 4.0,
@@ -213,6 +212,3 @@ def _batch(batch: int, classes: int, objects: int, size: Size, kind: str, points
     elif kind.startswith("Pose"):
         found["keypoints"] = torch.rand(len(boxes), *points, generator=_generator())
     return found
-
-
-__all__ = ["Criterion", "criterion_for"]

@@ -7,14 +7,13 @@ whatever its file is called.
 """
 
 import csv
-import hashlib
 from collections import Counter
 from functools import lru_cache
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional
 
 from ..count.record import Recording
-from .runtimes import CLAMPS, CURVES
+from .measurements import digest
 
 PUBLISHED = Path(__file__).with_name("accuracies.csv")
 TASKS = {
@@ -50,14 +49,8 @@ def accuracies() -> List[Accuracy]:
 def architecture_key(recorded: Recording) -> str:
     """A digest of a network's weights, kernels and activations, whatever the size of its images and its values."""
     weights = sum(layer.kernel for layer in recorded.layers.root.walk())
-    names = Counter(step.name.rstrip("_") for step in recorded.steps)
     kernels = Counter(step.geometry.kernel for step in recorded.steps if step.geometry is not None)
-    told = (
-        int(weights),
-        sorted(kernels.items()),
-        sorted((name, count) for name, count in names.items() if name in CURVES | CLAMPS),
-    )
-    return hashlib.blake2s(repr(told).encode(), digest_size=5).hexdigest()
+    return digest(recorded.steps, int(weights), sorted(kernels.items()))
 
 
 @lru_cache(maxsize=1)

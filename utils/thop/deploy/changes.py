@@ -7,6 +7,7 @@ activation or of what is decoded needs no cfg. What none of them gains is not to
 import contextlib
 import copy
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
@@ -15,7 +16,7 @@ from torch import nn
 from ..answer import Answer, Rows
 from ..count.facts import facts_of
 from ..count.record import Recording, record
-from ..run import BlankBuildFailed, NotCountable, alone, blank
+from ..run import NotCountable, alone, built_blank
 from ..run.inputs import fitting_size
 from .accuracies import accuracy_at, known_as
 from .clock import seconds_of, work_of
@@ -164,39 +165,23 @@ def _other_cfgs(model: Any, before: Deployed) -> Iterator[_Tried]:
 
 
 def _built(kind: Callable[..., nn.Module], cfg: Cfg) -> nn.Module:
-    """Build a model without values, or with random ones, which move no generator of the user's."""
-    try:
-        with blank():
-            return kind(copy.deepcopy(cfg)).eval()
-    except BlankBuildFailed:
-        with torch.random.fork_rng(devices=[]):
-            return kind(copy.deepcopy(cfg)).eval()
+    return built_blank(lambda: kind(copy.deepcopy(cfg)).eval())
 
 
 Told = Optional[Tuple[str, str]]
 _RETRAIN = "train again"
 
 
-def _step_down(value: Any, steps: Sequence[float]) -> Optional[float]:
-    return next((step for step in steps if isinstance(value, (int, float)) and step < value), None)
-
-
-def _narrower(cfg: Cfg, before: Deployed) -> Told:
-    width = cfg.get("width_multiple")
-    narrower = None if cfg.get("scales") else _step_down(width, _WIDTHS)
-    if narrower is None:
+def _next_smaller(multiple: str, steps: Sequence[float], cfg: Cfg, before: Deployed) -> Told:
+    """The width or the depth of a cfg that has one, a step down."""
+    value = cfg.get(multiple)
+    if cfg.get("scales") or not isinstance(value, (int, float)):
         return None
-    cfg["width_multiple"] = narrower
-    return f"width_multiple {width:g} to {narrower:g}", f"{_RETRAIN}; a smaller network is less accurate"
-
-
-def _shallower(cfg: Cfg, before: Deployed) -> Told:
-    depth = cfg.get("depth_multiple")
-    shallower = None if cfg.get("scales") else _step_down(depth, _DEPTHS)
-    if shallower is None:
+    smaller = next((step for step in steps if step < value), None)
+    if smaller is None:
         return None
-    cfg["depth_multiple"] = shallower
-    return f"depth_multiple {depth:g} to {shallower:g}", f"{_RETRAIN}; a smaller network is less accurate"
+    cfg[multiple] = smaller
+    return f"{multiple} {value:g} to {smaller:g}", f"{_RETRAIN}; a smaller network is less accurate"
 
 
 def _smaller_scale(cfg: Cfg, before: Deployed) -> Told:
@@ -260,7 +245,8 @@ def _even_channels(cfg: Cfg, before: Deployed) -> Told:
 
 
 _EDITS: Sequence[Callable[[Cfg, Deployed], Told]] = (
-    _narrower, _shallower, _smaller_scale, _other_stem, _fewer_heads, _cheaper_blocks, _even_channels,
+    partial(_next_smaller, "width_multiple", _WIDTHS), partial(_next_smaller, "depth_multiple", _DEPTHS),
+    _smaller_scale, _other_stem, _fewer_heads, _cheaper_blocks, _even_channels,
 )  # fmt: skip
 
 

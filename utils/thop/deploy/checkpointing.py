@@ -129,6 +129,3 @@ def _below(rows: Sequence[Tuple[str, int]]) -> Dict[str, int]:
 def _above(path: str) -> List[str]:
     parts = path.split(".")
     return [".".join(parts[: i + 1]) for i in range(len(parts))]
-
-
-__all__ = ["Proposal", "checkpoint_modules", "checkpoint_to_fit", "need_modules"]

@@ -101,7 +101,10 @@ def ranked(rows: Sequence[Candidate]) -> List[Candidate]:
     Of a network whose accuracy nobody has published its work says how good it may be.
     """
     known = [row for row in rows if row.map is not None and row.seconds > 0]
-    marked = [replace(row, on_front=row in known and not any(_beats(one, row) for one in known)) for row in rows]
+    marked = [
+        replace(row, on_front=row.map is not None and row.seconds > 0 and not any(_beats(one, row) for one in known))
+        for row in rows
+    ]
     order = sorted(marked, key=lambda row: (bool(row.error), not row.chance >= UNLIKELY, row.map is None, *_worth(row)))
     return Rows(order)
 

@@ -23,7 +23,7 @@ from .launches import Deployed, Launch
 from .runtimes import BYTES, CURVES, Runtime
 
 _HALF = 2
-_POINTWISE_LAYOUT = 0.15  # of the layout changes around a 1 x 1 convolution, which mostly runs as a matrix product
+POINTWISE_LAYOUT = 0.15  # of the layout changes around a 1 x 1 convolution, which mostly runs as a matrix product
 
 
 class Moved(NamedTuple):
@@ -61,7 +61,7 @@ def _added_passes(step: OperatorCall, halved: bool) -> float:
     bias = 2.0 * out.elements * _size(out, halved) if with_bias else 0.0
     if step.geometry.depthwise or x.channels_last:
         return bias
-    share = _POINTWISE_LAYOUT if set(step.geometry.kernel) == {1} else 1.0
+    share = POINTWISE_LAYOUT if set(step.geometry.kernel) == {1} else 1.0
     return bias + share * 2.0 * (x.elements + out.elements) * _size(x, halved)
 
 

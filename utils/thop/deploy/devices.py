@@ -16,7 +16,7 @@ from ..run import in_few_words
 from ..units import dtype_name, listed
 from .estimates import Estimate, Sheet, positive, read_runtimes
 from .machine import MeasureError, measure
-from .runtimes import DeviceError, find_runtime, unreadable
+from .runtimes import DeviceError, find_runtime, from_yaml, unreadable
 
 CATALOGUE = Path(__file__).with_name("devices.yaml")
 ESTIMATES = Path(__file__).with_name("estimates.yaml")
@@ -113,8 +113,7 @@ def _read(path: Path, estimates: Mapping[str, Any] = MappingProxyType({})) -> Di
     import yaml  # here, so that counting needs torch alone
 
     try:
-        ours = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # faster, but tells less of what is wrong
-        entries = yaml.load(path.read_text(encoding="utf-8"), ours if path == CATALOGUE else yaml.SafeLoader)
+        entries = from_yaml(path.read_text(encoding="utf-8"), quickly=path == CATALOGUE)
     except OSError as error:
         raise unreadable(path, error) from error
     except UnicodeDecodeError as error:

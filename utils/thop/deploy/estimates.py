@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..units import listed
 from .clock import Constants, Load
-from .runtimes import DeviceError, Runtime, all_runtimes
+from .runtimes import DeviceError, Runtime, all_runtimes, from_yaml
 
 PRIORS = Path(__file__).with_name("priors.yaml")
 SHARED = Constants._fields[1:]  # by all precisions of a device
@@ -126,9 +126,7 @@ def constants_of(logarithms: Tensor, precisions: Sequence[str], precision: str) 
 @lru_cache(maxsize=1)
 def priors() -> Dict[str, Prior]:
     """Read the priors, by runtime and by kind of device."""
-    import yaml
-
-    return {kind: _prior(entry) for kind, entry in yaml.safe_load(PRIORS.read_text(encoding="utf-8")).items()}
+    return {kind: _prior(entry) for kind, entry in from_yaml(PRIORS.read_text(encoding="utf-8")).items()}
 
 
 def prior_of(runtime: Runtime) -> Prior:

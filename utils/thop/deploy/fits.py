@@ -138,10 +138,3 @@ class _Search:
         slope = (self.at(right).peak - self.at(left).peak) / (right - left)
         met = left + int((SURE * self.memory - self.at(left).peak) // slope) if slope > 0 else 2 * good + 6
         return met if good < met < bad else good + 1 if met <= good else bad - 1
-
-
-__all__ = [
-    "AT_MOST", "CONTEXT", "DOES_NOT", "FITS", "MARGINS", "MAY_FIT", "RESERVED", "RESERVED_FIRST", "RESERVED_LAST",
-    "SURE", "Largest", "answer_for", "batches_summed",
-    "largest_batch", "memory_in", "parse_memory",
-]  # fmt: skip

@@ -9,8 +9,9 @@ import hashlib
 from collections import Counter
 from functools import lru_cache
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Tuple
 
+from ..count.calls import OperatorCall
 from .launches import Deployed, as_deployed
 from .runtimes import BATCH_NORMS, CLAMPS, CURVES
 
@@ -49,6 +50,13 @@ def published() -> Dict[Tuple[str, str, str], List[Measurement]]:
     return found
 
 
+def digest(calls: Iterable[OperatorCall], *told: Any) -> str:
+    """A short digest of what is told of a network, and of the activations among its calls."""
+    names = Counter(call.name.rstrip("_") for call in calls)
+    curves = sorted((name, count) for name, count in names.items() if name in CURVES | CLAMPS)
+    return hashlib.blake2s(repr((*told, curves)).encode(), digest_size=5).hexdigest()
+
+
 def network_key(network: Deployed) -> str:
     """A digest of what a network computes of an image: its size, products, their weights, activations.
 
@@ -57,11 +65,9 @@ def network_key(network: Deployed) -> str:
     batch = max(network.batch, 1)
     products = [launch for launch in network.launches if launch.flops]
     weights = sum(view.elements for launch in products for view in launch.weights if len(view.shape) > 1)
-    names = Counter(step.name.rstrip("_") for launch in network.launches for step in launch.steps)
-    curves = sorted((name, count) for name, count in names.items() if name in CURVES | CLAMPS)
     norms = sum(launch.steps[0].name in BATCH_NORMS for launch in network.launches)
-    told = (network.input_shape[1:], norms, sum(launch.flops for launch in products) // batch, weights, curves)
-    return hashlib.blake2s(repr(told).encode(), digest_size=5).hexdigest()
+    calls = (step for launch in network.launches for step in launch.steps)
+    return digest(calls, network.input_shape[1:], norms, sum(launch.flops for launch in products) // batch, weights)
 
 
 def find_measurement(network: Deployed, device: str, precision: str) -> Optional[Measurement]:

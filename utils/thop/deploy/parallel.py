@@ -44,6 +44,3 @@ def statistics_bytes(model: nn.Module, gpus: int, block: int) -> int:
 
 def _gathered(channels: Sequence[int], gpus: int, block: int) -> int:
     return 2 * in_blocks(4 * gpus * (2 * max(channels) + 1), block) if channels else 0
-
-
-__all__ = ["bucket_bytes", "need_whole", "statistics_bytes"]

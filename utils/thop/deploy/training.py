@@ -23,7 +23,7 @@ from .checkpointing import Proposal, checkpoint_to_fit, need_modules
 from .fits import RESERVED, RESERVED_LAST, Largest, answer_for, batches_summed, largest_batch, memory_in
 from .parallel import bucket_bytes, need_whole, statistics_bytes
 from .runtimes import DeviceError
-from .steps import GIVEN, SUMMED, Steps, optimizer_named, targets_for
+from .steps import SUMMED, Steps, optimizer_named, targets_for
 
 CUDA_BLOCK = 512
 
@@ -289,6 +289,3 @@ def _sizes(tensors: Iterable[Tensor], block: int) -> int:
     """Bytes of tensors, each once, and each in whole blocks."""
     sizes = {id(tensor): tensor.numel() * tensor.element_size() for tensor in tensors}
     return sum(in_blocks(size, block) for size in sizes.values())
-
-
-__all__ = ["CUDA_BLOCK", "GIVEN", "Training", "training"]

@@ -9,14 +9,11 @@ import math
 from typing import Any, Dict, List, NamedTuple, Tuple
 
 from ..count.calls import Geometry, OperatorCall
-from .clock import Constants, Load, Work, is_dense
+from .clock import POINTWISE_LAYOUT, Constants, Load, Work, is_dense
 from .devices import Device
 from .prediction import estimate_for
 from .runtimes import all_runtimes
 from .training import Training
-
-_POINTWISE = 0.15  # of the changes of layout around a convolution of 1 x 1
-"""As in the clock."""
 
 
 class Learned(NamedTuple):
@@ -79,7 +76,7 @@ def _convolution(call: OperatorCall) -> Tuple[float, Geometry, float]:
         flops = 2.0 * result.elements * inner * max(len([view for view in call.writes if len(view.shape) > 1]), 1)
     stride = (1, 1) if x.shape[2:] == result.shape[2:] else (2, 2)
     geometry = Geometry(1, inner, columns, max(groups, 1), kernel, stride)
-    share = 0.0 if geometry.depthwise or x.channels_last else _POINTWISE if set(kernel) == {1} else 1.0
+    share = 0.0 if geometry.depthwise or x.channels_last else POINTWISE_LAYOUT if set(kernel) == {1} else 1.0
     passes = share * 2.0 * (x.bytes + result.bytes) * (2.0 if is_backward else 1.0)
     return flops, geometry, passes
 
@@ -99,6 +96,3 @@ def seconds_with(training: Training, constants: Constants, learned: Learned) -> 
     """The seconds of a step with constants of a device and of training."""
     changed = constants._replace(overhead=constants.overhead + learned.launch)
     return learned.scale * float(Load([works_of(training, learned)]).seconds(changed)[0])
-
-
-__all__ = ["LEARNED", "REACH", "Learned", "seconds_with", "step_seconds"]

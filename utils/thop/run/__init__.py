@@ -6,7 +6,7 @@ without values. The user's process does not notice, and the model does not eithe
 
 from .alone import alone, environment
 from .ambient import collector_paused, modes_aside
-from .blank import BlankBuildFailed, blank
+from .blank import BlankBuildFailed, blank, built_blank
 from .calls import Observer
 from .copier import ModelCopy
 from .copies import is_unused, light_copy, own_way_aside

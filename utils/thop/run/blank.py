@@ -7,7 +7,7 @@ build another model.
 """
 
 from contextlib import contextmanager
-from typing import Any, Iterator, List, Optional
+from typing import Any, Callable, Iterator, List, Optional, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from .nested import tensors_in
 from .shape_rules import SHAPE_RULES, empty
 from .shape_tensor import META
 
+T = TypeVar("T")
 _MAKE_MEMORY = frozenset(
     f"aten::{name}" for name in ("empty", "empty_strided", "zeros", "ones", "full", "rand", "randn")
 )
@@ -65,6 +66,16 @@ def _batch_norm(x: Tensor, weight: Any, bias: Any, mean: Any, var: Any, training
     """A model that is being built is in training: a mean and a deviation for each channel come beside the result."""
     channels = x.shape[1:2] if training else (0,)
     return [empty(x.shape, x), empty(channels, x), empty(channels, x)]
+
+
+def built_blank(make: Callable[[], T]) -> T:
+    """Build a model without values, or, where its constructor needs them, with random ones that move no generator."""
+    try:
+        with blank():
+            return make()
+    except (RuntimeError, TypeError):  # BlankBuildFailed among them
+        with torch.random.fork_rng(devices=[]):
+            return make()
 
 
 @contextmanager

@@ -125,4 +125,3 @@ def _heard(mode: ShapeMode, tensor: Tensor) -> Tensor:
 
 
 Drive = Callable[[Driven], Any]
-__all__ = ["Drive", "Driven"]

@@ -114,6 +114,3 @@ def choice_figure(found: Choice) -> "Figure":
         if not rows:
             axes.text(0.5, 0.5, "no accuracy is published of these", transform=axes.transAxes, ha="center")
     return figure
-
-
-__all__ = ["choice_figure", "choice_grid", "choice_headline"]
