@@ -64,6 +64,7 @@ HYPER = {
     "overlap": (1.0, 1.1), "depthwise": (2.0, 1.2), "activations": (1.5, 1.2), "dense": (0.9, 0.5),
     "inner": (20.0, 1.5), "softmax": (2.0, 1.2), "norm": (1.5, 1.0), "concat": (0.9, 1.0), "weights": (1.0, 0.5),
     "curve": (0.2, 1.2), "passes": (1.0, 0.4), "lookup": (1000.0, 1.0), "pool": (1.5, 0.7), "leaving": (8.0, 1.0),
+    "returned": (5.0, 1.4),
 }  # fmt: skip
 NO_HOST = (1e-3, 0.01)  # of a runtime that launches a whole network at once
 GPU_OVERHEAD = (4.0, 0.6)  # a GPU starts a kernel that is waiting for it in microseconds

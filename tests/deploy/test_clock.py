@@ -112,6 +112,32 @@ def test_which_work_is_of_which_kind() -> None:
     assert (sums["softmax"], sums["norm"], sums["concat"], sums["curve"]) == (2 * 16, 2 * 256, 16 + 32, 0)
 
 
+def test_what_is_returned_and_what_a_cpu_is_given_by_hand() -> None:
+    x = torch.zeros(1, 4, 6, 10)
+
+    class Heads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.other = nn.Conv2d(4, 8, 1), nn.Conv2d(8, 5, 1)
+
+        def forward(self, x: torch.Tensor) -> Any:
+            x = self.one(x)
+            return x.softmax(-1), self.other(x)
+
+    for name, leaves in (("rknn", False), ("horizon", True)):
+        works = work_of(deployed(Heads(), x, name), "int8")
+        assert sum(work.returned for work in works) == 60 * (8 + 5)
+        moved = 2 * 60 * 8  # read and written
+        assert sum(work.softmax for work in works) == (0 if leaves else moved)
+        # A CPU reads a row three times and writes it twice: for the largest, the exponentials, and the shares.
+        assert sum(work.leaving for work in works) == (60 * 8 * 5 if leaves else 0)
+        constants = Constants(1e12, 1e9, leaving=4.0, softmax=3.0, returned=7.0)
+        kinds = [work._replace(operations=0.0, by_inner=0.0, lookup=0.0) for work in works]
+        plain = sum(work.bytes + work.weights for work in works)
+        dearer = 60 * 13 * 6 + (60 * 8 * 5 * 3 if leaves else moved * 2)
+        assert seconds_of(kinds, constants) == pytest.approx((plain + dearer) / 1e9)
+
+
 def test_channels_are_computed_in_whole_steps() -> None:
     """Input channels of RKNN and Horizon in 16, outputs in 32; but not those of grouped convolutions."""
     for model, x, flops, padded in (
@@ -306,7 +332,7 @@ def test_an_estimate_goes_through_a_file(zoo: list[Deployed]) -> None:
         ({"peaks": {"float32": 1}}, "file: rknn: peaks: float32: rknn has int8 and float16"),
         ({"peaks": {"int8": -1}}, "file: rknn: int8 must be a number above 0, not -1"),
         ({"peaks": {"int8": 1}, "speed": 3}, "file: rknn: speed is not known here"),
-        ({"peaks": {"int8": 1}, "covariance": [1, 2]}, "file: rknn: covariance has 190 numbers for these precisions"),
+        ({"peaks": {"int8": 1}, "covariance": [1, 2]}, "file: rknn: covariance has 210 numbers for these precisions"),
         ({"int8": {"peak": 1, "bandwidth": 5}}, "int8: in the form of version 2.0; make it again with 'calibrate'"),
     ],
 )

@@ -31,12 +31,6 @@ FILES = {
 }
 PRODUCTS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 MOVES = {"Concat": "cat", "Split": "split", "Slice": "split", "Resize": "resize", "Upsample": "resize", "Pad": "pad"}
-FAR = {  # what is not within 3 %: a norm over channels that an export spells out, and layer scales; in ncnn
-    # nn.MultiheadAttention is one layer
-    ("ncnn", "tv:convnext_tiny"), ("ncnn", "y5:hub/yolov5s-transformer"),
-    ("onnxruntime", "tv:convnext_tiny"), ("openvino", "tv:convnext_tiny"), ("rknn", "tv:convnext_tiny"),
-    ("tflite", "tv:convnext_tiny"),
-}  # fmt: skip
 
 
 # ---- theirs ----
@@ -154,9 +148,9 @@ def compared(runtime: str, name: str) -> tuple[int, int, int]:
     """How many launches we say, how many there are, and how many hold the same operators of the same modules."""
     ours = as_deployed(recorded(name), find_runtime(runtime), decode=False).launches
     theirs = rows(runtime)[name]
-    mine, others = (
-        Counter(map(frozenset, kinds)) for kinds in (map(_kinds, ours), (_kinds_of(r["members"]) for r in theirs))
-    )
+    norms = {step.path for step in recorded(name).steps if step.name == "aten::native_layer_norm"}
+    told = [{("norm", one.layers[0])} if set(one.layers) <= norms else _kinds(one) for one in ours]  # or a part of it
+    mine, others = (Counter(map(frozenset, kinds)) for kinds in (told, (_kinds_of(r["members"]) for r in theirs)))
     return len(ours), len(theirs), sum((mine & others).values())
 
 
@@ -168,9 +162,8 @@ def test_launches_are_those_of_the_compiler(runtime: str) -> None:
     equal = [name for name, (ours, theirs, _) in found.items() if ours == theirs]
     assert len(equal) >= 0.9 * len(found), {name: found[name] for name in found if name not in equal}
     for name, (ours, theirs, _) in found.items():
-        assert abs(ours - theirs) <= 0.03 * theirs or (runtime, name) in FAR, (name, ours, theirs)
-    near = [one for name, one in found.items() if (runtime, name) not in FAR]
-    same, largest = sum(one[2] for one in near), sum(max(one[:2]) for one in near)
+        assert abs(ours - theirs) <= 0.03 * theirs, (name, ours, theirs)
+    same, largest = sum(one[2] for one in found.values()), sum(max(one[:2]) for one in found.values())
     assert same >= 0.95 * largest, (same, largest)
 
 
@@ -282,10 +275,12 @@ def test_kernels_of_torch_compile_by_number() -> None:
     with (GRAPHS / "torch-compile.csv").open(newline="") as lines:
         theirs = {row["network"]: row for row in csv.DictReader(lines)}
     runtime = find_runtime("torch-compile")
-    near = 0
+    equal, near = 0, 0
     for name, row in theirs.items():
         ours = as_deployed(recorded(name), runtime, decode=False).launches
         products = sum(launch.product is not None for launch in ours)
         assert products == int(row["library"]) or "transformer" in name, name  # attention's are generated there
-        near += abs(len(ours) - int(row["kernels"])) <= 0.06 * int(row["kernels"])
-    assert len(theirs) >= 20 and near >= 0.75 * len(theirs), near
+        equal += len(ours) == int(row["kernels"])
+        near += abs(len(ours) - int(row["kernels"])) <= 0.03 * int(row["kernels"])
+    # Inductor adds and concatenates YOLOv5n's narrow maps, and Ghost's, in kernels of their own.
+    assert len(theirs) >= 20 and equal >= 0.7 * len(theirs) and near >= 0.8 * len(theirs), (equal, near)

@@ -11,12 +11,12 @@ from . import namesake as _namesake
 
 __version__ = "2.0.0"
 __all__ = [
-    "add_hooks", "calibrate", "choose", "clever_format", "compare", "deployed", "dfs_count", "predict", "profile",
-    "register_hooks", "remove_hooks", "traffic", "training",
+    "add_hooks", "advise", "calibrate", "choose", "clever_format", "compare", "deployed", "dfs_count", "predict",
+    "profile", "register_hooks", "remove_hooks", "traffic", "training",
 ]  # fmt: skip
 _LATER = {
-    "calibrate": "deploy", "choose": "command", "compare": "command", "deployed": "deploy", "predict": "deploy",
-    "training": "deploy",
+    "advise": "deploy", "calibrate": "deploy", "choose": "command", "compare": "command", "deployed": "deploy",
+    "predict": "deploy", "training": "deploy",
 }  # fmt: skip
 """What is loaded only where it is asked for, and from where: a training run prints its line without."""
 
@@ -30,7 +30,7 @@ if not _namesake.give_way(__name__):
 
 if _typing.TYPE_CHECKING:
     from .command import choose, compare
-    from .deploy import calibrate, deployed, predict, training
+    from .deploy import advise, calibrate, deployed, predict, training
 
 
 def _sheet_of(found: _typing.Any) -> _typing.Any:

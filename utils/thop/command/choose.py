@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from multiprocessing import get_context
+from pickle import PicklingError
 from typing import Any, Callable, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Union
 
 from torch import nn
@@ -128,7 +129,13 @@ def try_all(
     share = max(1, min(16, len(work) // (4 * jobs)))
     with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_one_thread) as pool:
         rows = pool.map(partial(try_network, asked), work, chunksize=share)
-        return [row for found in _watched(progress, work, rows) for row in found]
+        try:
+            return [row for found in _watched(progress, work, rows) for row in found]
+        except (PicklingError, AttributeError, TypeError) as error:  # a network's own error is in its row
+            why = in_few_words(error)
+            raise ValueError(
+                f"jobs={jobs}: what is tried can't go to another process ({why}); leave jobs out"
+            ) from error
 
 
 def _one_thread() -> None:

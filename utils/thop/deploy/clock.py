@@ -77,8 +77,8 @@ class Constants(NamedTuple):
     Factors of the time that a part takes beside others, of the same operations: depthwise products, products of
     activations (attention), dense 3 x 3 convolutions of stride 1; inner: the length of the inner product at which a
     product reaches half of the peak; lookup: operations that looking up a curve is worth. Of the same bytes: softmax,
-    norms over channels, concatenations, pooling, what leaves the accelerator, weights; curve: of each output that an
-    activation such as SiLU is computed for; passes: of copies around kernels.
+    norms over channels, concatenations, pooling, what leaves the accelerator, what is returned, weights; curve:
+    of each output that an activation such as SiLU is computed for; passes: of copies around kernels.
     """
 
     peak: Any
@@ -97,6 +97,7 @@ class Constants(NamedTuple):
     concat: Any = 1.0
     pool: Any = 1.0
     leaving: Any = 1.0
+    returned: Any = 1.0
     weights: Any = 1.0
     curve: Any = 0.0
     passes: Any = 1.0
@@ -108,7 +109,8 @@ class Work(NamedTuple):
     operations of all products, on padded channels too, of depthwise ones, of products of activations, of dense 3 x 3
     convolutions of stride 1, by_inner: divided by the length of the inner product; lookup: outputs whose curve is
     looked up; bytes of activations, of those of softmax, of norms over channels, of concatenations, of pooling, of
-    what leaves the accelerator, of weights, of outputs of curves that are computed; passes: bytes of copies around.
+    what leaves the accelerator, of what the network returns, of weights, of outputs of curves that are computed;
+    passes: bytes of copies around.
     """
 
     operations: float = 0.0
@@ -123,6 +125,7 @@ class Work(NamedTuple):
     concat: float = 0.0
     pool: float = 0.0
     leaving: float = 0.0
+    returned: float = 0.0
     weights: float = 0.0
     curve: float = 0.0
     passes: float = 0.0
@@ -157,6 +160,7 @@ def leaving(launch: Launch, runtime: Runtime) -> str:
 
 
 _NORMS = ("layer_norm", "group_norm", "rms_norm")
+_SOFTMAX = 2.5  # a CPU reads a row for its largest, reads and writes exponentials, reads and writes shares: 5 for 2
 
 
 def _work(launch: Launch, runtime: Runtime, precision: str, moved: Dict[int, Moved]) -> Work:
@@ -176,12 +180,13 @@ def _work(launch: Launch, runtime: Runtime, precision: str, moved: Dict[int, Mov
         if step.flops:
             _add_product(work, step, launch.weights, runtime.padding)
     curves = sum(_outputs(step, runtime.padding[1]) for step in launch.steps if step.name in CURVES)
-    leaves = bool(leaving(launch, runtime))
+    leaves, normalizes = bool(leaving(launch, runtime)), any("softmax" in name for name in names)
     return Work(
         **work,
         bytes=bytes_,
-        leaving=bytes_ if leaves else 0.0,
-        softmax=bytes_ if not leaves and any("softmax" in name for name in names) else 0.0,
+        leaving=bytes_ * (_SOFTMAX if normalizes else 1.0) if leaves else 0.0,
+        returned=0.0 if moved else size * launch.returned,
+        softmax=bytes_ if normalizes and not leaves else 0.0,
         norm=bytes_ if any(norm in name for name in names for norm in _NORMS) else 0.0,
         concat=bytes_ if names == ["cat"] else 0.0,
         pool=bytes_ if "pool" in names[0] else 0.0,
@@ -252,7 +257,8 @@ class Load:
         operations = w.operations + w.depthwise * (c.depthwise - 1) + w.activations * (c.activations - 1)
         operations = operations + w.dense * (c.dense - 1) + w.by_inner * c.inner
         moved = w.bytes + w.softmax * (c.softmax - 1) + w.norm * (c.norm - 1) + w.concat * (c.concat - 1)
-        moved = moved + w.pool * (c.pool - 1) + w.leaving * (c.leaving - 1) + w.weights * c.weights + w.curve * c.curve
+        moved = moved + w.pool * (c.pool - 1) + w.leaving * (c.leaving - 1) + w.returned * (c.returned - 1)
+        moved = moved + w.weights * c.weights + w.curve * c.curve
         looked_up = w.lookup * c.lookup
         return [operations / c.peak, looked_up / c.peak, moved / c.bandwidth, w.passes * c.passes / c.bandwidth]
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from typing import Dict, FrozenSet, List, Optional, Sequence, Set, Tuple
+from typing import Collection, Dict, FrozenSet, List, Optional, Sequence, Set, Tuple
 
 from ..count.calls import OperatorCall, View
 from ..count.facts import ELEMENTWISE, MULTIPLIES
@@ -90,8 +90,13 @@ def decoded_branches(counted: Recording, runtime: Runtime) -> List[str]:
     """The branches of heads whose results are decoded on the device all the same, by their paths."""
     if not runtime.decodes:
         return []
-    kinds = {layer.path: layer.kind.__name__ for layer in counted.layers.root.walk() if layer.path in counted.heads}
-    return [f"{path}.{name}" for path, kind in kinds.items() for name in runtime.decodes.get(kind, ())]
+    found = {kind: paths_of(counted, (kind,)).intersection(counted.heads) for kind in runtime.decodes}
+    return [f"{path}.{name}" for kind, paths in found.items() for path in paths for name in runtime.decodes[kind]]
+
+
+def paths_of(counted: Recording, kinds: Collection[str]) -> Set[str]:
+    """The modules of some classes, which are told by name, by their paths."""
+    return {layer.path for layer in counted.layers.root.walk() if layer.kind.__name__ in kinds} if kinds else set()
 
 
 def is_inside(path: str, modules: Sequence[str]) -> bool:

@@ -12,7 +12,37 @@ from .runtimes import Runtime, Sequences
 
 def fused(program: Executed, runtime: Runtime) -> List[List[Unit]]:
     """Return the units of each launch, in the order in which launches begin."""
-    return _Fusion(program, runtime).groups()
+    groups = _Fusion(program, runtime).groups()
+    return _in_one_function(groups, program) if runtime.generates else groups
+
+
+def _in_one_function(groups: List[List[Unit]], program: Executed) -> List[List[Unit]]:
+    """Put kernels that a compiler generates into one launch with those whose results they read.
+
+    Either the later one may run earlier, as nothing between is waited for, or the earlier one later, as nobody between
+    reads it.
+    """
+    makers = [{value for unit in group for value in unit.needs} for group in groups]
+    made = [set().union(*(unit.made for unit in group)) for group in groups]
+    generated = [all(step.geometry is None for unit in group for step in unit.steps) for group in groups]
+    order = list(range(len(groups)))
+    for i in range(len(groups)):
+        if not generated[i]:
+            continue
+        before = [j for j in range(i) if order[j] == j and generated[j] and made[j] & makers[i]]
+        for j in reversed(before):
+            between = [k for k in range(j + 1, i) if order[k] == k]
+            early = not any(made[k] & makers[i] for k in between)
+            late = not any(made[j] & makers[k] for k in between)
+            if not (early or late):
+                continue
+            at, gone = (j, i) if early else (i, j)
+            groups[at] = [*groups[j], *groups[i]]
+            makers[at], made[at] = makers[j] | makers[i], made[j] | made[i]
+            order[gone] = at
+            if early:
+                break
+    return [group for at, group in enumerate(groups) if order[at] == at]
 
 
 class _Fusion:

@@ -17,7 +17,7 @@ from ..count.calls import OperatorCall, View
 from ..count.record import Recording, record
 from ..run import as_inputs, as_model, collector_paused
 from .branches import merge_branches
-from .executed import Executed, Unit, executed
+from .executed import Executed, Unit, executed, paths_of
 from .fusion import fused
 from .memory import Uses, arena
 from .rewrites import copy_slices, rewritten
@@ -31,7 +31,7 @@ class Launch:
     """What a runtime executes at once.
 
     steps: its calls; reads, writes: the operands that others have written, or want; weights: those that no input
-    reaches; folded_biases: elements that folded BatchNorms have left.
+    reaches; folded_biases: elements that folded BatchNorms have left; returned: elements that the network returns.
     """
 
     steps: List[OperatorCall]
@@ -39,6 +39,7 @@ class Launch:
     writes: List[View] = field(default_factory=list, repr=False)
     weights: List[View] = field(default_factory=list, repr=False)
     folded_biases: int = 0
+    returned: int = 0
 
     def __repr__(self) -> str:
         what, where = " + ".join(self.operators), ", ".join(self.layers)
@@ -211,7 +212,7 @@ def as_deployed(counted: Recording, runtime: Runtime, decode: Optional[bool] = N
     steps, merged = (counted.steps, []) if runtime.eager else merge_branches(counted.steps, counted.outputs)
     program = executed(counted, steps, runtime, decode)
     if not runtime.eager:
-        program = rewritten(program, runtime)
+        program = rewritten(program, runtime, paths_of(counted, runtime.fuses_modules))
     groups = [[unit] for unit in program.units] if runtime.eager else fused(program, runtime)
     if runtime.slices != FREE:
         program, groups = copy_slices(program, groups, together=runtime.slices == ONCE)
@@ -248,5 +249,6 @@ def _launch(group: Sequence[Unit], program: Executed, writes_all: bool) -> Launc
             elsewhere = all_readers > readers[operand.value] or (program.all_counts and not all_readers)
             if writes_all or operand.value in program.outputs or elsewhere:
                 launch.writes.append(operand)
+                launch.returned += operand.elements if operand.value in program.outputs else 0
     launch.reads, launch.weights = list(reads.values()), list(weights.values())
     return launch

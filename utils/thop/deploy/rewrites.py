@@ -6,8 +6,8 @@ leave out what changes nothing but layout and type, and some take products of co
 
 from collections import Counter
 from dataclasses import replace
-from itertools import count, takewhile
-from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from itertools import count, groupby, takewhile
+from typing import Callable, Container, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import torch
 
@@ -26,22 +26,26 @@ _WRITTEN_OUT = {
 _LONGEST = 4  # steps of an activation that is written out
 _COPIES = frozenset(("clone", "_to_copy", "contiguous", "_reshape_copy", "as_strided"))
 _MAY_BE_IDLE = frozenset(("cat", "pool"))
-_UNARY = frozenset(("sigmoid", "hardsigmoid"))
+_GATES, _OF_ROWS = frozenset(("sigmoid", "hardsigmoid")), frozenset(("mean", "native_layer_norm"))
 _SHIFTS, _SCALES = frozenset(("add", "sub")), frozenset(("mul", "div"))
 
 
-def rewritten(program: Executed, runtime: Runtime) -> Executed:
-    """Return what a compiler makes of a program."""
+def rewritten(program: Executed, runtime: Runtime, whole: Container[str] = ()) -> Executed:
+    """Return what a compiler makes of a program; ``whole``: the paths of modules that are one operator."""
     rewriting = _Rewriting(program)
     rewriting.leave_out(runtime)
-    rewriting.fold("scale" in runtime.leaves_out)
+    rewriting.fold("channel scale" in runtime.leaves_out)
     rewriting.recognise_activations()
     if runtime.through_onnx:
         rewriting.join_concats()
     if runtime.fuses_attention:
         rewriting.recognise_attention()
+    if whole:
+        rewriting.join_modules(whole)
     if runtime.splits_concats:
         rewriting.take_apart(runtime.splits_concats)
+    if runtime.biases_apart:
+        rewriting.take_biases_apart()
     if runtime.spells:
         rewriting.spell_out(runtime.spells)
     if runtime.pads_first:
@@ -167,7 +171,7 @@ class _Rewriting:
         return []
 
     def spell_out(self, spellings: Mapping[str, Sequence[str]]) -> None:
-        """Make several of each operator that a runtime does not have: ``x`` times a gate, or one after the other."""
+        """Make several of each operator that a runtime does not have, one after the other."""
         found: List[Unit] = []
         for unit in self.units:
             words = next((spellings[kind] for kind in unit.kinds if kind in spellings), None)
@@ -175,27 +179,53 @@ class _Rewriting:
         self.take(found)
 
     def _spelled(self, step: OperatorCall, words: Sequence[str]) -> Iterator[Unit]:
-        """Yield a unit for each word; each but the first reads what came before, and a last product ``x`` too."""
-        before: List[View] = []
+        """Yield a unit for each word, which reads what came before; ``x`` too where that is a gate, or one a row."""
         x, out = step.reads[0], step.writes[0]
+        row = out._replace(shape=out.shape[:-1], elements=out.elements // max(out.shape[-1], 1), strides=None)
+        before: List[View] = []
+        again = False
         for i, word in enumerate(words, 1):
-            gated = bool(before) and len(words) == 2 and word == "mul"
-            made = out if i == len(words) else self._new(out)
-            reads = [*before, x] if gated else [*before, *step.reads[1:]] if before else list(step.reads)
+            widens = again and word in ("sub", "mul")
+            again = word in _GATES or word == "mean" or (again and not widens)
+            by_row = again and word not in _GATES
+            made = out if i == len(words) else self._new(row if by_row else out)
+            weights = [] if by_row or widens else step.reads[1:]
+            reads = [*before, *([x] if widens or not before else []), *weights]
             overloads = getattr(torch.ops.aten, word)
-            facts = facts_of(overloads.default if word in _UNARY else overloads.Tensor)
+            facts = facts_of(overloads.Tensor if "Tensor" in overloads.overloads() else overloads.default)
             one = replace(step, facts=facts, operator=word, reads=reads, writes=[made])
-            kinds = (word, "curve" if word in _UNARY else "arithmetic", "pointwise")
+            kinds = (word,) if word in _OF_ROWS else (word, "curve" if word in _GATES else "arithmetic", "pointwise")
             yield Unit([one], kinds, {view.value for view in reads} & self.varying)
             before = [made]
 
+    def take_biases_apart(self) -> None:
+        """Add the bias of each linear layer by an operator of its own."""
+        found: List[Unit] = []
+        for unit in self.units:
+            step = unit.steps[0]
+            biases = [view for view in step.reads if len(view.shape) == 1 and view.value not in self.varying]
+            if unit.kinds[0] != "linear" or len(unit.steps) > 1 or not biases:
+                found.append(unit)
+                continue
+            out, made = step.writes[0], self._new(step.writes[0])
+            left = [view for view in step.reads if view not in biases]
+            found.append(replace(unit, steps=[replace(step, reads=left, writes=[made])]))
+            found.append(Unit([_sum(step, [made, *biases], out)], ("add", "arithmetic", "pointwise"), {made.value}))
+        self.take(found)
+
     def lay_out(self) -> None:
-        """Put a copy before the first convolution of an input."""
+        """Put a copy before the first convolution of an input, and behind one whose result is returned."""
         clone = facts_of(torch.ops.aten.clone.default)
         found: List[Unit] = []
         for unit in self.units:
             first = "convolution" in unit.kinds and unit.steps[0].reads[0].value not in self.made
             found += self._reading_a_copy(unit, clone) if first else [unit]
+            result = unit.result
+            makers = [unit, *(self.made[value] for value in unit.needs if unit.pointwise and value in self.made)]
+            if any("convolution" in one.kinds for one in makers) and result and result.value in self.outputs:
+                made, last = self._new(result), found[-1].steps[-1]
+                found[-1] = replace(found[-1], steps=[*found[-1].steps[:-1], replace(last, writes=[made])])
+                found.append(Unit([_copy(last, clone, made, result)], ("clone",), {made.value}))
         self.take(found)
 
     def pad_first(self) -> None:
@@ -210,7 +240,7 @@ class _Rewriting:
         """A unit that makes another tensor of a unit's first operand, and the unit, which reads that."""
         step = unit.steps[0]
         x, made = step.reads[0], self._new(step.reads[0])
-        copy = replace(step, facts=facts, operator=facts.operator, flops=0, geometry=None, reads=[x], writes=[made])
+        copy = _copy(step, facts, x, made)
         steps = [replace(step, reads=[made, *step.reads[1:]]), *unit.steps[1:]]
         needs = (unit.needs - {x.value}) | {made.value}
         return [Unit([copy], (facts.operator,), {x.value}), replace(unit, steps=steps, needs=needs)]
@@ -230,6 +260,17 @@ class _Rewriting:
             return Unit([step for one in (*parts, unit) for step in one.steps], ("attention",), needs), parts
 
         self.join(joined)
+
+    def join_modules(self, paths: Container[str]) -> None:
+        """Make one of all that each call of some modules computes."""
+        found: List[Unit] = []
+        for path, group in groupby(self.units, key=lambda unit: unit.steps[0].path):
+            units = list(group)
+            if path in paths:
+                needs = set().union(*(unit.needs for unit in units)) - set().union(*(unit.made for unit in units))
+                units = [Unit([step for unit in units for step in unit.steps], ("attention",), needs)]
+            found += units
+        self.take(found)
 
     def _made_alone(self, unit: Unit, kind: str) -> Optional[Unit]:
         """The unit that made the first operand, if it is of a kind and nobody else reads that."""
@@ -313,6 +354,11 @@ def _share_of(step: OperatorCall, part: View, share: float, made: View, with_bia
 def _sum(step: OperatorCall, reads: Sequence[View], out: View) -> OperatorCall:
     facts = facts_of(torch.ops.aten.add.Tensor)
     return replace(step, facts=facts, operator="add", flops=0, geometry=None, reads=reads, writes=[out])
+
+
+def _copy(step: OperatorCall, facts: OperatorFacts, x: View, made: View) -> OperatorCall:
+    """A call in the same module that makes another tensor of one."""
+    return replace(step, facts=facts, operator=facts.operator, flops=0, geometry=None, reads=[x], writes=[made])
 
 
 def _pads_unevenly(step: OperatorCall) -> bool:

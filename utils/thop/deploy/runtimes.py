@@ -72,6 +72,8 @@ class Runtime:
     pads_first: bool = False
     leaves_out: FrozenSet[str] = field(default=frozenset(), repr=False)
     fuses_attention: bool = False
+    fuses_modules: FrozenSet[str] = field(default=frozenset(), repr=False)
+    biases_apart: bool = False
     splits_concats: float = 0.0
     tiles: int = 0
     padding: Tuple[int, int] = (1, 1)
@@ -129,7 +131,7 @@ def _runtime(name: str, entry: Dict[str, Any]) -> Runtime:
     unknown = set(entry) - {each.name for each in fields(Runtime)}
     if unknown:
         raise DeviceError(f"{CATALOGUE}: {name}: {listed(sorted(unknown))} is not known here")
-    entry = {**entry, **{key: frozenset(entry.get(key, ())) for key in ("leaves_out", "generates")}}
+    entry = {**entry, **{key: frozenset(entry.get(key, ())) for key in ("leaves_out", "generates", "fuses_modules")}}
     return Runtime(name, **{key: _tuples(value) for key, value in entry.items()})
 
 

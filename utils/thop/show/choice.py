@@ -38,7 +38,9 @@ def choice_grid(found: Choice, most: int = _SHOWN) -> Grid:
     ]
     lines = [Line(_cells(row)) for row in good[:most]]
     notes = [f"Time is of {'a pass over the batch' if batched else 'an image'}, from {found.basis}."] if good else []
-    what = f"{_short(found)} is {TASKS[found.task]} as published at that size, blank where nobody has"
+    what = (
+        f"{_short(found)} is {TASKS[found.task]} as published at that size, blank where nobody has (most GFLOPs first)"
+    )
     notes.append(f"{what}; * is on the front: none is as accurate in clearly less time.")
     notes.append("Likely is from 90%, unlikely below 10%.")
     if len(good) > most:
