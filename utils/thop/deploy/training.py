@@ -20,7 +20,7 @@ from ..count.phases import BACKWARD, FORWARD, LOSS, OPTIMIZER, VALIDATION, Phase
 from ..count.storages import in_blocks
 from ..run import KNOWS_NODES, NotCountable, as_inputs, as_model, collector_paused, map_tensors, run, tensors_in
 from .checkpointing import Proposal, checkpoint_to_fit, need_modules
-from .fits import RESERVED, RESERVED_LAST, Largest, answer_for, batches_summed, largest_batch, memory_in
+from .fits import AFTER_LAST, Largest, answer_for, batches_summed, largest_batch, memory_in
 from .parallel import bucket_bytes, need_whole, statistics_bytes
 from .runtimes import DeviceError
 from .steps import SUMMED, Steps, optimizer_named, targets_for
@@ -122,12 +122,12 @@ class Training(Answer):
     @property
     def reserved(self) -> float:
         """What PyTorch's allocator has asked CUDA for by the last epoch, YOLOv5's GPU_mem, estimated."""
-        return RESERVED_LAST * self.peak
+        return AFTER_LAST.at(self.peak)
 
     @property
     def reserved_range(self) -> Tuple[float, float]:
         """Between which bytes that lies in nine of ten trainings."""
-        return RESERVED[0] * self.peak, RESERVED[1] * self.peak
+        return AFTER_LAST.low * self.reserved, AFTER_LAST.high * self.reserved
 
     @property
     def flops(self) -> int:

@@ -4,7 +4,7 @@ from typing import Dict, List, Sequence, Tuple
 
 from ..deploy.changes import Advice
 from ..deploy.clock import ARITHMETIC, MEMORY, OUTPUT_STAGE, STARTING
-from ..deploy.fits import CONTEXT, RESERVED_FIRST
+from ..deploy.fits import AFTER_FIRST, CONTEXT
 from ..deploy.launches import Deployed
 from ..deploy.prediction import LayerTime, Prediction, Timing
 from ..deploy.training import Training
@@ -162,7 +162,7 @@ def memory_grid(found: Training) -> Grid:
         f"At the peak {readable_bytes(found.peak)} are alive: not all parts at once, but what the backward makes too.",
     ]
     if found.amp:
-        first = readable_bytes(RESERVED_FIRST * found.peak)
+        first = readable_bytes(AFTER_FIRST.at(found.peak))
         low, high = map(readable_bytes, found.reserved_range)
         reserved = f"about {first} after the first epoch, {low} to {high} after the last, if there is as much"
         own = f"CUDA's own {CONTEXT / 1e9:.1f}GB come on top"
