@@ -124,17 +124,24 @@ def _on_the_cpu(model: Any) -> Iterator[None]:
 def _of_ultralytics(model: Any, kind: str, classes: int, size: Size, objects: int) -> Criterion:
     config: Any = importlib.import_module("ultralytics.cfg")
     model.args = config.get_cfg()
+    batch = partial(_batch, classes=classes, objects=objects, size=size, kind=kind)
+    if kind == "RTDETRDecoder":  # whose own method leads from outputs to the criterion
+        model.nc = classes
+        return Criterion("RTDETRDetectionLoss, without queries for denoising,", partial(_by_method, model.loss), batch)
     with _on_the_cpu(model):
         criterion = model.init_criterion()
     if kind == "Classify":
         return Criterion(type(criterion).__name__, criterion, partial(_batch_of_labels, classes=classes), True)
     points = getattr(model.model[-1], "kpt_shape", (17, 3)) if "Pose" in kind else None
-    batch = partial(_batch, classes=classes, objects=objects, size=size, kind=kind, points=points)
-    return Criterion(type(criterion).__name__, criterion, batch)
+    return Criterion(type(criterion).__name__, criterion, partial(batch, points=points))
 
 
 def _with_model(compute: Any, model: Any, out: Any, targets: Any) -> Any:
     return compute(out, targets, model)
+
+
+def _by_method(loss: Any, out: Any, batch: Any) -> Any:
+    return loss(batch, preds=out)
 
 
 def _with_masks(compute: Any, out: Any, targets: Any) -> Any:
@@ -197,7 +204,7 @@ def _batch_of_labels(batch: int, classes: int) -> Dict[str, Tensor]:
     return {"cls": _labels(batch, classes)}
 
 
-def _batch(batch: int, classes: int, objects: int, size: Size, kind: str, points: Any) -> Dict[str, Tensor]:
+def _batch(batch: int, classes: int, objects: int, size: Size, kind: str, points: Any = ()) -> Dict[str, Tensor]:
     """What ultralytics' loader gives out: rows of all images, and masks, keypoints or angles where they are wanted."""
     boxes = _boxes(batch, classes, objects)
     found = {
@@ -212,3 +219,5 @@ def _batch(batch: int, classes: int, objects: int, size: Size, kind: str, points
     elif kind.startswith("Pose"):
         found["keypoints"] = torch.rand(len(boxes), *points, generator=_generator())
     return found
+    elif kind == "RTDETRDecoder":
+        found["img"] = torch.zeros(1).expand(batch, 3, *size)
