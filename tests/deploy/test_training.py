@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gc
+import importlib
 import json
 import os
 import subprocess
@@ -23,6 +24,7 @@ from tracker import Storages, measure, optimizer_of, scalar
 
 from utils.thop import training
 from utils.thop.command.cli import main
+from utils.thop.command.criteria import suppression
 from utils.thop.deploy import DeviceError
 from utils.thop.deploy.devices import find_device
 from utils.thop.deploy.fits import (
@@ -270,10 +272,10 @@ def test_it_takes_no_memory_to_speak_of(yolo: Callable[..., Any]) -> None:
 MMYOLO = ("yolov5s", "yolov5l", "yolov5s-seg", "yolov5l-seg")
 
 
-    from training_memory import TABLE, peak_of
-
 def test_published_reserved_memory(release_7: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from training_memory import TABLE, peak_of
+
     with TABLE.open(newline="") as lines:
         rows = list(csv.DictReader(lines))
     of_mmyolo = [row for row in rows if row["repo_version"] == "mmyolo" and row["model"] in MMYOLO]
@@ -600,6 +602,7 @@ LOSSES = {
     "yolov8 segmentation": "ultralytics:yolov8n-seg.yaml",
     "yolov9": "ultralytics:yolov9t.yaml",
     "yolo11 pose": "ultralytics:yolo11n-pose.yaml",
+    "rtdetr": "ultralytics:rtdetr-l.yaml",
     "torchvision": "torchvision:resnet18",
     "v3.1": "yolov5-v3.1/models/yolov5s.yaml",
     "v1.0": "yolov5-v1.0/models/yolov5s.yaml",
@@ -672,6 +675,27 @@ def test_a_validation_is_a_phase_of_its_own(yolo: Callable[..., Any]) -> None:
     assert larger.peak_at == ("validation", "2")
     real = measure_validation(few, x)
     assert larger.peak - larger.ema == pytest.approx(real, rel=1e-3)
+
+
+def test_suppression_takes_what_the_real_one_does(release_7: Any) -> None:
+    """But for the bits of CUDA's kernel."""
+    suppress = importlib.import_module("yolov5.utils.general").non_max_suppression
+    for boxes, classes in ((3000, 20), (3000, 1), (300, 80)):
+        predictions = 0.3 + torch.rand(1, boxes, 5 + classes) / 2
+        predictions[..., :4] *= torch.tensor([600, 600, 20, 20])
+        with Storages() as tracker:
+            suppress(predictions, 0.001, 0.6, multi_label=True)
+        bits = min(boxes * classes, 30_000) ** 2 // 8
+        said = suppression((predictions, [predictions[..., None]])).nbytes - bits
+        assert tracker.peak <= said <= 1.3 * tracker.peak
+    assert suppression(torch.zeros(2, 1000)) is None
+
+
+def test_a_validation_may_be_followed_by_more() -> None:
+    few, x = nn.Sequential(nn.Conv2d(3, 64, 1)), torch.zeros(4, 3, 64, 64)
+    found = [training(few, x, amp=False, validate=more) for more in (True, lambda out: (out, out.clone()))]
+    assert found[1].peak_at == ("validation", "")
+    assert found[1].peak - found[0].peak == 4 * 8 * (64 - 3) * 64**2  # in the images' place
 
 
 def measure_validation(model: nn.Module, x: Tensor) -> int:
@@ -754,8 +778,8 @@ def test_a_loss_and_its_targets_are_as_before(by_values: bool) -> None:
         ("ultralytics:yolo11n-seg.yaml", "Loss: v8SegmentationLoss on made-up objects, 20 an image, run with made-up"),
         ("torchvision:resnet18", "Loss: cross entropy on made-up labels, as it is."),
         (
-            "ultralytics:rtdetr-l.yaml",
-            "Loss: the sum of the outputs stands in, as the checkout's own loss can't be made",
+            "ultralytics:yolo26n-depth.yaml",
+            "Loss: the sum of the outputs stands in, as DepthLoss26 can't be run: KeyError",
         ),
     ],
 )

@@ -163,6 +163,25 @@ def _cross_entropy(out: Any, labels: Tensor) -> Tensor:
     return sum(losses[1:], losses[0])
 
 
+# ---- what a validation makes of predictions ----
+
+_BEST = 30_000  # candidates that are compared with each other
+
+
+def suppression(out: Any) -> Optional[Tensor]:
+    """Make as much as non-maximum suppression does of an image, where each box may be of each class, in one piece.
+
+    Of each candidate indices and its row, some of them at once; of each two of the best a bit, as CUDA's kernel has it.
+    """
+    found = next((tensor for tensor in tensors_in((out,)) if tensor.dim() == 3), None)
+    if found is None:
+        return None
+    wide, boxes = sorted(found.shape[1:])
+    candidates = boxes * max(wide - 5, 1)
+    size = candidates * (5 * 8 + 10 * found.element_size()) + boxes * (5 * 8 + 2 * wide * found.element_size())
+    return found.new_empty(size + min(candidates, _BEST) ** 2 // 8, dtype=torch.uint8)
+
+
 # ---- targets that nobody has labelled, the same each time ----
 
 
@@ -218,6 +237,6 @@ def _batch(batch: int, classes: int, objects: int, size: Size, kind: str, points
         found["masks"] = _masks(batch, size, objects)
     elif kind.startswith("Pose"):
         found["keypoints"] = torch.rand(len(boxes), *points, generator=_generator())
-    return found
     elif kind == "RTDETRDecoder":
         found["img"] = torch.zeros(1).expand(batch, 3, *size)
+    return found

@@ -147,7 +147,7 @@ def training(
     accumulate: Optional[int] = 1,
     loss: Optional[Callable[..., Any]] = None,
     targets: Any = None,
-    validate: bool = False,
+    validate: Union[bool, Callable[[Any], Any]] = False,
     checkpoint: Sequence[str] = (),
     gpus: int = 1,
     sync_bn: bool = False,
@@ -170,7 +170,8 @@ def training(
         loss: a function of what the forward returns, or of that and of the targets, which returns a tensor, or several
             of which the first is the loss. Without one the sum of all outputs stands in.
         targets: what the loss takes second, with values; or a function that makes it for so many images.
-        validate: whether the average of the model is run on twice as many images after the step, in float16 under amp.
+        validate: whether the average of the model is run on twice as many images after the step, in float16 under amp;
+            or a function of what that returns, whose results are alive beside it.
         checkpoint: paths of modules that are computed again in the backward, whose results are not kept.
         gpus: how many train under DistributedDataParallel; ``inputs`` are those of one, as are all numbers.
         sync_bn: whether batch norms gather their statistics from all GPUs, as train.py's ``--sync-bn`` does.
