@@ -259,6 +259,8 @@ def _result(steps: Steps, model: nn.Module, inputs: Any, ema: bool, amp: bool, e
     elif recorder.validates:  # the average is what is validated; under amp its halves are among what was made
         held = weights + buffers + (0 if amp else average) + exchanged[0]
         peak, place = max((peak, place), (storages.peak + held, storages.peak_place))
+        if callable(steps.validates) and place[0] == VALIDATION:
+            uncounted["validation"] = 1, "at most as much, as what is made of its outputs depends on them"
     phases = phases_of(recorder.recorder.calls)
     kept = sorted(recorder.kept.items(), key=lambda item: item[1], reverse=True)
     return Training(
