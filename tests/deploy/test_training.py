@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gc
+import importlib
 import json
 import os
 import subprocess
@@ -23,9 +24,19 @@ from tracker import Storages, measure, optimizer_of, scalar
 
 from utils.thop import training
 from utils.thop.command.cli import main
+from utils.thop.command.criteria import suppression
 from utils.thop.deploy import DeviceError
 from utils.thop.deploy.devices import find_device
-from utils.thop.deploy.fits import AT_MOST, RESERVED, SURE, answer_for, largest_batch, memory_in, parse_memory
+from utils.thop.deploy.fits import (
+    AFTER_FIRST,
+    AFTER_LAST,
+    AT_MOST,
+    SURE,
+    answer_for,
+    largest_batch,
+    memory_in,
+    parse_memory,
+)
 from utils.thop.deploy.parallel import bucket_bytes
 from utils.thop.deploy.steps import GIVEN, ON_VALUES
 from utils.thop.deploy.training import Training
@@ -186,7 +197,9 @@ def test_recurrent_layers_keep_what_they_do(kind: Any, options: dict[str, Any]) 
         found, (peak, kept) = count(model, x), measure(model, x)
         assert (found.peak, found.kept) == (pytest.approx(peak, rel=1e-3), pytest.approx(kept, rel=1e-3))
         assert "recurrent layers" not in found.uncounted
-    assert "cuDNN" in training(model, x).uncounted["recurrent layers"][1]
+    under_amp = training(model, x)
+    assert "cuDNN" in under_amp.uncounted["recurrent layers"][1]
+    assert "Recurrent layers: kept as on a CPU; what cuDNN keeps in its place is not known." in str(under_amp)
 
 
 # ---- work ----
@@ -258,22 +271,34 @@ def test_it_takes_no_memory_to_speak_of(yolo: Callable[..., Any]) -> None:
 # ---- what a GPU reserves ----
 
 
+MMYOLO = ("yolov5s", "yolov5l", "yolov5s-seg", "yolov5l-seg")
+
+
 def test_published_reserved_memory(release_7: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     from training_memory import TABLE, peak_of
 
     with TABLE.open(newline="") as lines:
         rows = list(csv.DictReader(lines))
-    of_mmyolo = [row for row in rows if row["repo_version"] == "mmyolo" and row["model"] in ("yolov5s", "yolov5l")]
-    assert len(of_mmyolo) == 2
-    for row in of_mmyolo:
-        assert peak_of(row) == pytest.approx(1e9 * float(row["reported_last_GB"]), rel=0.08)
+    of_mmyolo = [row for row in rows if row["repo_version"] == "mmyolo" and row["model"] in MMYOLO]
+    assert len(of_mmyolo) == len(MMYOLO)
+    for row in of_mmyolo:  # a loss of its own takes the rest, but for masks, which are counted
+        off = 0.02 if "-seg" in row["model"] else 0.08
+        assert peak_of(row) == pytest.approx(1e9 * float(row["reported_last_GB"]), rel=off)
     of_v7 = [row for row in rows if row["model"] == "yolov5s" and row["repo_version"].startswith("v7.0")]
-    low, high = RESERVED
     assert len(of_v7) >= 3
     for row in of_v7:
         peak = peak_of(row)
-        assert low * peak < 1e9 * float(row["reported_last_GB"]) < high * peak
+        for reserved, name in ((AFTER_FIRST, "first_epoch"), (AFTER_LAST, "last")):
+            part = 1e9 * float(row[f"reported_{name}_GB"]) / reserved.at(peak)
+            assert reserved.low < part < reserved.high
+
+
+def test_as_much_is_reserved_as_there_is() -> None:
+    """Small peaks have the most beside them, and none is more than what is reserved."""
+    for reserved in (AFTER_FIRST, AFTER_LAST):
+        parts = [reserved.at(peak) / peak for peak in (1e8, 1e9, 1e10, 1e12)]
+        assert parts == sorted(parts, reverse=True) and parts[-1] == 1
 
 
 # ---- what fits ----
@@ -341,11 +366,11 @@ def test_the_batches_that_timm_has_found(monkeypatch: pytest.MonkeyPatch) -> Non
     """Of the ladder's 32 pairs these few; `python benchmarks/fits.py` judges all."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     pytest.importorskip("timm")
-    from fits import RTX_3090, answers, pairs
+    from fits import RTX_3090, answers, pairs, shares
 
     rows = [row for row in pairs() if row["model"] in ("convnext_tiny", "densenet121", "resnet101", "vgg16")]
     assert len(rows) == 4
-    assert [answers(row) for row in rows] == [("fits", "does not")] * 4
+    assert [answers(shares(row)) for row in rows] == [("fits", "does not")] * 4
     assert find_device("rtx-3090").memory == RTX_3090
 
 
@@ -406,7 +431,8 @@ def test_the_command(capsys: pytest.CaptureFixture[str], release_7: Any) -> None
     first, second, *lines = out.splitlines()
     assert first.startswith("yolov5n at 4x3x320x320, autocast to float16, SGD: ")
     assert second.startswith("batch 4 fits into NVIDIA T4 (15.84e9 bytes); the largest that surely does is ")
-    assert "kept by the forward for the backward" in out and "prints as GPU_mem" in out
+    assert "kept by the forward for the backward" in out and "prints as GPU_mem" in " ".join(out.split())
+    assert "in the validation" in first and "Validation: at most as much" in out  # so small are the images
     assert "Loss: ComputeLoss on made-up objects, 20 an image, as it is." in lines
     assert "an epoch of 1000 images" in out and "3 epochs" in out and "without loading images" in out
     assert max(map(len, out.splitlines())) <= 120 and len(out.splitlines()) <= 40
@@ -579,6 +605,7 @@ LOSSES = {
     "yolov8 segmentation": "ultralytics:yolov8n-seg.yaml",
     "yolov9": "ultralytics:yolov9t.yaml",
     "yolo11 pose": "ultralytics:yolo11n-pose.yaml",
+    "rtdetr": "ultralytics:rtdetr-l.yaml",
     "torchvision": "torchvision:resnet18",
     "v3.1": "yolov5-v3.1/models/yolov5s.yaml",
     "v1.0": "yolov5-v1.0/models/yolov5s.yaml",
@@ -603,7 +630,7 @@ def test_a_step_with_the_loss_of_a_checkout(name: str, release_7: Any, tmp_path:
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["counted"] == pytest.approx(told["measured"], rel=0.01)
     assert told["kept"] == pytest.approx(told["really_kept"], rel=0.01)
-    assert told["loss"] == (ON_VALUES if name.startswith("yolo") else GIVEN)
+    assert told["loss"] == (ON_VALUES if name.startswith(("yolo", "rtdetr")) else GIVEN)
     assert told["counted"] > told["summed"] or name in ("torchvision", "v1.0", "v3.1")
 
 
@@ -651,6 +678,27 @@ def test_a_validation_is_a_phase_of_its_own(yolo: Callable[..., Any]) -> None:
     assert larger.peak_at == ("validation", "2")
     real = measure_validation(few, x)
     assert larger.peak - larger.ema == pytest.approx(real, rel=1e-3)
+
+
+def test_suppression_takes_what_the_real_one_does(release_7: Any) -> None:
+    """But for the bits of CUDA's kernel."""
+    suppress = importlib.import_module("yolov5.utils.general").non_max_suppression
+    for boxes, classes in ((3000, 20), (3000, 1), (300, 80)):
+        predictions = 0.3 + torch.rand(1, boxes, 5 + classes) / 2
+        predictions[..., :4] *= torch.tensor([600, 600, 20, 20])
+        with Storages() as tracker:
+            suppress(predictions, 0.001, 0.6, multi_label=True)
+        bits = min(boxes * classes, 30_000) ** 2 // 8
+        said = suppression((predictions, [predictions[..., None]])).nbytes - bits
+        assert tracker.peak <= said <= 1.3 * tracker.peak
+    assert suppression(torch.zeros(2, 1000)) is None
+
+
+def test_a_validation_may_be_followed_by_more() -> None:
+    few, x = nn.Sequential(nn.Conv2d(3, 64, 1)), torch.zeros(4, 3, 64, 64)
+    found = [training(few, x, amp=False, validate=more) for more in (True, lambda out: (out, out.clone()))]
+    assert found[1].peak_at == ("validation", "")
+    assert found[1].peak - found[0].peak == 4 * 8 * (64 - 3) * 64**2  # in the images' place
 
 
 def measure_validation(model: nn.Module, x: Tensor) -> int:
@@ -733,8 +781,8 @@ def test_a_loss_and_its_targets_are_as_before(by_values: bool) -> None:
         ("ultralytics:yolo11n-seg.yaml", "Loss: v8SegmentationLoss on made-up objects, 20 an image, run with made-up"),
         ("torchvision:resnet18", "Loss: cross entropy on made-up labels, as it is."),
         (
-            "ultralytics:rtdetr-l.yaml",
-            "Loss: the sum of the outputs stands in, as the checkout's own loss can't be made",
+            "ultralytics:yolo26n-depth.yaml",
+            "Loss: the sum of the outputs stands in, as DepthLoss26 can't be run: KeyError",
         ),
     ],
 )

@@ -124,17 +124,24 @@ def _on_the_cpu(model: Any) -> Iterator[None]:
 def _of_ultralytics(model: Any, kind: str, classes: int, size: Size, objects: int) -> Criterion:
     config: Any = importlib.import_module("ultralytics.cfg")
     model.args = config.get_cfg()
+    batch = partial(_batch, classes=classes, objects=objects, size=size, kind=kind)
+    if kind == "RTDETRDecoder":  # whose own method leads from outputs to the criterion
+        model.nc = classes
+        return Criterion("RTDETRDetectionLoss, without queries for denoising,", partial(_by_method, model.loss), batch)
     with _on_the_cpu(model):
         criterion = model.init_criterion()
     if kind == "Classify":
         return Criterion(type(criterion).__name__, criterion, partial(_batch_of_labels, classes=classes), True)
     points = getattr(model.model[-1], "kpt_shape", (17, 3)) if "Pose" in kind else None
-    batch = partial(_batch, classes=classes, objects=objects, size=size, kind=kind, points=points)
-    return Criterion(type(criterion).__name__, criterion, batch)
+    return Criterion(type(criterion).__name__, criterion, partial(batch, points=points))
 
 
 def _with_model(compute: Any, model: Any, out: Any, targets: Any) -> Any:
     return compute(out, targets, model)
+
+
+def _by_method(loss: Any, out: Any, batch: Any) -> Any:
+    return loss(batch, preds=out)
 
 
 def _with_masks(compute: Any, out: Any, targets: Any) -> Any:
@@ -154,6 +161,25 @@ def _cross_entropy(out: Any, labels: Tensor) -> Tensor:
         return total_of(out)
     losses = [nn.functional.cross_entropy(tensor, labels) for tensor in found]
     return sum(losses[1:], losses[0])
+
+
+# ---- what a validation makes of predictions ----
+
+_BEST = 30_000  # candidates that are compared with each other
+
+
+def suppression(out: Any) -> Optional[Tensor]:
+    """Make as much as non-maximum suppression does of an image, where each box may be of each class, in one piece.
+
+    Of each candidate indices and its row, some of them at once; of each two of the best a bit, as CUDA's kernel has it.
+    """
+    found = next((tensor for tensor in tensors_in((out,)) if tensor.dim() == 3), None)
+    if found is None:
+        return None
+    wide, boxes = sorted(found.shape[1:])
+    candidates = boxes * max(wide - 5, 1)
+    size = candidates * (5 * 8 + 10 * found.element_size()) + boxes * (5 * 8 + 2 * wide * found.element_size())
+    return found.new_empty(size + min(candidates, _BEST) ** 2 // 8, dtype=torch.uint8)
 
 
 # ---- targets that nobody has labelled, the same each time ----
@@ -197,7 +223,7 @@ def _batch_of_labels(batch: int, classes: int) -> Dict[str, Tensor]:
     return {"cls": _labels(batch, classes)}
 
 
-def _batch(batch: int, classes: int, objects: int, size: Size, kind: str, points: Any) -> Dict[str, Tensor]:
+def _batch(batch: int, classes: int, objects: int, size: Size, kind: str, points: Any = ()) -> Dict[str, Tensor]:
     """What ultralytics' loader gives out: rows of all images, and masks, keypoints or angles where they are wanted."""
     boxes = _boxes(batch, classes, objects)
     found = {
@@ -211,4 +237,6 @@ def _batch(batch: int, classes: int, objects: int, size: Size, kind: str, points
         found["masks"] = _masks(batch, size, objects)
     elif kind.startswith("Pose"):
         found["keypoints"] = torch.rand(len(boxes), *points, generator=_generator())
+    elif kind == "RTDETRDecoder":
+        found["img"] = torch.zeros(1).expand(batch, 3, *size)
     return found

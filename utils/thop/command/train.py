@@ -18,7 +18,7 @@ from ..run import in_few_words
 from ..run.inputs import Size, fitting_size, images_for, usual_size
 from ..show.grid import to_text
 from ..show.predictions import kept_table, memory_grid, training_headline
-from .criteria import Criterion, criterion_for
+from .criteria import Criterion, criterion_for, suppression
 from .models import Built, Setup, Source, counted
 
 _SMALLER = 0.8  # of the sides: the size that is suggested where a batch does not fit
@@ -156,6 +156,8 @@ class Counter:
         criterion = self._criterion(size)
         if criterion is not None:
             try:
+                if arguments.validate and not criterion.of_images:
+                    options["validate"] = suppression
                 return training(self.model, inputs, loss=criterion.loss, targets=criterion.targets, **options)
             except Exception as error:  # of the loss, or of the model, which then says so again
                 self.no_loss = f"{criterion.name} can't be run: {in_few_words(error)}"

@@ -6,7 +6,7 @@ margins are such that they held for the batches that timm has found on an RTX 30
 """
 
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Optional, Protocol, Union
+from typing import Any, Callable, Dict, NamedTuple, Optional, Protocol, Union
 
 from .runtimes import DeviceError
 
@@ -21,10 +21,26 @@ MARGINS = (
 )
 OF_A_GB = 1.06e9
 """Bytes that a GB of a card is, as it is sold."""
-RESERVED_FIRST, RESERVED_LAST = 1.22, 1.50
-"""What was reserved after the first epoch and after the last, to the peak: medians of public trainings."""
-RESERVED = (1.09, 2.38)
-"""Between which of the latter nine of ten lie."""
+
+
+class Reserved(NamedTuple):
+    """What the allocator has asked CUDA for, to a counted peak in GB: factor x peak ** power, and not less than it.
+
+    low, high: between which parts of that nine of ten public trainings lie, of repositories that have no part in it.
+    """
+
+    factor: float
+    power: float
+    low: float
+    high: float
+
+    def at(self, peak: float) -> float:
+        """The bytes that are expected."""
+        return max(1e9 * self.factor * (peak / 1e9) ** self.power, peak)
+
+
+AFTER_FIRST, AFTER_LAST = Reserved(1.455, 0.871, 0.811, 1.954), Reserved(1.62, 0.91, 0.727, 1.675)
+"""By the first epoch and by the last: `python benchmarks/training_memory.py`."""
 CONTEXT = 0.5e9  # CUDA's own memory, before any tensor
 _MOST = 1 << 20  # images
 

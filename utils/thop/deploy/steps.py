@@ -6,7 +6,7 @@ earlier ones are alive in it. After the last batch of an epoch a validation may 
 """
 
 from functools import partial
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence, Union
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +50,7 @@ class Steps:
         foreach: bool,
         block: int,
         keeps_gradients: bool,
-        validates: bool,
+        validates: Union[bool, Callable[[Any], Any]],
         checkpointed: Sequence[str] = (),
     ) -> None:
         self.optimizer, self.foreach, self.block, self.checkpointed = optimizer, foreach, block, checkpointed
@@ -108,7 +108,8 @@ class Steps:
                 dtype = torch.float16 if self.block > 1 else torch.float32
                 driven.model.eval().to(dtype)
                 out = driven.forward(partial(_doubled, dtype=dtype), False)
-                del out
+                made = self.validates(out) if callable(self.validates) else None
+                del out, made
         except Exception as error:  # it decides by values, or takes other inputs
             self.no_validation, driven.mode.failure = in_few_words(error), failure
 

@@ -20,7 +20,7 @@ from ..count.phases import BACKWARD, FORWARD, LOSS, OPTIMIZER, VALIDATION, Phase
 from ..count.storages import in_blocks
 from ..run import KNOWS_NODES, NotCountable, as_inputs, as_model, collector_paused, map_tensors, run, tensors_in
 from .checkpointing import Proposal, checkpoint_to_fit, need_modules
-from .fits import RESERVED, RESERVED_LAST, Largest, answer_for, batches_summed, largest_batch, memory_in
+from .fits import AFTER_LAST, Largest, answer_for, batches_summed, largest_batch, memory_in
 from .parallel import bucket_bytes, need_whole, statistics_bytes
 from .runtimes import DeviceError
 from .steps import SUMMED, Steps, optimizer_named, targets_for
@@ -122,12 +122,12 @@ class Training(Answer):
     @property
     def reserved(self) -> float:
         """What PyTorch's allocator has asked CUDA for by the last epoch, YOLOv5's GPU_mem, estimated."""
-        return RESERVED_LAST * self.peak
+        return AFTER_LAST.at(self.peak)
 
     @property
     def reserved_range(self) -> Tuple[float, float]:
         """Between which bytes that lies in nine of ten trainings."""
-        return RESERVED[0] * self.peak, RESERVED[1] * self.peak
+        return AFTER_LAST.low * self.reserved, AFTER_LAST.high * self.reserved
 
     @property
     def flops(self) -> int:
@@ -147,7 +147,7 @@ def training(
     accumulate: Optional[int] = 1,
     loss: Optional[Callable[..., Any]] = None,
     targets: Any = None,
-    validate: bool = False,
+    validate: Union[bool, Callable[[Any], Any]] = False,
     checkpoint: Sequence[str] = (),
     gpus: int = 1,
     sync_bn: bool = False,
@@ -170,7 +170,8 @@ def training(
         loss: a function of what the forward returns, or of that and of the targets, which returns a tensor, or several
             of which the first is the loss. Without one the sum of all outputs stands in.
         targets: what the loss takes second, with values; or a function that makes it for so many images.
-        validate: whether the average of the model is run on twice as many images after the step, in float16 under amp.
+        validate: whether the average of the model is run on twice as many images after the step, in float16 under amp;
+            or a function of what that returns, whose results are alive beside it.
         checkpoint: paths of modules that are computed again in the backward, whose results are not kept.
         gpus: how many train under DistributedDataParallel; ``inputs`` are those of one, as are all numbers.
         sync_bn: whether batch norms gather their statistics from all GPUs, as train.py's ``--sync-bn`` does.
@@ -258,6 +259,8 @@ def _result(steps: Steps, model: nn.Module, inputs: Any, ema: bool, amp: bool, e
     elif recorder.validates:  # the average is what is validated; under amp its halves are among what was made
         held = weights + buffers + (0 if amp else average) + exchanged[0]
         peak, place = max((peak, place), (storages.peak + held, storages.peak_place))
+        if callable(steps.validates) and place[0] == VALIDATION:
+            uncounted["validation"] = 1, "at most as much, as what is made of its outputs depends on them"
     phases = phases_of(recorder.recorder.calls)
     kept = sorted(recorder.kept.items(), key=lambda item: item[1], reverse=True)
     return Training(

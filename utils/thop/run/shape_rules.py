@@ -472,10 +472,10 @@ _PAGE = 4096
 @_shape_rule("mkldnn_rnn_layer")
 def _recurrent_layer(x: Tensor, w1: Tensor, w2: Tensor, w3: Any, w4: Any, h: Tensor, c: Tensor, *rest: Any) -> Any:
     """Outputs, the last states, and what the library keeps for the backward: an LSTM in a workspace of whole pages."""
-    _, _, mode, hidden, *_, train = rest
+    _, _, mode, hidden, *_ = rest
     if mode != 2 or x.dtype is not torch.float32 or not lacks_values(x):
         return NotImplemented
-    keeps = train or torch.is_grad_enabled()
+    keeps = torch.is_grad_enabled()  # whatever train says
     steps, batch, features = x.shape  # of one layer in one direction, in this order whatever the module was given
     kept = empty((_lstm_workspace(steps, batch, features, hidden) if keeps else 0,), x, torch.uint8)
     return empty((steps, batch, hidden), x), empty(h.shape, x), empty(c.shape, x), kept
@@ -492,5 +492,17 @@ def _lstm_workspace(steps: int, batch: int, features: int, hidden: int) -> int:
         return row if row % 256 else row + 16
 
     ends, widest = 2 * (steps + 1), filled(max(features, hidden))
-    rows = [(steps, filled(4 * hidden)), (steps, filled(hidden)), *[(ends, widest)] * 3, *[(ends, hidden)] * 2]
+    rows = [(steps, filled(4 * hidden)), (steps, filled(hidden)), *[(ends, hidden)] * 2]
+    rows += [(ends, widest)] * _widest_states()
     return sum(-(-4 * count * batch * row // _PAGE) * _PAGE for count, row in rows)
+
+
+@lru_cache(maxsize=None)
+def _widest_states() -> int:
+    """Ask the library with the least LSTM how many states as wide as the widest it keeps: 3 in torch 2.14, 5 in 2.4."""
+    with no_torch_dispatch(), torch.enable_grad():
+        state, gates = (torch.zeros(size, 1, dtype=torch.float32, device="cpu") for size in (1, 4))
+        how: Tuple[Any, ...] = False, [], 2, 1, 1, True, False, False, True
+        operands = state[None], gates, gates, gates[:, 0], gates[:, 0], state, state
+        kept = torch.ops.aten.mkldnn_rnn_layer(*operands, *how)[3]
+    return kept.numel() // _PAGE - 4  # a page for each part

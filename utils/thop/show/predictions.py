@@ -4,7 +4,7 @@ from typing import Dict, List, Sequence, Tuple
 
 from ..deploy.changes import Advice
 from ..deploy.clock import ARITHMETIC, MEMORY, OUTPUT_STAGE, STARTING
-from ..deploy.fits import CONTEXT, RESERVED_FIRST
+from ..deploy.fits import AFTER_FIRST, AFTER_LAST, CONTEXT, Reserved
 from ..deploy.launches import Deployed
 from ..deploy.prediction import LayerTime, Prediction, Timing
 from ..deploy.training import Training
@@ -162,12 +162,19 @@ def memory_grid(found: Training) -> Grid:
         f"At the peak {readable_bytes(found.peak)} are alive: not all parts at once, but what the backward makes too.",
     ]
     if found.amp:
-        first = readable_bytes(RESERVED_FIRST * found.peak)
-        low, high = map(readable_bytes, found.reserved_range)
-        reserved = f"about {first} after the first epoch, {low} to {high} after the last, if there is as much"
+        first, last = (_reserved(found, by) for by in (AFTER_FIRST, AFTER_LAST))
+        reserved = f"{first} by the first epoch, {last} by the last, cuDNN's workspaces among it, if there is as much"
         own = f"CUDA's own {CONTEXT / 1e9:.1f}GB come on top"
         notes.append(f"PyTorch reserves {reserved}, which YOLOv5 prints as GPU_mem; {own}.")
+    unknown = [(what, why) for what, (_, why) in found.uncounted.items() if "::" not in what]  # that is of FLOPs
+    notes += [f"{what[0].upper()}{what[1:]}: {why}." for what, why in unknown]
     return Grid(columns, lines, notes=notes)
+
+
+def _reserved(found: Training, by: Reserved) -> str:
+    """About how much is reserved, and between what nine of ten trainings lie."""
+    about, low, high = (readable_bytes(part * by.at(found.peak)) for part in (1, by.low, by.high))
+    return f"about {about} ({low} to {high})"
 
 
 def kept_table(found: Training) -> str:
