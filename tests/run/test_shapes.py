@@ -1,9 +1,10 @@
 """The shape run against the real run: the same ledger and the same shapes, and a model that is left alone."""
 
+import contextlib
 import threading
 import weakref
 from functools import partial
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 import pytest
 import torch
@@ -195,8 +196,9 @@ def test_a_transformer_layer_is_counted_part_by_part() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_precisions(yolo: Any, dtype: torch.dtype) -> None:
-    assert_both_agree(yolo("yolov5n.yaml").to(dtype), torch.zeros(1, 3, 64, 64, dtype=dtype))
-    assert_both_agree(torchvision.models.mobilenet_v3_small().to(dtype), torch.zeros(1, 3, 64, 64, dtype=dtype))
+    with skipping_half():
+        assert_both_agree(yolo("yolov5n.yaml").to(dtype), torch.zeros(1, 3, 64, 64, dtype=dtype))
+        assert_both_agree(torchvision.models.mobilenet_v3_small().to(dtype), torch.zeros(1, 3, 64, 64, dtype=dtype))
 
 
 @pytest.mark.parametrize("build", [torchvision.models.resnet18, torchvision.models.mobilenet_v3_small])
@@ -213,8 +215,15 @@ def test_an_input_that_is_a_view() -> None:
     assert_both_agree(nn.SiLU(), torch.zeros(1, 6).expand(4, 6))
 
 
+@pytest.mark.skipif(torch.__version__ < "2", reason="torch has no meta kernel for weight norms")
 @pytest.mark.parametrize(
-    "wrap", [weight_norm, parametrizations.weight_norm, parametrizations.spectral_norm, nn.utils.spectral_norm]
+    "wrap",
+    [
+        weight_norm,
+        getattr(parametrizations, "weight_norm", weight_norm),
+        parametrizations.spectral_norm,
+        nn.utils.spectral_norm,
+    ],
 )
 def test_parametrized_weights(wrap: Any) -> None:
     model = nn.Sequential(wrap(nn.Conv2d(3, 4, 3)), nn.SiLU(), wrap(nn.Conv2d(4, 4, 1)))
@@ -225,6 +234,7 @@ def test_parametrized_weights(wrap: Any) -> None:
     assert profile(model, (x,), verbose=False).total_kernel_macs == 3 * 4 * 9 + 4 * 4
 
 
+@pytest.mark.skipif(not hasattr(torch, "compile"), reason="torch before 2.0")
 def test_wrappers_are_taken_off(tmp_path: Any) -> None:
     inner = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
     x = torch.rand(1, 3, 9, 9)
@@ -466,7 +476,8 @@ def _rule_cases() -> List[Tuple[str, Tuple[Any, ...], Dict[str, Any]]]:
             cases.append(("convolution", (image, w, None, [2, 1], padding, [1, 1], False, [0, 0], groups), {}))
             cases.append(("convolution", (image, w, None, [1], padding[:1], [1], False, [0], groups), {}))
         transposed = torch.rand(4, 3, 2, 2).to(image.dtype)
-        cases.append(("convolution", (image, transposed, None, [2, 2], [0, 0], [1, 1], True, [0, 0], 1), {}))
+        if image is not last or torch.__version__ >= "2":  # whose CPU kernel has another layout
+            cases.append(("convolution", (image, transposed, None, [2, 2], [0, 0], [1, 1], True, [0, 0], 1), {}))
         kind = vector.to(image.dtype)
         cases.append(("native_batch_norm", (image, kind, kind, kind, kind, False, 0.1, 1e-5), {}))
         if kind.dtype is not torch.half or image.is_contiguous():
@@ -641,9 +652,12 @@ def _recurrent_cases() -> List[Tuple[str, Tuple[Any, ...], Dict[str, Any]]]:
 )
 def test_a_shape_rule_agrees_with_pytorch(name: str, args: Any, kwargs: Any) -> None:
     packet, _, overload = name.partition(".")
-    operator = getattr(getattr(torch.ops.aten, packet), overload or "default")
+    operator = getattr(getattr(torch.ops.aten, packet, None), overload or "default", None)
+    if operator is None:
+        pytest.skip("this torch has no such operator")
     assert operator in SHAPE_RULES
-    real = operator(*args, **kwargs)
+    with skipping_half():
+        real = operator(*args, **kwargs)
     shaped = torch.utils._pytree.tree_map(shape_of, args)
     with torch.no_grad(), ShapeMode():
         whole = overload in ("input", "data")  # PyTorch takes them apart before a mode hears of them
@@ -652,6 +666,17 @@ def test_a_shape_rule_agrees_with_pytorch(name: str, args: Any, kwargs: Any) -> 
     assert first_shape(by_rule) == first_shape(real)
     for tensor in tensors_in((by_rule,)):
         assert type(tensor) is ShapeTensor or not tensor.numel()
+
+
+@contextlib.contextmanager
+def skipping_half() -> Iterator[None]:
+    """Skip what older CPU kernels can't compute."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "not implemented for 'Half'" not in str(error):
+            raise
+        pytest.skip("this torch has no such kernel for half precision on CPUs")
 
 
 def shape_of(value: Any) -> Any:
@@ -709,7 +734,8 @@ LAYERS = [
     nn.GELU(),
     nn.GELU("tanh"),
 ]
-NORMS = [nn.LayerNorm(11), nn.LayerNorm((9, 11), bias=False), nn.LayerNorm(11, elementwise_affine=False)]
+NORMS = [nn.LayerNorm(11), nn.LayerNorm((9, 11)), nn.LayerNorm(11, elementwise_affine=False)]
+NORMS[1].bias = None  # as with bias=False, since torch 2.1
 LEFT_TO_FORWARD = [
     nn.Conv2d(4, 6, 3, padding="same"),
     nn.Conv2d(4, 6, 3, padding="valid"),
