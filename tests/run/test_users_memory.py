@@ -430,7 +430,7 @@ import multiprocessing.reduction, pickle, torch
 from fuzzing import untyped
 from torch import nn
 from utils.thop import profile
-unbound = getattr(torch.Tensor, "untyped_storage", torch.Tensor._storage)
+unbound = getattr(torch.Tensor, "untyped_storage", None) or torch.Tensor._storage
 uses = [
     lambda t: t.share_memory_(), lambda t: torch.FloatTensor().new(t.detach().storage()),
     lambda t: torch.empty(0).set_(untyped(t.detach()), 0, (2,), (1,)) + 1,
