@@ -38,10 +38,8 @@ def run(
     """
     options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "text": True, "encoding": "utf-8", "errors": "replace"}
     if fresh or not hasattr(os, "fork"):
-        err = subprocess.STDOUT if both else subprocess.PIPE
-        return subprocess.run(
-            [sys.executable, *arguments], cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=err, **options
-        )
+        options["stderr"] = subprocess.STDOUT if both else subprocess.PIPE
+        return subprocess.run([sys.executable, *arguments], cwd=cwd, env=env, stdout=subprocess.PIPE, **options)
     server = _server()
     assert server.stdin is not None and server.stdout is not None
     with tempfile.TemporaryDirectory() as scratch:

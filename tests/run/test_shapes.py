@@ -599,9 +599,15 @@ def _cases_of_reductions_and_norms(image: Tensor) -> List[Tuple[str, Tuple[Any, 
     scale = torch.rand(width).to(kind)
     both = torch.rand(image.shape[-2:]).to(kind)
     mask = torch.rand(image.shape[-2:]) > 0.5
+    numbers = torch.tensor([[1, 0, 1], [0, 0, 1]])
     cases: List[Tuple[str, Tuple[Any, ...], Dict[str, Any]]] = [
         ("masked_fill.Scalar", (image, mask, -1e4), {}),
         ("masked_fill.Scalar", (image, mask[:1, :1], 0), {}),
+        *[("index.Tensor", (image, [rows]), {}) for rows in (numbers, numbers[0])],
+        ("index.Tensor", (image, [None, numbers]), {}),
+        ("index.Tensor", (image, [numbers, numbers]), {}),
+        ("eq.Scalar", (image, 0), {}),
+        ("ne.Scalar", (image, 0.5), {}),
     ]
     if kind is not torch.half:  # whose statistics are of another type on the CPU than PyTorch's meta kernel says
         cases += [

@@ -455,6 +455,20 @@ def _vector_norm(x: Tensor, order: Any = 2, axes: Any = None, keep: bool = False
     return _reduced(x, [axes] if isinstance(axes, int) else axes, keep, **options)
 
 
+@_shape_rule("index.Tensor")
+def _looked_up(x: Tensor, indices: Sequence[Optional[Tensor]]) -> Any:
+    """The rows of a table that a tensor of numbers names."""
+    rows = indices[0]
+    if len(indices) > 1 or rows is None or rows.dtype is not torch.int64 or not (_plain(x) and rows.is_contiguous()):
+        return NotImplemented
+    return empty((*rows.shape, *x.shape[1:]), x)
+
+
+@_shape_rule("eq.Scalar", "ne.Scalar")
+def _compared(x: Tensor, number: Any) -> Any:
+    return empty(x.shape, x, torch.bool) if _plain(x) else NotImplemented
+
+
 @_shape_rule("roll")
 def _rolled(x: Tensor, shifts: Any, axes: Any = ()) -> Any:
     """Elements change places."""
