@@ -43,11 +43,13 @@ VERSIONS = (
 
 
 def python_of(version: str) -> Optional[str]:
-    """Find a Python of a version on this machine."""
+    """Find a Python of a version on this machine: one that starts, which a shim of pyenv's need not."""
     if version == "{}.{}".format(*sys.version_info[:2]):
         return sys.executable
     pyenv = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))
-    return shutil.which("python" + version) or next(map(str, pyenv), None)
+    found = [shutil.which("python" + version), *map(str, pyenv)]
+    works = (one for one in found if one and not subprocess.call([one, "-c", ""], stderr=subprocess.DEVNULL))
+    return next(works, None)
 
 
 def make(version: Version) -> str:

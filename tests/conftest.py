@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import warnings
 from pathlib import Path
@@ -42,6 +43,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         names = {item.path.stem, getattr(item, "originalname", item.name)}
         if takes or names.intersection((*_OF_CHECKOUTS, *_SWEEPS)):
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from going through all of torch again in each test that asks it who holds what."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -147,11 +147,16 @@ def source_of(seed: int) -> str:
     return "\n".join(lines) + "\n"
 
 
+def untyped(tensor: Tensor) -> Any:
+    """A tensor's storage, which torch 1.13 shows by another name."""
+    return tensor.untyped_storage() if hasattr(Tensor, "untyped_storage") else tensor._storage()  # type: ignore[attr-defined]
+
+
 def described(value: Any, above: frozenset[int] = frozenset()) -> Any:
     """What an object is and holds, as far as it can be told without changing it."""
     if isinstance(value, Tensor):
         data = value.detach()
-        held = data.numpy().tobytes() if data.numel() and data.untyped_storage().nbytes() else b""
+        held = data.numpy().tobytes() if data.numel() and untyped(data).nbytes() else b""
         facts = data.data_ptr(), value._version, tuple(value.shape), value.requires_grad, value.is_shared()
         return id(value), facts, held, value.grad is None, sorted(value.__dict__)
     if isinstance(value, numpy.ndarray):

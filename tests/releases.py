@@ -13,6 +13,8 @@ import zipfile
 from pathlib import Path
 from typing import Any, Iterator, Sequence
 
+import warm
+
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache"
 LATEST = "7.0.14"
@@ -135,20 +137,13 @@ def train_options(data: Path, script: Path) -> list[str]:
 
 
 def run_python(
-    arguments: Sequence[str], cwd: Path, env: dict[str, str] | None = None
+    arguments: Sequence[str], cwd: Path, env: dict[str, str] | None = None, fresh: bool = False
 ) -> subprocess.CompletedProcess[str]:
-    """Run Python with its output captured; a failure raises with all of that output."""
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=cwd,
-        env=env,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-    )
+    """Run Python in a process of its own, its output captured; a failure raises with all of that output.
+
+    fresh: the process has imported nothing before.
+    """
+    done = warm.run(arguments, cwd, env, fresh=fresh)
     if done.returncode:
         raise AssertionError(f"python {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}")
     return done
@@ -173,16 +168,23 @@ def latest() -> Path:
     return folder
 
 
-def yolo(cfg: str, **options: Any) -> Any:
-    """Build an unpatched model of the latest release, silently, in this process: yolo('hub/yolov5-p6.yaml', nc=1)."""
+def yolo(cfg: str, width: float | None = None, **options: Any) -> Any:
+    """Build an unpatched model of the latest release, silently, in this process: yolo('hub/yolov5-p6.yaml', nc=1).
+
+    width: a multiple of channels in place of the cfg's own, for where how many there are is not the subject.
+    """
     latest()
+    import yaml
     from yolov5.models import common
     from yolov5.models import yolo as models
 
     family = models.SegmentationModel if cfg.startswith("segment/") else models.Model
     activation = common.Conv.default_act
+    path = Path(models.__file__).parent / cfg
+    thin = {} if width is None else {**yaml.safe_load(path.read_text(encoding="ascii", errors="ignore")),
+                                     "width_multiple": width}  # fmt: skip
     try:
         with quiet():
-            return family(str(Path(models.__file__).parent / cfg), **options)
+            return family(thin or str(path), **options)
     finally:
         common.Conv.default_act = activation  # a cfg with an activation of its own sets it for all that follow

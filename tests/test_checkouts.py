@@ -8,12 +8,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 from releases import ROOT, copy_release, patch, release, run_python, yolo_environment
 
 from utils.thop import compare
@@ -44,12 +43,7 @@ def clone(name: str, tmp_path: Path) -> Path:
 
 
 def said(arguments: list[str], cwd: Path, tmp_path: Path) -> str:
-    done = subprocess.run(
-        [sys.executable, "-u", "-W", "ignore", *arguments], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, env=yolo_environment(tmp_path / "settings"),
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout
-    return done.stdout
+    return run_python(["-u", "-W", "ignore", *arguments], cwd, yolo_environment(tmp_path / "settings")).stdout
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -108,10 +102,8 @@ def test_another_checkout_than_that_which_was_patched(tmp_path: Path) -> None:
         str(other / "yolov5/models/yolov5s.yaml"),
         str(tmp_path / "broken/models/yolov5n.yaml"),
     ]
-    done = subprocess.run(
-        [sys.executable, "-m", "yolov5.utils.thop", "compare", "--json", *models], cwd=patched, text=True,
-        capture_output=True, env=yolo_environment(tmp_path / "settings"),
-    )  # fmt: skip
+    command = ["-m", "yolov5.utils.thop", "compare", "--json", *models]
+    done = warm.run(command, patched, yolo_environment(tmp_path / "settings"), both=False)
     first, second, third = json.loads(done.stdout[done.stdout.index("[\n") :])
     assert done.returncode == 1 and not first["error"] and not second["error"]
     assert second["parameters"] > 7e6 > first["parameters"]

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from releases import LATEST, ROOT, copy_release, run_python
 
+from utils.thop.command.arguments import examples
 from utils.thop.deploy.devices import load_devices
 
 ENGLISH, CHINESE = ROOT / "README.md", ROOT / "README.zh-CN.md"
@@ -91,11 +92,11 @@ def test_both_languages_say_the_same() -> None:
 
 
 def commands() -> list[str]:
-    """Every command line of the program in README and docs, each once."""
+    """Every command line of the program in README, docs and what its name alone shows, each once."""
     found: dict[str, None] = {}
-    for page in PAGES:
-        joined = text_of(page).replace("\\\n", " ")
-        for line in re.findall(r"^    python -m utils\.thop (.+)$", joined, re.MULTILINE):
+    for text in (examples(), *map(text_of, PAGES)):
+        joined = text.replace("\\\n", " ")
+        for line in re.findall(r"^(?:    |  )python -m utils\.thop (.+)$", joined, re.MULTILINE):
             found[" ".join(re.split(r"\s{2,}#|\s#\s", line)[0].split())] = None
     return list(found)
 
@@ -165,7 +166,7 @@ def test_the_table_of_the_clock_is_that_of_the_estimates() -> None:
 
 
 def test_the_notebook_shows_what_it_shows_today() -> None:
-    run_python([str(ROOT / "benchmarks" / "tour.py"), "--check"], ROOT)
+    run_python([str(ROOT / "benchmarks" / "tour.py"), "--check"], ROOT, fresh=True)
     text = text_of(ROOT / "docs" / "tour.ipynb")
     assert "<table" in text and "memory accesses" in text
     assert not re.search(r"/(tmp|home|root|Users)/", text)

@@ -177,7 +177,9 @@ def test_keyword_arguments_reach_the_rules() -> None:
 
     x = torch.rand(7, 2, 8)
     counted = count(ByName(), x)
-    assert counted.total_ops == reference.profile(ByName(), (x,), verbose=False)[0] > 0
+    if torch.__version__ >= "2":  # or the reference's hooks do not hear of them
+        assert counted.total_ops == reference.profile(ByName(), (x,), verbose=False)[0]
+    assert counted.total_ops > 0
     assert counted.total_kernel_macs == 4 * 64
 
 

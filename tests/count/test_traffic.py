@@ -12,12 +12,13 @@ from layers import torchvision_network
 from states import assert_same_state, state
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 
 from utils.thop import profile, traffic
 from utils.thop.count.calls import OperatorCall
 from utils.thop.count.record import record
 from utils.thop.traffic import Traffic, traffic_of
+
+FlopCounterMode = pytest.importorskip("torch.utils.flop_counter", reason="torch before 2.1").FlopCounterMode
 
 # ---- an independent count ----
 

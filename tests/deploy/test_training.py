@@ -7,15 +7,13 @@ import gc
 import importlib
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, Callable
 
 import pytest
 import torch
 import torchvision
-from releases import ROOT, yolo_environment
+from releases import ROOT, run_python, yolo_environment
 from states import assert_same_state, state
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -624,9 +622,8 @@ def test_a_step_with_the_loss_of_a_checkout(name: str, release_7: Any, tmp_path:
         text = str(path)
     elif text.startswith("ultralytics:"):
         pytest.importorskip("ultralytics")
-    command = [sys.executable, "-W", "ignore", str(ROOT / "tests" / "tracker.py"), text, "2", "160"]
-    done = subprocess.run(command, capture_output=True, text=True, env=yolo_environment(tmp_path), cwd=str(tmp_path))
-    assert done.returncode == 0, done.stderr
+    command = ["-W", "ignore", str(ROOT / "tests" / "tracker.py"), text, "2", "160"]
+    done = run_python(command, tmp_path, yolo_environment(tmp_path))
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["counted"] == pytest.approx(told["measured"], rel=0.01)
     assert told["kept"] == pytest.approx(told["really_kept"], rel=0.01)

@@ -1,6 +1,6 @@
 """Models that are spread over processes are refused in one line, and no collective is run."""
 
-import importlib
+import importlib.util
 from typing import Any, Iterator
 
 import pytest
@@ -60,7 +60,14 @@ class NeedsValues(nn.Module):
         return self.inner(x) if bool((x == x).all()) else x
 
 
-@pytest.mark.parametrize("kind", ["fsdp", pytest.param("fully_shard", marks=needs_fully_shard), "tensor parallel"])
+needs_a_mesh = pytest.mark.skipif(
+    not importlib.util.find_spec("torch.distributed.device_mesh"), reason="torch before 2.2"
+)
+KINDS = ["fsdp", pytest.param("fully_shard", marks=needs_fully_shard), "tensor parallel"]
+
+
+@needs_a_mesh  # before, FSDP needs a GPU
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_sharded_model_is_refused_and_nothing_is_sent(
     kind: str, process_group: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

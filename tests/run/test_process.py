@@ -570,4 +570,4 @@ for count in (lambda: utils.thop.profile(model, (x,), verbose=False), lambda: ut
 
 def test_the_first_count_of_a_process_moves_no_generator() -> None:
     """What is looked up once is looked up without drawing numbers."""
-    run_python(["-W", "ignore", "-c", FIRST], ROOT)
+    run_python(["-W", "ignore", "-c", FIRST], ROOT, fresh=True)

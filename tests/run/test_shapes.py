@@ -1,9 +1,10 @@
 """The shape run against the real run: the same ledger and the same shapes, and a model that is left alone."""
 
+import contextlib
 import threading
 import weakref
 from functools import partial
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from utils.thop.run import Observer, run
 from utils.thop.run.dispatch import ShapeMode
 from utils.thop.run.inputs import fitting_size
 from utils.thop.run.module_rules import LAYER_RULES
+from utils.thop.run.nested import tensors_in
 from utils.thop.run.runner import Facts
 from utils.thop.run.shape_rules import SHAPE_RULES
 from utils.thop.run.shape_tensor import ShapeTensor, without_values
@@ -59,11 +61,11 @@ def assert_both_agree(model: nn.Module, *inputs: Any) -> None:
 
 @pytest.mark.parametrize("cfg", ALL_CFGS)
 def test_every_cfg_in_every_state(yolo: Any, cfg: str) -> None:
-    model = yolo(cfg)
+    model = yolo(cfg, width=0.25)
     step = max(int(model.stride.max()), 32)
     assert_both_agree(model.train(), torch.zeros(1, 3, 2 * step, 4 * step))
-    assert_both_agree(model.eval(), torch.zeros(8, 3, 2 * step, 2 * step))
-    assert_both_agree(model.fuse(), torch.zeros(1, 3, 5 * step, 5 * step))
+    assert_both_agree(model.eval(), torch.zeros(3, 3, 2 * step, 2 * step))
+    assert_both_agree(model.fuse(), torch.zeros(1, 3, 3 * step, 3 * step))
 
 
 @pytest.mark.parametrize("cfg", ["yolov5n.yaml", "yolov5s.yaml", "hub/yolov5n6.yaml", "segment/yolov5n-seg.yaml"])
@@ -76,12 +78,10 @@ def test_full_sizes(yolo: Any, cfg: str, shape: Tuple[int, int, int]) -> None:
 @pytest.mark.parametrize("cfg", ALL_CFGS)
 def test_every_cfg_at_full_size_against_meta_kernels(yolo: Any, cfg: str) -> None:
     """A real run of them all would take an hour; PyTorch's own meta kernels know none of our rules either."""
-    model = yolo(cfg).eval()
-    for batch, height, width in ((1, 640, 640), (8, 320, 640), (1, 1280, 1280)):
+    model = yolo(cfg, width=0.25).eval()
+    for batch, height, width in ((1, 1280, 1280), (8, 320, 640)):
         assert_meta_kernels_agree(model, batch, height, width)
-    model.fuse()
-    for batch, height, width in ((8, 640, 640), (1, 320, 640), (8, 1280, 1280)):
-        assert_meta_kernels_agree(model, batch, height, width)
+    assert_meta_kernels_agree(model.fuse(), 8, 640, 640)
 
 
 def assert_meta_kernels_agree(model: Any, batch: int, height: int, width: int) -> None:
@@ -196,8 +196,9 @@ def test_a_transformer_layer_is_counted_part_by_part() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_precisions(yolo: Any, dtype: torch.dtype) -> None:
-    assert_both_agree(yolo("yolov5n.yaml").to(dtype), torch.zeros(1, 3, 64, 64, dtype=dtype))
-    assert_both_agree(torchvision.models.mobilenet_v3_small().to(dtype), torch.zeros(1, 3, 64, 64, dtype=dtype))
+    with skipping_half():
+        assert_both_agree(yolo("yolov5n.yaml").to(dtype), torch.zeros(1, 3, 64, 64, dtype=dtype))
+        assert_both_agree(torchvision.models.mobilenet_v3_small().to(dtype), torch.zeros(1, 3, 64, 64, dtype=dtype))
 
 
 @pytest.mark.parametrize("build", [torchvision.models.resnet18, torchvision.models.mobilenet_v3_small])
@@ -214,8 +215,15 @@ def test_an_input_that_is_a_view() -> None:
     assert_both_agree(nn.SiLU(), torch.zeros(1, 6).expand(4, 6))
 
 
+@pytest.mark.skipif(torch.__version__ < "2", reason="torch has no meta kernel for weight norms")
 @pytest.mark.parametrize(
-    "wrap", [weight_norm, parametrizations.weight_norm, parametrizations.spectral_norm, nn.utils.spectral_norm]
+    "wrap",
+    [
+        weight_norm,
+        getattr(parametrizations, "weight_norm", weight_norm),
+        parametrizations.spectral_norm,
+        nn.utils.spectral_norm,
+    ],
 )
 def test_parametrized_weights(wrap: Any) -> None:
     model = nn.Sequential(wrap(nn.Conv2d(3, 4, 3)), nn.SiLU(), wrap(nn.Conv2d(4, 4, 1)))
@@ -226,6 +234,7 @@ def test_parametrized_weights(wrap: Any) -> None:
     assert profile(model, (x,), verbose=False).total_kernel_macs == 3 * 4 * 9 + 4 * 4
 
 
+@pytest.mark.skipif(not hasattr(torch, "compile"), reason="torch before 2.0")
 def test_wrappers_are_taken_off(tmp_path: Any) -> None:
     inner = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
     x = torch.rand(1, 3, 9, 9)
@@ -467,9 +476,14 @@ def _rule_cases() -> List[Tuple[str, Tuple[Any, ...], Dict[str, Any]]]:
             cases.append(("convolution", (image, w, None, [2, 1], padding, [1, 1], False, [0, 0], groups), {}))
             cases.append(("convolution", (image, w, None, [1], padding[:1], [1], False, [0], groups), {}))
         transposed = torch.rand(4, 3, 2, 2).to(image.dtype)
-        cases.append(("convolution", (image, transposed, None, [2, 2], [0, 0], [1, 1], True, [0, 0], 1), {}))
+        if image is not last or torch.__version__ >= "2":  # whose CPU kernel has another layout
+            cases.append(("convolution", (image, transposed, None, [2, 2], [0, 0], [1, 1], True, [0, 0], 1), {}))
         kind = vector.to(image.dtype)
         cases.append(("native_batch_norm", (image, kind, kind, kind, kind, False, 0.1, 1e-5), {}))
+        if kind.dtype is not torch.half or image.is_contiguous():
+            cases += _cases_of_trained_norms(image, kind)
+        cases += [("zeros_like", (image,), options) for options in ({}, {"memory_format": torch.preserve_format},
+                                                                    {"dtype": torch.int64})]  # fmt: skip
         cases.append(("cat", ([image, image], 1), {}))
         cases.append(("cat", ([image, image[:1]], 0), {}))
         cases.append(("cat", ([image, image], -1), {}))
@@ -493,6 +507,8 @@ def _rule_cases() -> List[Tuple[str, Tuple[Any, ...], Dict[str, Any]]]:
         for name in ("silu_", "sigmoid_", "relu_", "tanh_", "hardswish_", "hardsigmoid_", "leaky_relu_", "hardtanh_",
                      "elu_"):  # fmt: skip
             cases.append((name, (image.clone(),), {}))
+        for other in (image, image[:1, :, :1], kind[:, None, None], kind.float()[:, None, None]):
+            cases.append(("add_.Tensor", (image.clone(), other), {"alpha": 2}))
         more: Dict[str, Any] = {"threshold": (0,), "leaky_relu": (0.1, False), "hardtanh": (-1, 1)}
         for gradient in (image.clone(), image.contiguous(), image.contiguous(memory_format=torch.channels_last)):
             for name in ("threshold", "silu", "sigmoid", "tanh", "hardswish", "hardsigmoid", "leaky_relu", "hardtanh",
@@ -552,6 +568,29 @@ def _rule_cases() -> List[Tuple[str, Tuple[Any, ...], Dict[str, Any]]]:
               ("mul.Tensor", (flat.mean((2, 3), keepdim=True), flat), {})]  # fmt: skip
     integers = torch.arange(6).view(2, 3)
     cases += [("add.Tensor", (integers, 1.5), {}), ("sigmoid", (integers,), {}), ("add.Tensor", (integers, 1), {})]
+    some = [torch.rand(3, 4), torch.rand(5), torch.rand(4, 3).t()]
+    for name, rest in (("add_.Scalar", (1.0,)), ("mul_.Scalar", (0.9,)), ("div_.ScalarList", ([1.0, 2.0, 3.0],)),
+                       ("lerp_.Scalar", (some, 0.1)), ("addcmul_.Scalar", (some, some, 0.1)), ("sqrt", ()),
+                       ("addcdiv_.Scalar", (some, some, -0.1)),
+                       ("addcdiv_.ScalarList", (some, some, [1.0, 2.0, 3.0]))):  # fmt: skip
+        cases.append((f"_foreach_{name}", ([t.clone() for t in some], *rest), {}))
+    return cases
+
+
+def _cases_of_trained_norms(image: Tensor, kind: Tensor) -> List[Tuple[str, Tuple[Any, ...], Dict[str, Any]]]:
+    """With statistics that are saved, and with what they are saved for; a half image has a weight in single too."""
+    cases: List[Tuple[str, Tuple[Any, ...], Dict[str, Any]]] = []
+    running = kind.float() if kind.dtype is torch.half else kind
+    for scale in (running, None) if running is kind else (running,):
+        cases.append(("native_batch_norm", (image, scale, scale, running, running, True, 0.1, 1e-5), {}))
+        for asked in ([True] * 3, [True, False, False], [False, True, True]) if scale is not None else ():
+            saved = image, image, scale, scale, scale, scale, scale, True, 1e-5, asked
+            cases.append(("native_batch_norm_backward", saved, {}))
+    if kind.dtype is not torch.half:
+        wide, means = torch.rand(image.shape[-1]).to(image), torch.rand(*image.shape[:-1], 1).to(image)
+        for asked in ([True] * 3, [True, False, False]):
+            saved = image, image, [len(wide)], means, means, wide, wide, asked
+            cases.append(("native_layer_norm_backward", saved, {}))
     return cases
 
 
@@ -560,9 +599,15 @@ def _cases_of_reductions_and_norms(image: Tensor) -> List[Tuple[str, Tuple[Any, 
     scale = torch.rand(width).to(kind)
     both = torch.rand(image.shape[-2:]).to(kind)
     mask = torch.rand(image.shape[-2:]) > 0.5
+    numbers = torch.tensor([[1, 0, 1], [0, 0, 1]])
     cases: List[Tuple[str, Tuple[Any, ...], Dict[str, Any]]] = [
         ("masked_fill.Scalar", (image, mask, -1e4), {}),
         ("masked_fill.Scalar", (image, mask[:1, :1], 0), {}),
+        *[("index.Tensor", (image, [rows]), {}) for rows in (numbers, numbers[0])],
+        ("index.Tensor", (image, [None, numbers]), {}),
+        ("index.Tensor", (image, [numbers, numbers]), {}),
+        ("eq.Scalar", (image, 0), {}),
+        ("ne.Scalar", (image, 0.5), {}),
     ]
     if kind is not torch.half:  # whose statistics are of another type on the CPU than PyTorch's meta kernel says
         cases += [
@@ -613,17 +658,31 @@ def _recurrent_cases() -> List[Tuple[str, Tuple[Any, ...], Dict[str, Any]]]:
 )
 def test_a_shape_rule_agrees_with_pytorch(name: str, args: Any, kwargs: Any) -> None:
     packet, _, overload = name.partition(".")
-    operator = getattr(getattr(torch.ops.aten, packet), overload or "default")
+    operator = getattr(getattr(torch.ops.aten, packet, None), overload or "default", None)
+    if operator is None:
+        pytest.skip("this torch has no such operator")
     assert operator in SHAPE_RULES
-    real = operator(*args, **kwargs)
+    with skipping_half():
+        real = operator(*args, **kwargs)
     shaped = torch.utils._pytree.tree_map(shape_of, args)
     with ShapeMode():
         whole = overload in ("input", "data")  # PyTorch takes them apart before a mode hears of them
         by_rule = SHAPE_RULES[operator](*shaped) if whole else operator(*shaped, **kwargs)
     assert shapes(by_rule) == shapes(real)
     assert first_shape(by_rule) == first_shape(real)
-    for tensor in [by_rule] if isinstance(by_rule, Tensor) else by_rule:
+    for tensor in tensors_in((by_rule,)):
         assert type(tensor) is ShapeTensor or not tensor.numel()
+
+
+@contextlib.contextmanager
+def skipping_half() -> Iterator[None]:
+    """Skip what older CPU kernels can't compute."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "not implemented for 'Half'" not in str(error):
+            raise
+        pytest.skip("this torch has no such kernel for half precision on CPUs")
 
 
 def shape_of(value: Any) -> Any:
@@ -681,7 +740,8 @@ LAYERS = [
     nn.GELU(),
     nn.GELU("tanh"),
 ]
-NORMS = [nn.LayerNorm(11), nn.LayerNorm((9, 11), bias=False), nn.LayerNorm(11, elementwise_affine=False)]
+NORMS = [nn.LayerNorm(11), nn.LayerNorm((9, 11)), nn.LayerNorm(11, elementwise_affine=False)]
+NORMS[1].bias = None  # as with bias=False, since torch 2.1
 LEFT_TO_FORWARD = [
     nn.Conv2d(4, 6, 3, padding="same"),
     nn.Conv2d(4, 6, 3, padding="valid"),

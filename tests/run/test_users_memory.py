@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
 from utils.thop import profile, traffic, training
-from utils.thop.run import NotCountable
+from utils.thop.run import KNOWS_NODES, NotCountable
 from utils.thop.show.summary import show_summary
 
 X = torch.ones(2, 4, 8, 8)
@@ -80,16 +80,16 @@ ON_STATISTICS: dict[str, Callable[[Tensor], Any]] = {
     "asarray": lambda t: numpy.asarray(t).__setitem__(0, 7),
     "apply_": lambda t: t.apply_(lambda value: 9.0),
     "map_": lambda t: t.map_(t, lambda a, b: 9.0),
-    "storage": lambda t: t.untyped_storage().fill_(1),
+    "storage": lambda t: fuzzing.untyped(t).fill_(1),
     "typed storage": lambda t: t.storage().__setitem__(0, 5.0),
-    "storage of size 0": lambda t: t.untyped_storage().resize_(0),
+    "storage of size 0": lambda t: fuzzing.untyped(t).resize_(0),
     "size 0": lambda t: t.resize_(0),
     "other memory": lambda t: t.set_(torch.ones(4)),
     "attribute": lambda t: setattr(t, "note", 1),
     "requires_grad_": lambda t: t.requires_grad_(),
     "fill_": lambda t: t.fill_(3),
     "shared": lambda t: t.share_memory_(),
-    "file": lambda t: t.untyped_storage()._share_fd_cpu_(),
+    "file": lambda t: fuzzing.untyped(t)._share_fd_cpu_(),
     "through a view": lambda t: t[1:].detach().numpy().fill(2),
     "from numpy": lambda t: torch.from_numpy(t.numpy()).zero_(),
     "unbound": lambda t: Tensor.numpy(t).fill(3),
@@ -141,8 +141,9 @@ class Prompted(nn.Module):
 
 
 def test_parameters_that_the_model_does_not_own_get_no_gradient() -> None:
-    step = training(Prompted(), (X,), amp=False)
-    assert step.peak > 0 and step.gradients == (4 * 4 + 4) * 4
+    if KNOWS_NODES:  # or no step is counted
+        step = training(Prompted(), (X,), amp=False)
+        assert step.peak > 0 and step.gradients == (4 * 4 + 4) * 4
     assert PROMPT.grad is None and Prompted.shared.grad is None and HEAD.weight.grad is None
     traffic(Prompted(), X)
     assert PROMPT.grad is None and PROMPT._version == 0
@@ -167,7 +168,7 @@ def zeroes(mine: Any) -> None:
 
 
 def overwrites_memory(mine: Any) -> None:
-    mine[0].weight.untyped_storage().fill_(1)
+    fuzzing.untyped(mine[0].weight).fill_(1)
 
 
 def follows_itself(mine: Any) -> None:
@@ -297,7 +298,9 @@ def test_a_closure_and_a_default() -> None:
 
 
 def test_a_class_that_is_shared_with_the_copy() -> None:
-    model: Any = nn.Sequential(parametrizations.weight_norm(nn.Conv2d(4, 4, 1)))
+    model: Any = nn.Sequential(
+        getattr(parametrizations, "weight_norm", parametrizations.orthogonal)(nn.Conv2d(4, 4, 1))
+    )
 
     class Bare(nn.Module):
         def __init__(self) -> None:
@@ -364,7 +367,8 @@ def test_iterators_stay_where_they_are() -> None:
     for _ in range(2):
         assert profile(model, (X,), verbose=False).mode == "shape"
     traffic(model, X)
-    training(model, (X,), amp=False)
+    if KNOWS_NODES:
+        training(model, (X,), amp=False)
     untouched = Streams(reads=False)
     for name, stream in model.streams.items():
         mine, other = (list(itertools.islice(s, 2)) for s in (stream, untouched.streams[name]))
@@ -423,17 +427,19 @@ def test_no_call_ends_the_process() -> None:
 import sys
 sys.path[:0] = ["tests"]
 import multiprocessing.reduction, pickle, torch
+from fuzzing import untyped
 from torch import nn
 from utils.thop import profile
+unbound = getattr(torch.Tensor, "untyped_storage", None) or torch.Tensor._storage
 uses = [
     lambda t: t.share_memory_(), lambda t: torch.FloatTensor().new(t.detach().storage()),
-    lambda t: torch.empty(0).set_(t.detach().untyped_storage(), 0, (2,), (1,)) + 1,
-    lambda t: t.untyped_storage()._share_fd_cpu_(), lambda t: torch.Tensor.untyped_storage(t)[0],
+    lambda t: torch.empty(0).set_(untyped(t.detach()), 0, (2,), (1,)) + 1,
+    lambda t: untyped(t)._share_fd_cpu_(), lambda t: unbound(t)[0],
     lambda t: torch.utils.dlpack.to_dlpack(t.detach()), lambda t: torch.from_dlpack(t.detach()) + 1,
     lambda t: pickle.dumps(t), lambda t: multiprocessing.reduction.ForkingPickler.dumps(t), lambda t: list(t.storage()),
     lambda t: memoryview(t.detach().numpy()), lambda t: torch.save(t, "/dev/null"), lambda t: t.detach().apply_(abs),
-    lambda t: t.untyped_storage().byteswap(torch.float32), lambda t: t.untyped_storage().clone(), lambda t: t.tolist(),
-    lambda t: t.detach().untyped_storage().resize_(0) and (t * 2).sum(), lambda t: nn.Linear(1, 1).share_memory(),
+    lambda t: getattr(untyped(t), "byteswap", print)(torch.float32), lambda t: untyped(t).clone(), lambda t: t.tolist(),
+    lambda t: untyped(t.detach()).resize_(0) and (t * 2).sum(), lambda t: nn.Linear(1, 1).share_memory(),
 ]
 for i, use in enumerate(uses):
     class Uses(nn.Module):

@@ -20,6 +20,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Tuple
 import pytest
 import thop
 import torch
+import warm
 from releases import ROOT, run_python, yolo_environment
 from torch import Tensor, nn
 
@@ -551,10 +552,7 @@ def test_utils_itself_may_be_on_the_path(tmp_path: Path) -> None:
     apply = [sys.executable, str(ROOT / "patches/apply.py"), str(checkout)]
     done = subprocess.run(apply, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    done = subprocess.run(
-        [sys.executable, "-c", ON_THE_PATH, str(checkout / "utils")], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    done = run_python(["-c", ON_THE_PATH, str(checkout / "utils")], tmp_path)
     line, kernel = done.stdout.splitlines()
     assert ADDED.search(line) and "GFLOPS" in line and kernel == "12.0"
 
@@ -611,11 +609,10 @@ def test_an_older_torch_leaves_a_checkout_as_it_is(tmp_path: Path) -> None:
     (folder / "__init__.py").write_text("")
     (folder / "torch_utils.py").write_text("def model_info(model):\n    print('as ever')\n" + BLOCK)
     (folder / "thop").symlink_to(ROOT / "utils" / "thop", target_is_directory=True)
-    program = [sys.executable, "-c", OLD_TORCH, str(tmp_path)]
-    done = subprocess.run(program, capture_output=True, text=True, cwd=tmp_path)
+    done = run_python(["-c", OLD_TORCH, str(tmp_path)], tmp_path)
     assert done.stdout.splitlines() == [
         "memory accesses are not counted: torch 1.13 or newer is needed, this is 1.12.1", "as ever"
-    ], done.stderr  # fmt: skip
+    ]  # fmt: skip
 
 
 # ---- the command in forks ----
@@ -670,7 +667,7 @@ def make_fork(root: Path, module: str, name: str = "Model", arguments: str = "x"
 
 
 def command(root: Path, *words: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([sys.executable, "-m", "utils.thop", *words], cwd=root, capture_output=True, text=True)
+    return warm.run(["-m", "utils.thop", *words], root, both=False)
 
 
 SEVERAL = """

@@ -642,5 +642,5 @@ assert dict(matplotlib.rcParams) == before
 assert "matplotlib.pyplot" not in sys.modules
 """
     env = {name: value for name, value in os.environ.items() if name != "DISPLAY"}
-    run_python(["-c", script], ROOT, {**env, "PYTHONHASHSEED": "7", "MPLBACKEND": "TkAgg"})
+    run_python(["-c", script], ROOT, {**env, "PYTHONHASHSEED": "7", "MPLBACKEND": "TkAgg"}, fresh=True)
     assert [(tmp_path / name).read_bytes() for name in ("network.svg", "comparison.png")] == plain

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from releases import copy_release, patch, yolo_environment
+from releases import copy_release, patch, run_python, yolo_environment
 
 SCRIPT = """
 import logging, sys
@@ -22,12 +20,8 @@ for arguments in eval(sys.argv[2]):
 
 def run(folder: Path, arguments: str, tmp_path: Path, **environment: str) -> list[str]:
     cfg = next((folder / "yolov5").rglob("yolov5s.yaml"))
-    done = subprocess.run(
-        [sys.executable, "-u", "-W", "ignore", "-c", SCRIPT, str(cfg), arguments],
-        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env={**yolo_environment(tmp_path / "settings"), **environment},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout
+    env = {**yolo_environment(tmp_path / "settings"), **environment}
+    done = run_python(["-u", "-W", "ignore", "-c", SCRIPT, str(cfg), arguments], folder, env)
     return done.stdout.split("-- asked")[1:]
 
 

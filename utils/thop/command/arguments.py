@@ -412,7 +412,7 @@ What a model computes and what it moves. In a checkout of YOLOv5:
 
   {PROGRAM} compare 'models/yolov5*.yaml'                   # GFLOPs, memory accesses, traffic side by side
   {PROGRAM} predict models/yolov5s.yaml --device rk3588     # how long it takes there
-  {PROGRAM} choose --device rk3588 --fps 30                 # which network is fast enough there
+  {PROGRAM} choose --device rk3588 --fps 30 --imgsz 640     # which network is fast enough there
   {PROGRAM} summary models/yolov5s.yaml                     # module by module
 
 Others: advise, train, calibrate, devices; {PROGRAM} COMMAND --help says more."""

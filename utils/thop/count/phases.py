@@ -58,14 +58,14 @@ class StepRecorder(Observer):
         self.end: Any = self.recorder.end
         self.kept: Dict[str, int] = {}
         self.step_peak: Tuple[int, PlaceOfPhase] = 0, ("", "")
-        self.validates = False
+        self.counts = self.validates = False
 
     # ---- what the driver of the steps says ----
 
-    def start(self) -> None:
-        """A step begins: it alone is counted from here on, but for the peak."""
+    def start(self, counts: bool) -> None:
+        """A step begins; of one that does not count only what is alive matters."""
         self.enter_phase(FORWARD)
-        self.recorder.calls.clear()
+        self.counts = counts
 
     def enter_phase(self, phase: str) -> None:
         """A phase begins."""
@@ -101,7 +101,11 @@ class StepRecorder(Observer):
         if phase != FORWARD and place is self.layers.root:
             place = _place_of_node(place)
         self.storages.place = phase, place.path
-        self.recorder.note(place, facts_of(func), args, kwargs, out)
+        facts = facts_of(func)
+        if self.counts:
+            self.recorder.note(place, facts, args, kwargs, out)
+        elif facts.makes_memory:
+            self.recorder.alive(out)
 
     def leave(self, token: Token, args: Tuple[Any, ...], kwargs: Dict[str, Any], out: Any) -> None:
         self.layers.leave(token, args, kwargs, out)

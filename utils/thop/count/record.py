@@ -103,7 +103,7 @@ class Recorder(Observer):
             self.settle()
         if not facts.has_row:  # memory that is only reserved
             if not isinstance(out, Tensor) or facts.makes_memory:
-                self._alive(out)
+                self.alive(out)
             return
         row = self.rows.get(id(place))
         if row is None:
@@ -123,7 +123,7 @@ class Recorder(Observer):
             self._assume(f"{facts.name} in {place.path or 'the model itself'}", f"not charged: {in_few_words(error)}")
             return
         if facts.makes_memory:
-            self._alive(out)
+            self.alive(out)
         if facts.makes_indices:
             self.indices = call, self.storages.of(out[1]), call.writes[1].bytes
             call.padded_window = tuple(args[1]) if len(args) > 3 and any(args[3]) else ()
@@ -179,7 +179,8 @@ class Recorder(Observer):
             first, *others = call.writes
             call.writes = [first.moving(written), *(view.moving(0) for view in others)]
 
-    def _alive(self, out: Any) -> None:
+    def alive(self, out: Any) -> None:
+        """What an operator has made is alive until it is gone."""
         for tensor in (out,) if isinstance(out, Tensor) else tensors_in((out,)):
             self.storages.made(tensor)
 

@@ -308,8 +308,8 @@ def predict_deployed(network: Deployed, device: Union[Device, Calibration], prec
     binds = max(parts, key=lambda part: parts[part])
     title = device.name if isinstance(device, Calibration) else device.title
     low, high = seconds * math.exp(-reach), seconds * math.exp(reach)
-    leaves = ((one, leaving(one, runtime)) for one in network.launches)
-    left = tuple((one.operators[0].strip("_"), one.layers[0], reason) for one, reason in leaves if reason)
+    leaves = (one for one, work in zip(network.launches, works) if work.leaving)
+    left = tuple((one.operators[0].strip("_"), one.layers[0], leaving(one, runtime)) for one in leaves)
     numbers = seconds, low, high, error, basis, binds, len(launches), network.memory(precision), left
     published = find_measurement(network, device.name, precision)
     moved = sum(int(work.bytes + work.weights + work.passes) for work in works)

@@ -73,7 +73,7 @@ class Steps:
         for tensor in tensors_in(driven.also[1:]):
             recorder.storages.made(tensor)
         for turn in range(2):
-            recorder.start()
+            recorder.start(counts=bool(turn))
             out = driven.forward()
             loss = self._loss(driven, out)
             recorder.note_kept()

@@ -150,11 +150,60 @@ def _convolution(
 
 @_shape_rule("native_batch_norm")
 def _native_batch_norm(x: Tensor, weight: Any, bias: Any, mean: Any, var: Any, training: bool, *rest: Any) -> Any:
-    """In evaluation mode the statistics that training would save are empty."""
-    if training or not lacks_values(x):
+    """The statistics that training saves are as precise as the weight; in evaluation mode they are empty."""
+    if not lacks_values(x) or (training and not _is_precise(weight)):
         return NotImplemented
-    none_saved = _without_elements(x.dtype if weight is None else weight.dtype)
-    return empty(x.shape, x, channels_last=_is_channels_last(x)), none_saved, none_saved
+    saved = _without_elements(x.dtype if weight is None else weight.dtype)
+    saved, other = [empty((x.shape[1],), weight) for _ in range(2)] if training else (saved, saved)
+    return empty(x.shape, x, channels_last=_is_channels_last(x)), saved, other
+
+
+@_shape_rule("native_batch_norm_backward")
+def _native_batch_norm_backward(gradient: Tensor, x: Tensor, weight: Any, *rest: Any) -> Any:
+    """One for each element of the input, and two for each channel: as far as they are asked for, the last argument."""
+    if not lacks_values(x) or not _is_precise(weight):
+        return NotImplemented
+    found = (
+        empty(x.shape, x, channels_last=_is_channels_last(x)),
+        empty(weight.shape, weight),
+        empty(weight.shape, weight),
+    )
+    return tuple(each if asked else None for each, asked in zip(found, rest[-1]))
+
+
+@_shape_rule("native_layer_norm_backward")
+def _native_layer_norm_backward(gradient: Tensor, x: Tensor, axes: Any, mean: Any, deviation: Any, *rest: Any) -> Any:
+    """The same, of a weight as large as the axes that were normalised."""
+    weight, bias, asked = rest
+    if not lacks_values(x) or bias is None or not _is_precise(weight) or x.dtype is not weight.dtype:
+        return NotImplemented
+    found = empty(x.shape, x), empty(weight.shape, weight), empty(weight.shape, weight)
+    return tuple(each if wanted else None for each, wanted in zip(found, asked))
+
+
+def _is_precise(weight: Optional[Tensor]) -> bool:
+    """Say whether statistics have the type of a weight, whatever the input has: on a GPU those of a half one do not."""
+    return weight is not None and lacks_values(weight) and weight.dtype in (torch.float32, torch.float64)
+
+
+@_shape_rule(
+    "_foreach_add_.Scalar", "_foreach_mul_.Scalar", "_foreach_div_.ScalarList", "_foreach_lerp_.Scalar",
+    "_foreach_addcmul_.Scalar", "_foreach_addcdiv_.ScalarList", "_foreach_addcdiv_.Scalar",
+)  # fmt: skip
+def _each_in_place(first: Sequence[Tensor], *others: Any) -> Any:
+    """What an optimizer does to all parameters at once; it returns nothing."""
+    lists = [other for other in others if isinstance(other, (list, tuple)) and isinstance(other[0], Tensor)]
+    alike = all([t.shape for t in other] == [t.shape for t in first] for other in lists)
+    return None if alike and all(map(lacks_values, first)) else NotImplemented
+
+
+@_shape_rule("_foreach_sqrt")
+def _each_root(tensors: Sequence[Tensor]) -> Any:
+    return [_elementwise_result(t.shape, (t,), t) for t in tensors] if all(map(_is_float, tensors)) else NotImplemented
+
+
+def _is_float(x: Tensor) -> bool:
+    return lacks_values(x) and x.is_floating_point()
 
 
 @lru_cache(maxsize=None)
@@ -236,7 +285,7 @@ def _faster_axis(a: int, b: int, strides: Sequence[Sequence[int]], shape: Sequen
     "softplus", "exp", "sqrt", "rsqrt", "neg", "abs", "pow.Tensor_Scalar", "clamp", "clamp_min", "clamp_max",
 )  # fmt: skip
 def _elementwise(x: Tensor, *rest: Any, **options: Any) -> Any:
-    return _elementwise_result(x.shape, (x,), x) if lacks_values(x) and x.is_floating_point() else NotImplemented
+    return _elementwise_result(x.shape, (x,), x) if _is_float(x) else NotImplemented
 
 
 @_shape_rule(
@@ -255,6 +304,13 @@ def _elementwise_backward(gradient: Tensor, x: Tensor, *rest: Any, **options: An
 def _rectified_backward(gradient: Tensor, x: Tensor, *rest: Any) -> Any:
     """The same, but PyTorch lays the result out as the input first."""
     return _elementwise_backward(x, gradient)
+
+
+@_shape_rule("zeros_like")
+def _zeros_like(x: Tensor, **options: Any) -> Any:
+    asked = {name for name, value in options.items() if value}
+    keeps = asked <= {"memory_format"} and options.get("memory_format") in (None, torch.preserve_format)
+    return _elementwise_result(x.shape, (x,), x) if keeps and lacks_values(x) else NotImplemented
 
 
 @_shape_rule("clone")
@@ -285,6 +341,13 @@ def _arithmetic(x: Any, y: Any, **options: Any) -> Any:
         return NotImplemented
     shape = x.shape if x.shape == y.shape else _broadcast(x.shape, y.shape)
     return NotImplemented if shape is None else _elementwise_result(shape, (x, y), x)
+
+
+@_shape_rule("add_.Tensor")
+def _added_in_place(x: Tensor, y: Any, **factors: Any) -> Any:
+    """The result has the tensor's shape, dtype and layout, which what is added may not widen."""
+    fits = isinstance(y, Tensor) and (y.shape == x.shape or _broadcast(x.shape, y.shape) == x.shape)
+    return x if fits and _is_float(x) and y.is_floating_point() else NotImplemented
 
 
 def _broadcast(a: Sequence[int], b: Sequence[int]) -> Optional[Sequence[int]]:
@@ -390,6 +453,20 @@ def _reduced(x: Tensor, axes: Any = None, keep: bool = False, **options: Any) ->
 def _vector_norm(x: Tensor, order: Any = 2, axes: Any = None, keep: bool = False, **options: Any) -> Any:
     """A reduction too, over one axis or several."""
     return _reduced(x, [axes] if isinstance(axes, int) else axes, keep, **options)
+
+
+@_shape_rule("index.Tensor")
+def _looked_up(x: Tensor, indices: Sequence[Optional[Tensor]]) -> Any:
+    """The rows of a table that a tensor of numbers names."""
+    rows = indices[0]
+    if len(indices) > 1 or rows is None or rows.dtype is not torch.int64 or not (_plain(x) and rows.is_contiguous()):
+        return NotImplemented
+    return empty((*rows.shape, *x.shape[1:]), x)
+
+
+@_shape_rule("eq.Scalar", "ne.Scalar")
+def _compared(x: Tensor, number: Any) -> Any:
+    return empty(x.shape, x, torch.bool) if _plain(x) else NotImplemented
 
 
 @_shape_rule("roll")

@@ -184,9 +184,19 @@ make_alias: Callable[..., Any] = Tensor._make_subclass
 """Make a tensor of a subclass on the memory of another one. Since 1.0."""
 guard_pointer: Callable[[Tensor], None] = getattr(torch._C, "_set_throw_on_mutable_data_ptr", lambda tensor: None)
 """Let whoever asks for a tensor's address be refused. Since 2.3; before, an extension reads at address 0."""
-HAS_STORAGE = hasattr(Tensor, "untyped_storage")
-"""Whether PyTorch shows the storage of a tensor without memory, which it does since 2.0."""
-_untyped_storage: Any = getattr(Tensor, "untyped_storage", None)
+_untyped_storage: Any = getattr(Tensor, "untyped_storage", None) or Tensor._storage  # type: ignore[attr-defined]
+
+
+def _shows_storage() -> bool:
+    bare: Any = type("Bare", (Tensor,), {"__torch_dispatch__": not_led, "__torch_function__": not_led})
+    try:
+        return _untyped_storage(make_wrapper(bare, (1,))) is not None
+    except NotImplementedError:
+        return False
+
+
+HAS_STORAGE = _shows_storage()
+"""Whether PyTorch shows the storage of a tensor without memory, which it does since 2.1."""
 
 
 class _Memory:
@@ -209,7 +219,7 @@ def storage_of(tensor: Any) -> Any:
     if HAS_STORAGE:
         return _untyped_storage(tensor)
     if not hasattr(tensor, "_memory"):
-        return tensor._storage()
+        return _untyped_storage(tensor)
     if tensor._memory is None:
         extent = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride()))
         tensor._memory = _Memory(extent * tensor.element_size() if tensor.numel() else 0)
