@@ -13,7 +13,7 @@ from .runtimes import Runtime, Sequences
 def fused(program: Executed, runtime: Runtime) -> List[List[Unit]]:
     """Return the units of each launch, in the order in which launches begin."""
     groups = _Fusion(program, runtime).groups()
-    return _in_one_function(groups, program) if runtime.generates else groups
+    return _in_one_function(groups, program) if runtime.one_function else groups
 
 
 def _in_one_function(groups: List[List[Unit]], program: Executed) -> List[List[Unit]]:

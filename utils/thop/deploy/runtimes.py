@@ -74,6 +74,7 @@ class Runtime:
     fuses_attention: bool = False
     fuses_modules: FrozenSet[str] = field(default=frozenset(), repr=False)
     biases_apart: bool = False
+    one_function: bool = False
     splits_concats: float = 0.0
     tiles: int = 0
     padding: Tuple[int, int] = (1, 1)
