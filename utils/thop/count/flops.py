@@ -8,6 +8,7 @@ An operator that has neither must be known to sum no products: element-wise ones
 not. Any other has its name in the result, never a silent zero.
 """
 
+from functools import lru_cache
 from math import prod
 from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple
 
@@ -230,6 +231,7 @@ def product_of(func: Any) -> Optional[Product]:
     return own._replace(formula=count)
 
 
+@lru_cache(maxsize=None)  # one that fails is sought anew each time, and an interrupt can leave its lock taken
 def flop_registry() -> Dict[Any, Any]:
     """Return PyTorch's table of formulas, and those that users have entered there."""
     try:
