@@ -94,6 +94,13 @@ def test_networks_of_ones_own() -> None:
     ]
 
 
+def test_what_can_not_go_to_another_process_is_said_in_one_line() -> None:
+    makers = [lambda: nn.Conv2d(3, 8, 3), lambda: nn.Conv2d(3, 9, 3)]
+    with pytest.raises(ValueError, match=r"^jobs=2: what is tried can't go to another process \(.*\); leave jobs out$"):
+        choose(makers, device="t4", fps=30, imgsz=64, jobs=2)
+    assert len(choose(makers, device="t4", fps=30, imgsz=64).rows) == 2
+
+
 def test_what_fails_is_named_and_the_others_go_on(
     in_checkout: None, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

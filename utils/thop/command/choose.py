@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -131,6 +131,9 @@ def try_all(
         rows = pool.map(partial(try_network, asked), work, chunksize=share)
         try:
             return [row for found in _watched(progress, work, rows) for row in found]
+        except BrokenExecutor as error:
+            why = "a process ended at once; a script needs if __name__ == '__main__': around what starts others"
+            raise ValueError(f"jobs={jobs}: {why}") from error
         except (PicklingError, AttributeError, TypeError) as error:  # a network's own error is in its row
             why = in_few_words(error)
             raise ValueError(
