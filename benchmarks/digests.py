@@ -2,15 +2,17 @@
 
     python benchmarks/digests.py run CHECKOUT OUT.jsonl [timm:resnet* ...]   by the utils/ of a checkout, this one's: .
     python benchmarks/digests.py compare ONE.jsonl OTHER.jsonl
+    python benchmarks/digests.py table OUT.csv [timm:resnet* ...]   totals and traffic against those of docs/sweep.csv
 
-What is done is kept: run it again to go on. Each line of the file is one network: its totals, and digests of the rows
-of its layers, its operators' calls, its launches under each runtime, its predictions, and its training step where that
+What is done is kept: run it again to go on. Each line of a JSON file is one network: its totals, and digests of its
+layers' rows, its operators' calls, its launches under each runtime, its predictions, and its training step where that
 takes less than 40 GFLOPs.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import fnmatch
 import hashlib
 import json
@@ -122,6 +124,46 @@ def _run(checkout: str, out: Path, patterns: list[str]) -> None:
             file.flush()
 
 
+COLUMNS = ("ops", "kernel", "output", "flops", "read_bytes", "written_bytes")
+
+
+def _against_the_table(out: Path, patterns: list[str]) -> int:
+    """Count networks of docs/sweep.csv again; return how many differ in a number."""
+    import torch
+    from tqdm import tqdm
+
+    from benchmarks.common import use_release
+    from benchmarks.zoo import FAMILIES, build_without_values
+    from utils.thop import profile, traffic
+
+    torch.set_num_threads(1)
+    os.environ.setdefault("YOLO_OFFLINE", "true")
+    use_release()
+    with (HERE / "docs/sweep.csv").open(newline="") as file:
+        rows = {f"{row['family']}:{row['name']}": row for row in csv.DictReader(file) if row["run"] == "shape"}
+    done = dict(csv.reader(out.open(newline=""))) if out.exists() else {}
+    wanted = [name for name in rows if not patterns or any(fnmatch.fnmatch(name, each) for each in patterns)]
+    with out.open("a", newline="") as file:
+        for name in tqdm([name for name in wanted if name not in done]):
+            family, _, network = name.partition(":")
+            try:
+                model, _ = build_without_values(family, network)
+                inputs = FAMILIES[family].inputs(network, model, "meta")
+                counted, moved = profile(model, inputs, verbose=False), traffic(model, inputs)
+                found = counted[0], counted[2], counted[3], moved.flops, moved.read_bytes, moved.written_bytes
+                differs = [key for key, value in zip(COLUMNS, found) if float(value) != float(rows[name][key])]
+                done[name] = " ".join(differs)
+            except Exception as error:
+                done[name] = f"{type(error).__name__}: {error}"[:200]
+            csv.writer(file).writerow((name, done[name]))
+            file.flush()
+    different = {name: done[name] for name in wanted if done[name]}
+    for name, what in different.items():
+        print(name, what)
+    print(f"{len(wanted)} networks, {len(different)} of them differ")
+    return int(bool(different))
+
+
 def _compare(one: Path, other: Path) -> int:
     read = [{(row := json.loads(line))["name"]: row for line in path.read_text().splitlines()} for path in (one, other)]
     both = [name for name in read[0] if name in read[1]]
@@ -141,14 +183,20 @@ def main() -> int:
     run.add_argument("checkout")
     run.add_argument("out", type=Path)
     run.add_argument("patterns", nargs="*")
+    table = commands.add_parser("table")
+    table.add_argument("out", type=Path)
+    table.add_argument("patterns", nargs="*")
     compare = commands.add_parser("compare")
     compare.add_argument("one", type=Path)
     compare.add_argument("other", type=Path)
     arguments = parser.parse_args()
     if arguments.command == "compare":
         return _compare(arguments.one, arguments.other)
-    sys.path[:0] = [str(Path(arguments.checkout).resolve()), str(HERE), str(HERE / "tests")]
     warnings.simplefilter("ignore")
+    if arguments.command == "table":
+        sys.path[:0] = [str(HERE), str(HERE / "tests")]
+        return _against_the_table(arguments.out, arguments.patterns)
+    sys.path[:0] = [str(Path(arguments.checkout).resolve()), str(HERE), str(HERE / "tests")]
     _run(arguments.checkout, arguments.out, arguments.patterns)
     return 0
 
