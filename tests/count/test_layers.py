@@ -269,3 +269,28 @@ def test_copies_are_not_shared_between_counts() -> None:
     model = nn.Sequential(nn.Conv2d(4, 4, 1))
     first = count(model, IMAGE)
     assert count(copy.deepcopy(model), IMAGE)[:4] == first[:4] == count(model, IMAGE)[:4]
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2), nn.LayerNorm(4), nn.SiLU(), nn.ReLU(), nn.GELU(), nn.Linear(4, 4)],
+    ids=lambda layer: type(layer).__name__,
+)  # fmt: skip
+def test_what_a_layer_makes_of_a_constant_is_a_weight(layer: nn.Module) -> None:
+    """A product with it reads weights, in a run on shapes and in a real one."""
+
+    class Guided(nn.Module):
+        def __init__(self, layer: nn.Module, real: bool) -> None:
+            super().__init__()
+            self.layer, self.real = layer, real
+            self.guide = torch.zeros(1, 2, 4, 4, device=next(layer.parameters(), torch.zeros(())).device)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if self.real and float(x.sum()) > 1e9:
+                x = x + 1
+            return x @ self.layer(self.guide.clone())
+
+    own = 0 if not hasattr(layer, "in_features") and not hasattr(layer, "kernel_size") else layer.weight.numel()
+    for device, real in (("meta", False), ("cpu", False), ("cpu", True)):
+        model = Guided(copy.deepcopy(layer).to(device).eval(), real)
+        found = profile(model, (torch.zeros(1, 2, 4, 4, device=device),), verbose=False)
+        assert (found.mode, found[2]) == ("real" if real else "shape", own + 2 * 4 * 4)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .copier import Copier, ModelCopy
 from .dispatch import OperatorMode
 from .module_rules import LAYER_RULES, LayerRule
-from .shape_tensor import THREAD, ShapeTensor
+from .shape_tensor import THREAD, ShapeTensor, pass_on
 from .torch_private import CALL, autocast_is_on, call_with_hooks, no_torch_function
 
 
@@ -178,6 +178,7 @@ class Calls:
             out = NotImplemented if shape_rule is None else shape_rule(*arguments)
             if out is NotImplemented:
                 return None
+            pass_on((x,), out)  # the others are the layer's own
             self.observer.layer_of_one_operator(module, x, func, arguments, out)
         made: Tensor = out[0] if isinstance(out, tuple) else out
         self.mode.references.append(weakref.ref(made))
