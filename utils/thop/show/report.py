@@ -16,7 +16,6 @@ from ..units import readable, readable_bytes
 from .grid import Grid, to_markdown, to_text
 from .modules import (
     ModuleRow,
-    Node,
     View,
     addends,
     check_choice,
@@ -26,7 +25,7 @@ from .modules import (
     fitting_depth,
     grid_of_modules,
     idle_parts,
-    module_tree,
+    module_rows,
     reservations,
 )
 
@@ -164,19 +163,22 @@ class ModelInfo(Answer):
         return self.profile
 
     @cached_property
-    def _tree(self) -> Node:
-        return module_tree(self._counted(), self.traffic)
+    def _rows(self) -> Tuple[ModuleRow, List[ModuleRow]]:
+        return module_rows(self._counted(), self.traffic)
 
     def _view(self, depth: Optional[int], sort: Optional[str]) -> Tuple[View, List[str]]:
         """The rows that are shown, and the remarks below them."""
-        root = self._tree
+        total, rows = self._rows
         sort, depth = self.sort if sort is None else sort, self.depth if depth is None else depth
-        fits = depth is None
-        depth = fitting_depth(root, _FITS, sort) if depth is None else depth
-        whole = View(choose(root, depth, sort), root.total(), sort)
-        view = replace(whole, rows=whole.heaviest(_FITS)) if fits else whole
-        fewer = [] if not fits else self._left_out(root, depth, sort, len(view.rows), len(whole.rows))
-        return view, [*findings(root, whole), *self._idle, *fewer, *reservations(self._counted(), self.traffic)]
+        if depth is None:
+            depth = deepest(rows) if sort else fitting_depth(rows, _FITS)
+            whole = View(choose(rows, depth, sort), total, sort)
+            view = replace(whole, rows=whole.heaviest(_FITS))
+            fewer = self._left_out(depth, deepest(rows), len(view.rows), len(whole.rows))
+        else:
+            view = whole = View(choose(rows, depth, sort), total, sort)
+            fewer = []
+        return view, [*findings(rows, whole), *self._idle, *fewer, *reservations(self._counted(), self.traffic)]
 
     @cached_property
     def _idle(self) -> List[str]:
@@ -189,9 +191,8 @@ class ModelInfo(Answer):
         return idle_parts(not_run, in_training, self.parameters)
 
     @staticmethod
-    def _left_out(root: Node, depth: int, sort: Optional[str], shown: int, rows: int) -> List[str]:
+    def _left_out(depth: int, most: int, shown: int, rows: int) -> List[str]:
         """Say what a table that fits on a screen leaves out."""
-        most = deepest(root)
         found = [f"The {shown} heaviest of {rows} rows."] if shown < rows else []
         if depth < most:
             found.append(f"What lies deeper is added to its module: depth={most} shows all levels.")
@@ -305,7 +306,7 @@ class ModelInfo(Answer):
         """Rows for machines, each with its output shape in words."""
         check_choice(depth, sort)
         self._counted()
-        return [(_record(row), row.shape) for row in addends(choose(self._tree, depth, sort))]
+        return [(_record(row), row.shape) for row in addends(choose(self._rows[1], depth, sort))]
 
     def _totals(self) -> Dict[str, Any]:
         profile, traffic = self._counted(), self.traffic
@@ -332,12 +333,9 @@ _RECORD = (
 
 def _record(row: ModuleRow) -> Dict[str, Any]:
     """What a row says, in base units."""
-    node, numbers = row.node, row.numbers
-    values: Dict[str, Any] = {name: _whole(getattr(numbers, name)) for name in numbers._fields}
-    values.update(path=node.path, type=node.type, calls=node.layer.calls, output_shape=list(node.layer.output_shape))
-    names = dict.fromkeys(name for part in ([node] if row.itself else node.walk()) for name in part.operators)
-    values.update(intensity=numbers.intensity, operators=", ".join(names))
-    return {name: values[name] for name in _RECORD}
+    values = {name: getattr(row, name) for name in _RECORD}
+    values.update({name: _whole(values[name]) for name in ("total_ops", "kernel", "output")})
+    return {**values, "output_shape": list(row.output_shape), "operators": ", ".join(row.operators)}
 
 
 def _whole(number: float) -> float:
