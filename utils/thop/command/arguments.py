@@ -4,13 +4,12 @@ import argparse
 import math
 import re
 from pathlib import Path
-from typing import Any, Iterable, List, NoReturn, Sequence
+from typing import Any, Callable, Iterable, List, NoReturn, Sequence
 
 from ..deploy.accuracies import TASKS
 from ..deploy.fits import memory_in
 from ..deploy.runtimes import DeviceError, all_runtimes
 from ..deploy.steps import optimizer_named
-from ..run.inputs import Size
 from ..show.comparison import NAMES
 from ..show.comparison import SORTS as ORDERS
 from ..show.modules import SORTS
@@ -171,16 +170,6 @@ def _add_calibrate(commands: Any) -> None:
     _add_file(calibrate, "add the device to a file for --devices; shown without")
 
 
-def _rate(words: str) -> float:
-    try:
-        found = float(words)
-    except ValueError:
-        found = 0.0
-    if not 0 < found < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a number above 0, not '{words}'")
-    return found
-
-
 def _one_way_to_calibrate(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """Check that there is a table of measured networks, or a log of one, or that some are to be measured here."""
     if sum(map(bool, (arguments.table, arguments.log, arguments.here))) != 1:
@@ -222,13 +211,6 @@ def _add_train(commands: Any) -> None:
     train.add_argument("--device", metavar="NAME", help="a GPU that the command 'devices' lists")
     _add_devices_file(train)
     _add_output(train, ("csv", "json", "markdown"))
-
-
-def _memory(words: str) -> float:
-    try:
-        return memory_in(words)
-    except DeviceError:
-        raise argparse.ArgumentTypeError(f"must be a size such as 8GB, not '{words}'") from None
 
 
 def _optimizer(words: str) -> str:
@@ -334,12 +316,34 @@ def _add_devices_file(command: argparse.ArgumentParser) -> None:
     command.add_argument("--devices", metavar="FILE", help=words)
 
 
-def _size(words: str) -> Size:
-    """Read '640', or the '640 480' that ``_join_size`` has made of two arguments."""
-    try:
-        return size_in(words)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be one or two whole numbers from 1 up, not '{words}'") from None
+def _number(words: str) -> float:
+    if not 0 < float(words) < math.inf:
+        raise ValueError
+    return float(words)
+
+
+def _whole(words: str) -> int:
+    if not re.fullmatch(r"0*[1-9]\d*", words):
+        raise ValueError
+    return int(words)
+
+
+def _reader(read: Callable[[str], Any], what: str) -> Callable[[str], Any]:
+    """A type of arguments: how a word is read, and what it must be, which is said where that fails."""
+
+    def told(words: str) -> Any:
+        try:
+            return read(words)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"must be {what}, not '{words}'") from None
+
+    return told
+
+
+_rate = _reader(_number, "a number above 0")
+_whole_number = _reader(_whole, "a whole number from 1 up")
+_size = _reader(size_in, "one or two whole numbers from 1 up")  # two as ``_join_size`` has made one argument of them
+_memory = _reader(memory_in, "a size such as 8GB")
 
 
 _TYPES = ("float16", "bfloat16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64", "bool")
@@ -377,12 +381,6 @@ def _inputs(parts: Sequence[Any]) -> List[Input]:
     if dtype:
         raise BadInput(f"--inputs: the type {dtype} stands before no shape")
     return found
-
-
-def _whole_number(words: str) -> int:
-    if not re.fullmatch(r"0*[1-9]\d*", words):
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1 up, not '{words}'")
-    return int(words)
 
 
 def _picture(words: str) -> Path:

@@ -12,7 +12,7 @@ from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Text
 from ..answer import Answer, Rows, csv_of
 from ..count.record import Recording
 from ..deploy.bound import TimeBound, time_bound
-from ..deploy.changes import Advice, advise
+from ..deploy.changes import advise
 from ..deploy.devices import THIS, find_device, load_devices
 from ..deploy.runtimes import DeviceError
 from ..run import in_few_words
@@ -61,7 +61,7 @@ def _summary(arguments: argparse.Namespace) -> int:
         return built, info, table, recorded.under(place.amp if place else False)
 
     source = _only(arguments, "'compare' takes several, 'summary' one")
-    found = _tried(source, lambda: counted(source, _setup(arguments), count))
+    found = _tried(source, _setup(arguments), count)
     if found is None:
         return 1
     built, info, table, recorded = found
@@ -94,10 +94,10 @@ def _heads_stay(sources: Sequence[Source], arguments: argparse.Namespace) -> Non
         _complain(f"{listed(exported)}: an export's heads are as they are in the file, --no-decode changes nothing")
 
 
-def _tried(source: Source, count: Callable[[], T]) -> Optional[T]:
+def _tried(source: Source, setup: Setup, count: Callable[[Built], T]) -> Optional[T]:
     """Count a model; None where that can't be done, and it was said why. Raises BadInput where there is no model."""
     try:
-        return count()
+        return counted(source, setup, count)
     except ModelError as error:
         raise BadInput(f"{source.text}: {error}") from error
     except DeviceError:
@@ -177,15 +177,11 @@ def _advise(arguments: argparse.Namespace) -> int:
     place = resolve_one(arguments, must_predict=True)
     assert place is not None  # a device is required
     source = _only(arguments, "'advise' takes one")
-    found = _tried(source, lambda: counted(source, _setup(arguments), lambda built: _advice(place, built)))
+    found = _tried(source, _setup(arguments), lambda built: advise(place.predict(built.record(place.amp))))
     if found is None:
         return 1
     _put_answer(found, "\n".join([f"{source.name} on {headline(found.before)}", advice_text(found)]), arguments)
     return 0
-
-
-def _advice(place: Place, built: Built) -> Advice:
-    return advise(place.predict(built.record(place.amp)))
 
 
 def _choose(arguments: argparse.Namespace) -> int:
@@ -244,7 +240,7 @@ def _train(arguments: argparse.Namespace) -> int:
     source = _only(arguments, "'train' takes one")
     if source.kind == "onnx":
         raise BadInput(f"{source.text}: an export has no training; name the weights or the cfg that it was made of")
-    told = _tried(source, lambda: describe_training(source, setup, arguments, memory))
+    told = _tried(source, setup, partial(describe_training, source, setup, arguments, memory))
     if told is None:
         return 1
     _put_answer(told.training, "\n".join([fitted(told.lines[0]), *told.lines[1:]]), arguments, **told.values)
@@ -260,16 +256,12 @@ def _devices(arguments: argparse.Namespace) -> int:
     shown = [one] if one else matching(known, arguments.word)
     if form in ("json", "csv"):
         rows = [row for device in shown for row in device_records(device)]
-        _put(json.dumps(rows, indent=1) if form == "json" else _csv(rows), arguments)
+        from pandas import DataFrame
+
+        _put(json.dumps(rows, indent=1) if form == "json" else csv_of(DataFrame(rows)), arguments)
     else:
         _put(device_text(one) if one else devices_text(shown), arguments)
     return 0
-
-
-def _csv(rows: Sequence[Dict[str, Any]]) -> str:
-    from pandas import DataFrame
-
-    return csv_of(DataFrame(list(rows)))
 
 
 def _setup(arguments: argparse.Namespace) -> Setup:

@@ -336,7 +336,10 @@ def reservations(profile: Profile, traffic: Traffic) -> List[str]:
         notes.append(f"Not among the accesses, as they only move data: {_calls(profile.only_moved)}{counted}.")
     if profile.missing:
         notes.append(f"Not among the accesses, for want of a rule: {_calls(profile.missing)}{counted}.")
-    for assumption, operators in _by_assumption(traffic).items():
+    grouped: Dict[str, Dict[str, int]] = {}
+    for operator, (calls, assumption) in traffic.uncounted.items():
+        grouped.setdefault(assumption, {})[operator] = calls
+    for assumption, operators in grouped.items():
         notes.append(f"Not exact: {_calls(operators)}: {assumption}.")
     if profile.mode == "real":
         depends = "they may depend on the weights' values"
@@ -344,13 +347,6 @@ def reservations(profile: Profile, traffic: Traffic) -> List[str]:
     if profile.leftovers:
         notes.append(f"Accesses and bytes: {', '.join(profile.leftovers)}, where the model's code had put it.")
     return notes
-
-
-def _by_assumption(traffic: Traffic) -> Dict[str, Dict[str, int]]:
-    grouped: Dict[str, Dict[str, int]] = {}
-    for operator, (calls, assumption) in traffic.uncounted.items():
-        grouped.setdefault(assumption, {})[operator] = calls
-    return grouped
 
 
 def _calls(counts: Dict[str, int]) -> str:

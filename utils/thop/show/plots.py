@@ -124,13 +124,6 @@ def save_figure(figure: "Figure", path: PathLike) -> None:
         figure.savefig(path, format=suffix[1:], dpi=DPI, metadata=_NO_DATE[suffix])
 
 
-def saved(figure: "Figure", path: Optional[PathLike]) -> "Figure":
-    """Save a figure if a file is named, and return it."""
-    if path is not None:
-        save_figure(figure, path)
-    return figure
-
-
 # ---- where the time goes ----
 
 _STARTING: Style = {"facecolor": "#b9b9b9", "edgecolor": "#555555"}

@@ -74,6 +74,9 @@ class ModelInfo(Answer):
     layers, parameters, gradients: as the checkout's own line has them; imgsz: (height, width) that was counted, if any;
     recording: of the run that all of it is read from, None where counting failed, and then ``error`` says why. It
     unpacks to layers, parameters, gradients and GFLOPs, and can be used like the tuple of these.
+    total_ops: multiply-accumulates of one image's forward pass; total_params: each counted once; total_kernel_macs,
+    total_output_macs: weight elements read and output elements written: memory accesses, which the method's authors
+    call MACs; not a number where counting failed.
     depth, sort: what the table shows unless its caller says otherwise.
     In a notebook it shows itself as that table.
     """
@@ -92,28 +95,13 @@ class ModelInfo(Answer):
         """The totals by layer; None where counting failed."""
         return None if self.recording is None else Profile.of(self.recording.layers)
 
+    total_ops = property(lambda self: self._total(0))
+    total_params = property(lambda self: self._total(1))
+    total_kernel_macs = property(lambda self: self._total(2))
+    total_output_macs = property(lambda self: self._total(3))
+
     def _total(self, index: int) -> float:
         return float("nan") if self.profile is None else self.profile[index]
-
-    @property
-    def total_ops(self) -> float:
-        """Multiply-accumulates of one image's forward pass; not a number where counting failed."""
-        return self._total(0)
-
-    @property
-    def total_params(self) -> float:
-        """Parameters, each counted once."""
-        return self._total(1)
-
-    @property
-    def total_kernel_macs(self) -> float:
-        """Weight elements read: memory accesses, which the method's authors call MACs; no multiply-accumulates."""
-        return self._total(2)
-
-    @property
-    def total_output_macs(self) -> float:
-        """Output elements written: memory accesses, as the above."""
-        return self._total(3)
 
     @property
     def accesses(self) -> float:

@@ -21,7 +21,7 @@ from .choice import choice_figure, choice_grid, choice_headline
 from .comparison import Comparison, grid_of_comparison, records, to_dataframe
 from .grid import WIDTH, Column, Grid, Line, cut, heaviest, html_message, to_html, to_markdown, to_text
 from .network_plot import accesses_figure
-from .plots import Point, bars_figure, comparison_figure, saved, time_figure
+from .plots import Point, bars_figure, comparison_figure, save_figure, time_figure
 from .predictions import (
     THE_MODEL,
     advice_grid,
@@ -98,7 +98,10 @@ class Sheet:
 
     def plot(self, path: Any = None) -> "Figure":
         """The picture, saved where a file is named."""
-        return saved(self.draw(), path)
+        figure = self.draw()
+        if path is not None:
+            save_figure(figure, path)
+        return figure
 
 
 @singledispatch
