@@ -277,7 +277,7 @@ def _add_setup(command: argparse.ArgumentParser) -> None:
 
 def _add_inputs(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--inputs", type=_input_words, nargs="+", default=[], metavar="N,C,H,W",
+        "--inputs", nargs="+", default=[], metavar="N,C,H,W",
         help="what the model's forward takes: a shape for each argument, its type before it and the range of its values"
         " behind it if they matter, as in int64 1x128 0..30522; goes before --imgsz and --batch",
     )  # fmt: skip
@@ -349,35 +349,23 @@ _memory = _reader(memory_in, "a size such as 8GB")
 _TYPES = ("float16", "bfloat16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64", "bool")
 
 
-def _input_words(words: str) -> List[Any]:
-    """Read what one word, or several in quotes, say of an input: a type, a shape, a range."""
-    found: List[Any] = []
-    for word in words.split():
-        if word in _TYPES:
-            found.append(word)
-        elif re.fullmatch(r"0*[1-9]\d*([,x]0*[1-9]\d*)*", word):
-            found.append(tuple(int(number) for number in re.split("[,x]", word)))
-        elif re.fullmatch(r"-?\d+\.\.-?\d+", word):
-            found.append(range(*map(int, word.split(".."))))
-        else:
-            raise argparse.ArgumentTypeError(f"must be a shape such as 1,3,640,640, a type or a range, not '{word}'")
-    return found
-
-
-def _inputs(parts: Sequence[Any]) -> List[Input]:
-    """Put types and ranges to the shapes that they stand beside."""
+def _inputs(words: Sequence[str]) -> List[Input]:
+    """Read shapes, each with its type before it and the range of its values behind it, as far as they are given."""
     found: List[Input] = []
     dtype = ""
-    for part in parts:
-        if isinstance(part, str):
-            dtype = part
-        elif isinstance(part, range):
-            if not found or not len(part):
-                raise BadInput("--inputs: a range such as 0..1000 follows the shape that it is for")
-            found[-1] = found[-1]._replace(low=part.start, high=part.stop)
-        else:
-            found.append(Input(part, dtype))
+    for word in " ".join(words).split():
+        if word in _TYPES:
+            dtype = word
+        elif re.fullmatch(r"0*[1-9]\d*([,x]0*[1-9]\d*)*", word):
+            found.append(Input(tuple(int(number) for number in re.split("[,x]", word)), dtype))
             dtype = ""
+        elif re.fullmatch(r"-?\d+\.\.-?\d+", word):
+            low, high = map(int, word.split(".."))
+            if not found or low >= high:
+                raise BadInput("--inputs: a range such as 0..1000 follows the shape that it is for")
+            found[-1] = found[-1]._replace(low=low, high=high)
+        else:
+            raise BadInput(f"--inputs: must be a shape such as 1,3,640,640, a type or a range, not '{word}'")
     if dtype:
         raise BadInput(f"--inputs: the type {dtype} stands before no shape")
     return found
@@ -422,7 +410,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     sized = argv if argv[:1] == ["choose"] else _join_size(argv)  # which takes any number of sizes
     arguments, rest = parser.parse_known_args(sized)
     if hasattr(arguments, "inputs"):
-        arguments.inputs = _inputs([part for words in arguments.inputs for part in words])
+        arguments.inputs = _inputs(arguments.inputs)
     if arguments.command in ("compare", "predict", "choose") and not any(text.startswith("-") for text in rest):
         arguments.model += rest
     elif arguments.command in ("summary", "train", "advise") and rest and not rest[0].startswith("-"):

@@ -42,7 +42,7 @@ from .calibrate import add_to_file, calibrate_board, calibrate_log, calibrate_ma
 from .checkout import ModelError
 from .choose import choose_on, limit_of
 from .compare import arranged, count_all
-from .models import Built, Setup, Source, counted, find, names
+from .models import Built, Setup, Source, counted, find, find_one, names
 from .resolve import Place, resolve_all, resolve_one
 from .train import describe_training, memory_of
 
@@ -60,7 +60,7 @@ def _summary(arguments: argparse.Namespace) -> int:
         table = info.table(arguments.depth or ALL_LEVELS, arguments.sort)  # while the model is there
         return built, info, table, recorded.under(place.amp if place else False)
 
-    source = _only(arguments, "'compare' takes several, 'summary' one")
+    source = _only(arguments)
     found = _tried(source, _setup(arguments), count)
     if found is None:
         return 1
@@ -78,13 +78,11 @@ def _summary(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _only(arguments: argparse.Namespace, takes: str) -> Source:
+def _only(arguments: argparse.Namespace) -> Source:
     """Find the one model of a command."""
-    sources = find([arguments.model])
-    if len(sources) > 1:
-        raise BadInput(f"{arguments.model} stands for {len(sources)} files; {takes}")
-    _heads_stay(sources, arguments)
-    return sources[0]
+    source = find_one(arguments.model, f"and '{arguments.command}' takes one; 'compare' takes several")
+    _heads_stay([source], arguments)
+    return source
 
 
 def _heads_stay(sources: Sequence[Source], arguments: argparse.Namespace) -> None:
@@ -176,7 +174,7 @@ def _several(arguments: argparse.Namespace, with_bound: bool) -> int:
 def _advise(arguments: argparse.Namespace) -> int:
     place = resolve_one(arguments, must_predict=True)
     assert place is not None  # a device is required
-    source = _only(arguments, "'advise' takes one")
+    source = _only(arguments)
     found = _tried(source, _setup(arguments), lambda built: advise(place.predict(built.record(place.amp))))
     if found is None:
         return 1
@@ -218,7 +216,7 @@ def _calibrate(arguments: argparse.Namespace) -> int:
     if arguments.here:
         calibration, told, source = calibrate_machine(arguments, _progress)
     elif arguments.log:
-        calibration, told = calibrate_log(arguments, _progress)
+        calibration, told = calibrate_log(arguments)
         source = f"calibrate {arguments.log.name}"
     else:
         calibration, lines = calibrate_board(arguments, _progress)
@@ -237,7 +235,7 @@ def _calibrate(arguments: argparse.Namespace) -> int:
 def _train(arguments: argparse.Namespace) -> int:
     memory = memory_of(arguments)
     setup = Setup(arguments.imgsz, max(arguments.batch, 1), inputs=arguments.inputs)
-    source = _only(arguments, "'train' takes one")
+    source = _only(arguments)
     if source.kind == "onnx":
         raise BadInput(f"{source.text}: an export has no training; name the weights or the cfg that it was made of")
     told = _tried(source, setup, partial(describe_training, source, setup, arguments, memory))

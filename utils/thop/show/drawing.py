@@ -183,13 +183,10 @@ def log_axis(axes: "Axes", which: str, low: float, high: float, unit: float = 1.
     axis.set_minor_formatter(ticker.NullFormatter())
 
 
-def fit_axis(axes: "Axes", which: Any, values: Sequence[float], most: float = 30) -> None:
-    """Limit an axis to the values, with a margin for marks and names.
-
-    It is logarithmic where the largest is more than ``most`` times the smallest, and begins at 0 where that is near.
-    """
+def fit_axis(axes: "Axes", which: Any, values: Sequence[float], logarithmic: bool) -> None:
+    """Limit an axis to the values, with a margin for marks and names; a linear one begins at 0 where that is near."""
     low, high = min(values, default=0.0), max(values, default=0.0)
-    if low > 0 and high > most * low:
+    if logarithmic:
         margin = max((high / low) ** 0.12, 1.1)
         log_axis(axes, which, low / margin, high * margin)
         return

@@ -73,7 +73,7 @@ def comparison_figure(points: Sequence[Point], said: Sequence[str] = ()) -> "Fig
         both = xs, [*ys, *lows, *highs] if timed else ys
         wide = all(min(one, default=0.0) > 0 for one in both) and any(max(one) > _FAR * min(one) for one in both)
         for which, values in zip("xy", both):
-            fit_axis(axes, which, values, 0.0 if wide else math.inf)
+            fit_axis(axes, which, values, wide)
         axes.set_xlabel("GFLOPs")
         axes.set_ylabel("ms, with the range of nine of ten" if timed else "memory accesses (M)")
         axes.grid(True)

@@ -263,8 +263,9 @@ class ModelInfo(Answer):
         """
         from pandas import DataFrame
 
-        records = [{**record, "output_shape": shape} for record, shape in self._records(depth, sort)]
-        return DataFrame(records, columns=list(_RECORD))
+        frame = DataFrame(self._records(depth, sort), columns=list(_RECORD))
+        frame["output_shape"] = ["x".join(map(str, shape)) for shape in frame["output_shape"]]
+        return frame
 
     to_dataframe = to_frame  # its older name
 
@@ -287,14 +288,13 @@ class ModelInfo(Answer):
 
         They are written to a file too if one is named.
         """
-        rows = [record for record, _ in self._records(depth, sort)]
-        return written(json.dumps(finite({**self._totals(), "layers": rows}), indent=1, allow_nan=False), path)
+        found = {**self._totals(), "layers": self._records(depth, sort)}
+        return written(json.dumps(finite(found), indent=1, allow_nan=False), path)
 
-    def _records(self, depth: Optional[int], sort: Optional[str]) -> List[Tuple[Dict[str, Any], str]]:
-        """Rows for machines, each with its output shape in words."""
+    def _records(self, depth: Optional[int], sort: Optional[str]) -> List[Dict[str, Any]]:
+        """Rows for machines."""
         check_choice(depth, sort)
-        self._counted()
-        return [(_record(row), row.shape) for row in addends(choose(self._rows[1], depth, sort))]
+        return [_record(row) for row in addends(choose(self._rows[1], depth, sort))]
 
     def _totals(self) -> Dict[str, Any]:
         profile, traffic = self._counted(), self.traffic
