@@ -8,11 +8,12 @@ makes of the model shares the weights, which nobody counts who only asks for FLO
 
 import contextlib
 import copy
-import dis
 import importlib
 import inspect
+import linecache
 import logging
 import os
+import re
 import sys
 import threading
 from dataclasses import dataclass
@@ -177,28 +178,16 @@ def beside(function: Callable[..., Any], model: nn.Module, answer: Answer, aloud
             changes.take_back()
 
 
-_NAMES = frozenset(("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_FAST", "LOAD_ATTR", "LOAD_METHOD"))
+_FOR_THOP = re.compile(r"\bprofile\((copy\.)?deepcopy\(")
 
 
 def _is_for_thop(frame: Any) -> bool:
-    """Say whether a statement that runs reads ``profile(deepcopy(...`` up to here: nothing keeps the copy but thop.
+    """Say whether a line that runs reads ``profile(deepcopy(...``: nothing keeps the copy but thop.
 
     What keeps it may change the model, too, before it looks at the copy.
     """
-    if frame is None:
-        return False
-    names: List[str] = []
-    for instruction in dis.get_instructions(frame.f_code):
-        if instruction.offset >= frame.f_lasti:
-            break
-        if instruction.opname.startswith(("STORE", "POP_TOP", "RETURN")):
-            names.clear()
-        elif instruction.opname in _NAMES:
-            names.append(str(instruction.argval))
-    if "profile" not in names:
-        return False
-    after = names[names.index("profile") + 1 :]
-    return after[:1] == ["deepcopy"] or after[:2] == ["copy", "deepcopy"]
+    line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
+    return _FOR_THOP.search(line) is not None
 
 
 def _namespaces(function: Any) -> List[Dict[str, Any]]:

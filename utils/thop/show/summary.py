@@ -44,7 +44,6 @@ class Count:
     def __init__(self, model: nn.Module, given: Optional[Tuple[Any, ...]] = None) -> None:
         self.model, self.given = model, given
         self._done: Dict[Size, Recording] = {}
-        self._totals: Dict[Size, Profile] = {}
 
     def recorded(self, size: Size) -> Recording:
         """Record a run at a size; raises whatever the model's forward raises."""
@@ -56,9 +55,7 @@ class Count:
 
     def at(self, size: Size) -> Profile:
         """Count at a size; raises whatever the model's forward raises."""
-        if size not in self._totals:
-            self._totals[size] = Profile.of(self.recorded(size).layers)
-        return self._totals[size]
+        return Profile.of(self.recorded(size).layers)
 
     def answer(self, size: Size, shown: Size) -> float:
         """Return the operations on the image ``shown``; of a window that is larger, a share of those at ``size``."""
