@@ -4,13 +4,12 @@ import argparse
 import math
 import re
 from pathlib import Path
-from typing import Any, Iterable, List, NoReturn, Sequence
+from typing import Any, Callable, Iterable, List, NoReturn, Sequence
 
 from ..deploy.accuracies import TASKS
 from ..deploy.fits import memory_in
 from ..deploy.runtimes import DeviceError, all_runtimes
 from ..deploy.steps import optimizer_named
-from ..run.inputs import Size
 from ..show.comparison import NAMES
 from ..show.comparison import SORTS as ORDERS
 from ..show.modules import SORTS
@@ -171,16 +170,6 @@ def _add_calibrate(commands: Any) -> None:
     _add_file(calibrate, "add the device to a file for --devices; shown without")
 
 
-def _rate(words: str) -> float:
-    try:
-        found = float(words)
-    except ValueError:
-        found = 0.0
-    if not 0 < found < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a number above 0, not '{words}'")
-    return found
-
-
 def _one_way_to_calibrate(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """Check that there is a table of measured networks, or a log of one, or that some are to be measured here."""
     if sum(map(bool, (arguments.table, arguments.log, arguments.here))) != 1:
@@ -222,13 +211,6 @@ def _add_train(commands: Any) -> None:
     train.add_argument("--device", metavar="NAME", help="a GPU that the command 'devices' lists")
     _add_devices_file(train)
     _add_output(train, ("csv", "json", "markdown"))
-
-
-def _memory(words: str) -> float:
-    try:
-        return memory_in(words)
-    except DeviceError:
-        raise argparse.ArgumentTypeError(f"must be a size such as 8GB, not '{words}'") from None
 
 
 def _optimizer(words: str) -> str:
@@ -295,7 +277,7 @@ def _add_setup(command: argparse.ArgumentParser) -> None:
 
 def _add_inputs(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--inputs", type=_input_words, nargs="+", default=[], metavar="N,C,H,W",
+        "--inputs", nargs="+", default=[], metavar="N,C,H,W",
         help="what the model's forward takes: a shape for each argument, its type before it and the range of its values"
         " behind it if they matter, as in int64 1x128 0..30522; goes before --imgsz and --batch",
     )  # fmt: skip
@@ -334,55 +316,59 @@ def _add_devices_file(command: argparse.ArgumentParser) -> None:
     command.add_argument("--devices", metavar="FILE", help=words)
 
 
-def _size(words: str) -> Size:
-    """Read '640', or the '640 480' that ``_join_size`` has made of two arguments."""
-    try:
-        return size_in(words)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be one or two whole numbers from 1 up, not '{words}'") from None
+def _number(words: str) -> float:
+    if not 0 < float(words) < math.inf:
+        raise ValueError
+    return float(words)
+
+
+def _whole(words: str) -> int:
+    if not re.fullmatch(r"0*[1-9]\d*", words):
+        raise ValueError
+    return int(words)
+
+
+def _reader(read: Callable[[str], Any], what: str) -> Callable[[str], Any]:
+    """A type of arguments: how a word is read, and what it must be, which is said where that fails."""
+
+    def told(words: str) -> Any:
+        try:
+            return read(words)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"must be {what}, not '{words}'") from None
+
+    return told
+
+
+_rate = _reader(_number, "a number above 0")
+_whole_number = _reader(_whole, "a whole number from 1 up")
+_size = _reader(size_in, "one or two whole numbers from 1 up")  # two as ``_join_size`` has made one argument of them
+_memory = _reader(memory_in, "a size such as 8GB")
 
 
 _TYPES = ("float16", "bfloat16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64", "bool")
 
 
-def _input_words(words: str) -> List[Any]:
-    """Read what one word, or several in quotes, say of an input: a type, a shape, a range."""
-    found: List[Any] = []
-    for word in words.split():
-        if word in _TYPES:
-            found.append(word)
-        elif re.fullmatch(r"0*[1-9]\d*([,x]0*[1-9]\d*)*", word):
-            found.append(tuple(int(number) for number in re.split("[,x]", word)))
-        elif re.fullmatch(r"-?\d+\.\.-?\d+", word):
-            found.append(range(*map(int, word.split(".."))))
-        else:
-            raise argparse.ArgumentTypeError(f"must be a shape such as 1,3,640,640, a type or a range, not '{word}'")
-    return found
-
-
-def _inputs(parts: Sequence[Any]) -> List[Input]:
-    """Put types and ranges to the shapes that they stand beside."""
+def _inputs(words: Sequence[str]) -> List[Input]:
+    """Read shapes, each with its type before it and the range of its values behind it, as far as they are given."""
     found: List[Input] = []
     dtype = ""
-    for part in parts:
-        if isinstance(part, str):
-            dtype = part
-        elif isinstance(part, range):
-            if not found or not len(part):
-                raise BadInput("--inputs: a range such as 0..1000 follows the shape that it is for")
-            found[-1] = found[-1]._replace(low=part.start, high=part.stop)
-        else:
-            found.append(Input(part, dtype))
+    for word in " ".join(words).split():
+        if word in _TYPES:
+            dtype = word
+        elif re.fullmatch(r"0*[1-9]\d*([,x]0*[1-9]\d*)*", word):
+            found.append(Input(tuple(int(number) for number in re.split("[,x]", word)), dtype))
             dtype = ""
+        elif re.fullmatch(r"-?\d+\.\.-?\d+", word):
+            low, high = map(int, word.split(".."))
+            if not found or low >= high:
+                raise BadInput("--inputs: a range such as 0..1000 follows the shape that it is for")
+            found[-1] = found[-1]._replace(low=low, high=high)
+        else:
+            raise BadInput(f"--inputs: must be a shape such as 1,3,640,640, a type or a range, not '{word}'")
     if dtype:
         raise BadInput(f"--inputs: the type {dtype} stands before no shape")
     return found
-
-
-def _whole_number(words: str) -> int:
-    if not re.fullmatch(r"0*[1-9]\d*", words):
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1 up, not '{words}'")
-    return int(words)
 
 
 def _picture(words: str) -> Path:
@@ -424,7 +410,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     sized = argv if argv[:1] == ["choose"] else _join_size(argv)  # which takes any number of sizes
     arguments, rest = parser.parse_known_args(sized)
     if hasattr(arguments, "inputs"):
-        arguments.inputs = _inputs([part for words in arguments.inputs for part in words])
+        arguments.inputs = _inputs(arguments.inputs)
     if arguments.command in ("compare", "predict", "choose") and not any(text.startswith("-") for text in rest):
         arguments.model += rest
     elif arguments.command in ("summary", "train", "advise") and rest and not rest[0].startswith("-"):

@@ -21,7 +21,7 @@ from ..show.grid import Column, Grid, Line, fitted, to_text
 from ..show.predictions import THE_MODEL, milliseconds
 from ..units import first_of
 from .checkout import ModelError
-from .models import Built, Setup, Source, counted, find, size_in
+from .models import Built, Setup, Source, counted, find_one, size_in
 
 _NEEDED = ("model", "ms")
 _BUSY = 1.25  # a median pass this many times the fastest: the machine was not left alone
@@ -71,12 +71,10 @@ def _line(path: Path, number: int, row: Dict[str, Any], fuse: bool) -> Measured:
     if setup.batch < 1:
         raise DeviceError(f"{where}: batch must be a whole number from 1 up, not {batch}")
     try:
-        sources = find([row["model"].strip()])
+        source = find_one(row["model"].strip(), "not one")
     except ModelError as error:
         raise DeviceError(f"{where}: {error}") from error
-    if len(sources) != 1:
-        raise DeviceError(f"{where}: {row['model']} stands for {len(sources)} files, not one")
-    return Measured(number, sources[0], setup, seconds)
+    return Measured(number, source, setup, seconds)
 
 
 def calibrate_board(
@@ -107,16 +105,13 @@ def _name(arguments: argparse.Namespace) -> str:
     return name
 
 
-def calibrate_log(arguments: argparse.Namespace, progress: Callable[..., Iterable[Any]]) -> Tuple[Calibration, str]:
+def calibrate_log(arguments: argparse.Namespace) -> Tuple[Calibration, str]:
     """Fit a board's constants to the profile of one model, and say how; raises DeviceError for what does not fit."""
     runtime, precision, name = _board(arguments)
     rows = read_log(arguments.log, runtime.name)
-    sources = find([arguments.model])
-    if len(sources) != 1:
-        raise DeviceError(f"{arguments.model} stands for {len(sources)} files, and the log is of one")
+    source = find_one(arguments.model, "and the log is of one")
     setup = Setup(arguments.imgsz, arguments.batch, False, arguments.fuse)
-    for source in progress(sources):
-        network = _deployed(source, setup, runtime, precision == "amp", arguments.decode, source.text)
+    network = _deployed(source, setup, runtime, precision == "amp", arguments.decode, source.text)
     try:
         matched = match_log(rows, network)
     except DeviceError as error:

@@ -245,10 +245,6 @@ def _itself(value: Any, *rest: Any, **options: Any) -> Any:
     return value
 
 
-def _nothing(*arguments: Any, **options: Any) -> None:
-    """Stand for a method whose value nobody uses."""
-
-
 def _unannounced(family: type, changes: Changes) -> None:
     """Keep a constructor from counting what it has built, for a summary that nobody reads; what it returns is kept."""
     module = sys.modules.get(family.__module__)
@@ -256,7 +252,7 @@ def _unannounced(family: type, changes: Changes) -> None:
     if callable(own):
         changes.attribute(module, "model_info", partial(unannounced, own))
     elif hasattr(family, "info"):
-        changes.attribute(family, "info", _nothing)
+        changes.attribute(family, "info", _itself)
 
 
 # ---- a model of another checkout: classes of two have the same names, and a process loads one ----

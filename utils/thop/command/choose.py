@@ -10,6 +10,7 @@ from multiprocessing import get_context
 from pickle import PicklingError
 from typing import Any, Callable, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Union
 
+import torch
 from torch import nn
 
 from ..answer import PathLike
@@ -87,17 +88,13 @@ def try_network(asked: Asked, one: Named) -> List[Candidate]:
     try:
         if isinstance(one.network, Source):
             return counted(one.network, Setup(None, asked.batch), fill)
-        return fill(_made(one.network, asked.batch))
+        model: Any = one.network
+        if not isinstance(model, nn.Module):  # made without values, where it can be done
+            model = built_blank(lambda: as_model(one.network(), "the function")).eval()  # type: ignore[operator]
+        return fill(with_images(model, Setup(None, asked.batch)))
     except (Exception, SystemExit) as error:
         why = str(error) if isinstance(error, ModelError) else in_few_words(error)
         return [Candidate(one.name, one.family, 0, asked.batch, error=why)]
-
-
-def _made(network: Union[nn.Module, Makes], batch: int) -> Built:
-    """Make a network that a function makes, without values where it can be done."""
-    if isinstance(network, nn.Module):
-        return with_images(network, Setup(None, batch))
-    return with_images(built_blank(lambda: as_model(network(), "the function")).eval(), Setup(None, batch))
 
 
 def _at_each_size(asked: Asked, one: Named, built: Built) -> List[Candidate]:
@@ -127,10 +124,10 @@ def try_all(
     if jobs < 2 or len(work) < 2:
         return [row for one in progress(work) for row in try_network(asked, one)]
     share = max(1, min(16, len(work) // (4 * jobs)))
-    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_one_thread) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)) as pool:
         rows = pool.map(partial(try_network, asked), work, chunksize=share)
         try:
-            return [row for found in _watched(progress, work, rows) for row in found]
+            return [row for _, found in zip(progress(work), rows) for row in found]
         except BrokenExecutor as error:
             why = "a process ended at once; a script needs if __name__ == '__main__': around what starts others"
             raise ValueError(f"jobs={jobs}: {why}") from error
@@ -139,17 +136,6 @@ def try_all(
             raise ValueError(
                 f"jobs={jobs}: what is tried can't go to another process ({why}); leave jobs out"
             ) from error
-
-
-def _one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
-
-
-def _watched(progress: Callable[..., Iterable[Any]], work: List[Any], rows: Iterable[Any]) -> Iterator[Any]:
-    for _, found in zip(progress(work), rows):
-        yield found
 
 
 def choose(

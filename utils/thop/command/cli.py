@@ -12,7 +12,7 @@ from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Text
 from ..answer import Answer, Rows, csv_of
 from ..count.record import Recording
 from ..deploy.bound import TimeBound, time_bound
-from ..deploy.changes import Advice, advise
+from ..deploy.changes import advise
 from ..deploy.devices import THIS, find_device, load_devices
 from ..deploy.runtimes import DeviceError
 from ..run import in_few_words
@@ -42,7 +42,7 @@ from .calibrate import add_to_file, calibrate_board, calibrate_log, calibrate_ma
 from .checkout import ModelError
 from .choose import choose_on, limit_of
 from .compare import arranged, count_all
-from .models import Built, Setup, Source, counted, find, names
+from .models import Built, Setup, Source, counted, find, find_one, names
 from .resolve import Place, resolve_all, resolve_one
 from .train import describe_training, memory_of
 
@@ -60,8 +60,8 @@ def _summary(arguments: argparse.Namespace) -> int:
         table = info.table(arguments.depth or ALL_LEVELS, arguments.sort)  # while the model is there
         return built, info, table, recorded.under(place.amp if place else False)
 
-    source = _only(arguments, "'compare' takes several, 'summary' one")
-    found = _tried(source, lambda: counted(source, _setup(arguments), count))
+    source = _only(arguments)
+    found = _tried(source, _setup(arguments), count)
     if found is None:
         return 1
     built, info, table, recorded = found
@@ -78,13 +78,11 @@ def _summary(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _only(arguments: argparse.Namespace, takes: str) -> Source:
+def _only(arguments: argparse.Namespace) -> Source:
     """Find the one model of a command."""
-    sources = find([arguments.model])
-    if len(sources) > 1:
-        raise BadInput(f"{arguments.model} stands for {len(sources)} files; {takes}")
-    _heads_stay(sources, arguments)
-    return sources[0]
+    source = find_one(arguments.model, f"and '{arguments.command}' takes one; 'compare' takes several")
+    _heads_stay([source], arguments)
+    return source
 
 
 def _heads_stay(sources: Sequence[Source], arguments: argparse.Namespace) -> None:
@@ -94,10 +92,10 @@ def _heads_stay(sources: Sequence[Source], arguments: argparse.Namespace) -> Non
         _complain(f"{listed(exported)}: an export's heads are as they are in the file, --no-decode changes nothing")
 
 
-def _tried(source: Source, count: Callable[[], T]) -> Optional[T]:
+def _tried(source: Source, setup: Setup, count: Callable[[Built], T]) -> Optional[T]:
     """Count a model; None where that can't be done, and it was said why. Raises BadInput where there is no model."""
     try:
-        return count()
+        return counted(source, setup, count)
     except ModelError as error:
         raise BadInput(f"{source.text}: {error}") from error
     except DeviceError:
@@ -176,16 +174,12 @@ def _several(arguments: argparse.Namespace, with_bound: bool) -> int:
 def _advise(arguments: argparse.Namespace) -> int:
     place = resolve_one(arguments, must_predict=True)
     assert place is not None  # a device is required
-    source = _only(arguments, "'advise' takes one")
-    found = _tried(source, lambda: counted(source, _setup(arguments), lambda built: _advice(place, built)))
+    source = _only(arguments)
+    found = _tried(source, _setup(arguments), lambda built: advise(place.predict(built.record(place.amp))))
     if found is None:
         return 1
     _put_answer(found, "\n".join([f"{source.name} on {headline(found.before)}", advice_text(found)]), arguments)
     return 0
-
-
-def _advice(place: Place, built: Built) -> Advice:
-    return advise(place.predict(built.record(place.amp)))
 
 
 def _choose(arguments: argparse.Namespace) -> int:
@@ -222,7 +216,7 @@ def _calibrate(arguments: argparse.Namespace) -> int:
     if arguments.here:
         calibration, told, source = calibrate_machine(arguments, _progress)
     elif arguments.log:
-        calibration, told = calibrate_log(arguments, _progress)
+        calibration, told = calibrate_log(arguments)
         source = f"calibrate {arguments.log.name}"
     else:
         calibration, lines = calibrate_board(arguments, _progress)
@@ -241,10 +235,10 @@ def _calibrate(arguments: argparse.Namespace) -> int:
 def _train(arguments: argparse.Namespace) -> int:
     memory = memory_of(arguments)
     setup = Setup(arguments.imgsz, max(arguments.batch, 1), inputs=arguments.inputs)
-    source = _only(arguments, "'train' takes one")
+    source = _only(arguments)
     if source.kind == "onnx":
         raise BadInput(f"{source.text}: an export has no training; name the weights or the cfg that it was made of")
-    told = _tried(source, lambda: describe_training(source, setup, arguments, memory))
+    told = _tried(source, setup, partial(describe_training, source, setup, arguments, memory))
     if told is None:
         return 1
     _put_answer(told.training, "\n".join([fitted(told.lines[0]), *told.lines[1:]]), arguments, **told.values)
@@ -260,16 +254,12 @@ def _devices(arguments: argparse.Namespace) -> int:
     shown = [one] if one else matching(known, arguments.word)
     if form in ("json", "csv"):
         rows = [row for device in shown for row in device_records(device)]
-        _put(json.dumps(rows, indent=1) if form == "json" else _csv(rows), arguments)
+        from pandas import DataFrame
+
+        _put(json.dumps(rows, indent=1) if form == "json" else csv_of(DataFrame(rows)), arguments)
     else:
         _put(device_text(one) if one else devices_text(shown), arguments)
     return 0
-
-
-def _csv(rows: Sequence[Dict[str, Any]]) -> str:
-    from pandas import DataFrame
-
-    return csv_of(DataFrame(list(rows)))
 
 
 def _setup(arguments: argparse.Namespace) -> Setup:

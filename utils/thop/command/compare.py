@@ -1,6 +1,7 @@
 """Counting several models for a comparison, at the prompt and in Python."""
 
 from functools import partial
+from itertools import groupby
 from typing import Any, Callable, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
 
 from torch import nn
@@ -12,7 +13,7 @@ from ..show.comparison import OF_A_DEVICE, SORTS, Comparison, Row, bound_all, dt
 from ..traffic import traffic_of
 from ..units import listed
 from .checkout import OtherCheckout, in_checkout
-from .models import Built, ModelError, Setup, Source, counted, find, names, numbered, with_images
+from .models import Built, ModelError, Setup, Source, counted, find, find_one, names, numbered, with_images
 from .resolve import Place, resolve
 
 Counted = Union[nn.Module, Source]
@@ -70,13 +71,9 @@ def _by_size(sources: Sequence[Counted], rows: Sequence[Row]) -> List[Row]:
     """Put models that one pattern has found, or a shell, in the order of their size; those that failed come last."""
     groups = [source.group if isinstance(source, Source) else "" for source in sources]
     ordered: List[Row] = []
-    start = 0
-    while start < len(rows):
-        end = start + 1
-        while end < len(rows) and groups[start] and groups[end] == groups[start]:
-            end += 1
-        ordered += sort_rows(rows[start:end], "gflops") if end - start > 1 else rows[start:end]
-        start = end
+    for group, pairs in groupby(zip(groups, rows), key=lambda pair: pair[0]):
+        found = [row for _, row in pairs]
+        ordered += sort_rows(found, "gflops") if group else found
     return ordered
 
 
@@ -163,7 +160,4 @@ def _only(one: Any) -> Counted:
     """Return what one name stands for; raises ModelError for a pattern that matches several files."""
     if not isinstance(one, str):
         return as_model(one, "compare")
-    found = find([one])
-    if len(found) > 1:
-        raise ModelError(f"{one} stands for {len(found)} files, and a name for one; give a list to compare them all")
-    return found[0]
+    return find_one(one, "and a name for one; give a list to compare them all")

@@ -7,8 +7,7 @@ threshold that does, of how unlike an anchor an object may be, is 4 in all relea
 import importlib
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Callable, Dict, Iterator, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -57,8 +56,9 @@ def criterion_for(model: nn.Module, size: Size, objects: int) -> Optional[Criter
         return _of_ultralytics(model, kind, classes, size, objects)
     if hasattr(head, "anchors") and hasattr(head, "nl"):
         return _of_checkout(model, head, classes, size, objects)
-    of_classes = partial(_labels, classes=classes)
-    return Criterion("cross entropy", _cross_entropy, of_classes, True) if classes else None
+    if not classes:
+        return None
+    return Criterion("cross entropy", _cross_entropy, lambda batch: _labels(batch, classes), True)
 
 
 def _head_of(model: nn.Module) -> Any:
@@ -84,30 +84,35 @@ def _of_checkout(model: Any, head: Any, classes: int, size: Size, objects: int) 
     package = package if package.endswith(".") or not package else ""
     model.hyp, model.gr, model.nc = dict(_HYPERPARAMETERS), 1.0, classes
     kind = type(head).__name__
-    made = partial(_boxes, classes=classes, objects=objects)
-    for module_name, name in _CLASSES.get(kind, _CLASSES[""]):
-        kind_of_loss = _attribute(package + module_name, name)
-        if kind_of_loss is None:
-            continue
-        with _on_the_cpu(model):
-            compute = kind_of_loss(model, **({"overlap": True} if "Segment" in kind else {}))
-        if "Segment" in kind:
-            return Criterion(name, partial(_with_masks, compute), partial(_boxes_and_masks, made=made, size=size))
-        if name.endswith("OTA"):
-            return Criterion(name, partial(_with_images, compute), partial(_boxes_and_images, made=made, size=size))
-        return Criterion(name, compute, made)
-    for module_name in _FUNCTIONS:
-        compute = _attribute(package + module_name, "compute_loss")
-        if compute is not None:
-            return Criterion("compute_loss", partial(_with_model, compute, model), made)
-    return None
+
+    def boxes(batch: int) -> Tensor:
+        return _boxes(batch, classes, objects)
+
+    name, compute = _first(package, _CLASSES.get(kind, _CLASSES[""]))
+    if compute is None:
+        name, compute = _first(package, [(module, "compute_loss") for module in _FUNCTIONS])
+        return None if compute is None else Criterion(name, lambda out, targets: compute(out, targets, model), boxes)
+    with _on_the_cpu(model):
+        loss = compute(model, **({"overlap": True} if "Segment" in kind else {}))
+    if "Segment" in kind:
+        return Criterion(
+            name,
+            lambda out, targets: loss(out, targets[0], masks=targets[1]),
+            lambda batch: (boxes(batch), _masks(batch, size, objects)),
+        )
+    if name.endswith("OTA"):
+        return Criterion(name, lambda out, given: loss(out, *given), lambda batch: (boxes(batch), _images(batch, size)))
+    return Criterion(name, loss, boxes)
 
 
-def _attribute(module_name: str, name: str) -> Any:
-    """Return what a module of the checkout has by a name, or None."""
-    with suppress(ImportError), alone():
-        return getattr(importlib.import_module(module_name), name, None)
-    return None
+def _first(package: str, names: Sequence[Tuple[str, str]]) -> Tuple[str, Any]:
+    """The first that the checkout has of some classes or functions, each named by its module and itself."""
+    for module, name in names:
+        with suppress(ImportError), alone():
+            found = getattr(importlib.import_module(package + module), name, None)
+            if found is not None:
+                return name, found
+    return "", None
 
 
 @contextmanager
@@ -124,34 +129,20 @@ def _on_the_cpu(model: Any) -> Iterator[None]:
 def _of_ultralytics(model: Any, kind: str, classes: int, size: Size, objects: int) -> Criterion:
     config: Any = importlib.import_module("ultralytics.cfg")
     model.args = config.get_cfg()
-    batch = partial(_batch, classes=classes, objects=objects, size=size, kind=kind)
+    points = getattr(model.model[-1], "kpt_shape", (17, 3)) if "Pose" in kind else ()
+
+    def targets(batch: int) -> Dict[str, Tensor]:
+        return _batch(_boxes(batch, classes, objects), batch, size, kind, points)
+
     if kind == "RTDETRDecoder":  # whose own method leads from outputs to the criterion
         model.nc = classes
-        return Criterion("RTDETRDetectionLoss, without queries for denoising,", partial(_by_method, model.loss), batch)
+        name = "RTDETRDetectionLoss, without queries for denoising,"
+        return Criterion(name, lambda out, batch: model.loss(batch, preds=out), targets)
     with _on_the_cpu(model):
         criterion = model.init_criterion()
     if kind == "Classify":
-        return Criterion(type(criterion).__name__, criterion, partial(_batch_of_labels, classes=classes), True)
-    points = getattr(model.model[-1], "kpt_shape", (17, 3)) if "Pose" in kind else None
-    return Criterion(type(criterion).__name__, criterion, partial(batch, points=points))
-
-
-def _with_model(compute: Any, model: Any, out: Any, targets: Any) -> Any:
-    return compute(out, targets, model)
-
-
-def _by_method(loss: Any, out: Any, batch: Any) -> Any:
-    return loss(batch, preds=out)
-
-
-def _with_masks(compute: Any, out: Any, targets: Any) -> Any:
-    boxes, masks = targets
-    return compute(out, boxes, masks=masks)
-
-
-def _with_images(compute: Any, out: Any, targets: Any) -> Any:
-    boxes, images = targets
-    return compute(out, boxes, images)
+        return Criterion(type(criterion).__name__, criterion, lambda batch: {"cls": _labels(batch, classes)}, True)
+    return Criterion(type(criterion).__name__, criterion, targets)
 
 
 def _cross_entropy(out: Any, labels: Tensor) -> Tensor:
@@ -205,27 +196,17 @@ def _masks(batch: int, size: Size, objects: int) -> Tensor:
     return torch.randint(0, objects + 1, (batch, *sides), generator=_generator()).float()
 
 
-def _boxes_and_masks(batch: int, made: Any, size: Size) -> Tuple[Tensor, Tensor]:
-    boxes: Tensor = made(batch)
-    return boxes, _masks(batch, size, len(boxes) // batch)
-
-
-def _boxes_and_images(batch: int, made: Any, size: Size) -> Tuple[Tensor, Tensor]:
-    """The images are there for their shape, and take no memory."""
-    return made(batch), torch.zeros(1).expand(batch, 3, *size)
+def _images(batch: int, size: Size) -> Tensor:
+    """Images that are there for their shape, and take no memory."""
+    return torch.zeros(1).expand(batch, 3, *size)
 
 
 def _labels(batch: int, classes: int) -> Tensor:
     return torch.arange(batch) % max(classes, 1)
 
 
-def _batch_of_labels(batch: int, classes: int) -> Dict[str, Tensor]:
-    return {"cls": _labels(batch, classes)}
-
-
-def _batch(batch: int, classes: int, objects: int, size: Size, kind: str, points: Any = ()) -> Dict[str, Tensor]:
+def _batch(boxes: Tensor, batch: int, size: Size, kind: str, points: Sequence[int]) -> Dict[str, Tensor]:
     """What ultralytics' loader gives out: rows of all images, and masks, keypoints or angles where they are wanted."""
-    boxes = _boxes(batch, classes, objects)
     found = {
         "batch_idx": boxes[:, 0].contiguous(),
         "cls": boxes[:, 1:2].contiguous(),
@@ -234,9 +215,9 @@ def _batch(batch: int, classes: int, objects: int, size: Size, kind: str, points
     if kind.startswith("OBB"):
         found["bboxes"] = torch.cat((found["bboxes"], torch.rand(len(boxes), 1, generator=_generator())), 1)
     elif kind.startswith(("Segment", "YOLOESegment")):
-        found["masks"] = _masks(batch, size, objects)
+        found["masks"] = _masks(batch, size, len(boxes) // batch)
     elif kind.startswith("Pose"):
         found["keypoints"] = torch.rand(len(boxes), *points, generator=_generator())
     elif kind == "RTDETRDecoder":
-        found["img"] = torch.zeros(1).expand(batch, 3, *size)
+        found["img"] = _images(batch, size)
     return found

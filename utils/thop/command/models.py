@@ -136,6 +136,14 @@ def find(texts: Sequence[str]) -> List[Source]:
     return [replace(source, group="the shell") for source in found] if _from_a_shell(found) else found
 
 
+def find_one(text: str, why: str) -> Source:
+    """Turn a MODEL into a source; raises ModelError, which says why it takes one, for a pattern that finds several."""
+    found = find([text])
+    if len(found) > 1:
+        raise ModelError(f"{text} stands for {len(found)} files, {why}")
+    return found[0]
+
+
 def _from_a_shell(found: Sequence[Source]) -> bool:
     """Say whether sources are as a shell leaves a pattern: three cfgs or more of a folder, by alphabet."""
     texts = [source.text for source in found]

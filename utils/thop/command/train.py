@@ -19,7 +19,7 @@ from ..run.inputs import Size, fitting_size, images_for, usual_size
 from ..show.grid import to_text
 from ..show.predictions import kept_table, memory_grid, training_headline
 from .criteria import Criterion, criterion_for, suppression
-from .models import Built, Setup, Source, counted
+from .models import Built, Setup, Source
 
 _SMALLER = 0.8  # of the sides: the size that is suggested where a batch does not fit
 _WIDTH = 120
@@ -60,15 +60,13 @@ def memory_of(arguments: argparse.Namespace) -> Memory:
     return Memory(device.memory, f"{device.title} ({device.memory / 1e9:.4g}e9 bytes)", device)
 
 
-def describe_training(source: Source, setup: Setup, arguments: argparse.Namespace, memory: Memory) -> Answer:
+def describe_training(
+    source: Source, setup: Setup, arguments: argparse.Namespace, memory: Memory, built: Built
+) -> Answer:
     """Count a step, and say what it takes, whether it fits into so much memory of a place, and what would.
 
-    Raises what building and counting raise.
+    Raises what counting raises.
     """
-    return counted(source, setup, lambda built: _described(source, built, setup, arguments, memory))
-
-
-def _described(source: Source, built: Built, setup: Setup, arguments: argparse.Namespace, memory: Memory) -> Answer:
     counter = Counter(built, setup, arguments)
     size = fitting_size(built.model, setup.imgsz or usual_size(built.model))
     largest = largest_batch(counter.at(size), memory.size) if arguments.batch == AUTO else None
@@ -108,7 +106,8 @@ class Counter:
         self.known: Dict[Tuple[Size, int], Training] = {}
         self.no_loss = ""
         self.criterion: Optional[Criterion] = None
-        frozen = tuple(f"model.{i}." for i in _frozen(arguments.freeze))
+        layers = arguments.freeze  # the first so many, or those that are named, as YOLOv5 has it
+        frozen = tuple(f"model.{i}." for i in (range(layers[0]) if len(layers) == 1 else layers))
         for name, parameter in built.model.named_parameters():
             parameter.requires_grad_(not name.startswith(frozen) if frozen else True)
 
@@ -181,11 +180,6 @@ class Counter:
             return f"{SUMMED} stands in, as {self.no_loss}"
         objects = "labels" if self.criterion.of_images else f"objects, {self.arguments.objects} an image"
         return f"{self.criterion.name} on made-up {objects}, {found.loss_was}"
-
-
-def _frozen(layers: List[int]) -> List[int]:
-    """The layers that YOLOv5's --freeze means: the first so many, or those that are named."""
-    return list(range(layers[0])) if len(layers) == 1 else layers
 
 
 class _Said(NamedTuple):

@@ -47,7 +47,9 @@ def _own(
 def understand(checkout: Any, model: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Asked:
     """Part a caller's arguments into the checkout's and ours; raises TypeError for what neither takes."""
     if checkout is None:
-        given = _bind(inspect.signature(_own), model, args, kwargs)
+        bound = inspect.signature(_own).bind(model, *args, **kwargs)
+        bound.apply_defaults()
+        given = bound.arguments
         size = given["img_size"] if given["imgsz"] is None else given["imgsz"]
         table = bool(given["verbose"] or given["detailed"])
         return Asked((), {}, size, True, False, table, given["depth"], given["sort"])
@@ -72,12 +74,6 @@ def _is_other(size: Any, default: Any) -> bool:
         return as_size(size) != as_size(default)
     except ValueError:
         return size is not default
-
-
-def _bind(signature: inspect.Signature, model: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Dict[str, Any]:
-    bound = signature.bind(model, *args, **kwargs)
-    bound.apply_defaults()
-    return bound.arguments
 
 
 def _signature(function: Any) -> inspect.Signature:

@@ -8,11 +8,12 @@ makes of the model shares the weights, which nobody counts who only asks for FLO
 
 import contextlib
 import copy
-import dis
 import importlib
 import inspect
+import linecache
 import logging
 import os
+import re
 import sys
 import threading
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from torch import nn
 
-from ..run import is_unused, light_copy, own_way_aside
+from ..run import light_copy, own_way_aside
 
 # ---- changes of the process that last as long as a call, and are taken back whatever way it ends ----
 
@@ -36,18 +37,21 @@ class Changes:
         self._ways_back: List[Callable[[], None]] = []
 
     def attribute(self, owner: Any, name: str, value: Any) -> None:
-        """Give an object an attribute, past its class's own ways of setting one."""
+        """Give a class or an object an attribute, past an object's class's own ways of setting one."""
+        if not isinstance(owner, type):
+            self.item(vars(owner), name, value)
+            return
         had, before = name in vars(owner), vars(owner).get(name)
 
         def back() -> None:
             if vars(owner).get(name) is value:
                 if had:
-                    _set(owner, name, before)
+                    setattr(owner, name, before)
                 else:
-                    _delete(owner, name)
+                    delattr(owner, name)
 
         self._ways_back.append(back)
-        _set(owner, name, value)
+        setattr(owner, name, value)
 
     def item(self, table: Dict[str, Any], name: str, value: Any) -> None:
         """Put something into a dict."""
@@ -90,25 +94,11 @@ def changed() -> Iterator[Changes]:
         changes.take_back()
 
 
-def _set(owner: Any, name: str, value: Any) -> None:
-    if isinstance(owner, (type, ModuleType)):
-        setattr(owner, name, value)
-    else:
-        vars(owner)[name] = value
-
-
-def _delete(owner: Any, name: str) -> None:
-    if isinstance(owner, (type, ModuleType)):
-        delattr(owner, name)
-    else:
-        vars(owner).pop(name, None)
-
-
 # ---- the call ----
 
 Thop = Callable[..., Any]
-Answer = Callable[["Listener", Optional[Thop], Tuple[Any, ...], Dict[str, Any]], Any]
-"""Answers a call of ``thop.profile``: gets the listener, the real function if there is one, and the arguments."""
+Answer = Callable[[Optional[Thop], Tuple[Any, ...], Dict[str, Any]], Any]
+"""Answers a call of ``thop.profile``: gets the real function, if there is one, and the arguments."""
 
 
 @dataclass
@@ -129,12 +119,11 @@ _ONE_AT_A_TIME = threading.RLock()
 
 
 class Listener:
-    """What is heard of one call, in order; copies: what was made of the model in it."""
+    """What is heard of one call, in order."""
 
     def __init__(self, model: nn.Module, answer: Answer) -> None:
         self.model, self.answer = model, answer
         self.texts: List[Text] = []
-        self.copies: List[Any] = []
         self.real_thop: Optional[Thop] = None
 
     def hear(self, text: str, emit: Callable[[str], Any]) -> None:
@@ -158,15 +147,9 @@ class Listener:
     def copy_of_model(self, memo: Any) -> Any:
         """Make the copy that the function asks for: a light one where thop alone gets it, and at once."""
         if _is_for_thop(sys._getframe(2)):
-            self.copies.append(light_copy(self.model))
-        else:
-            with own_way_aside(self.model):
-                self.copies.append(copy.deepcopy(self.model, memo))
-        return self.copies[-1]
-
-    def is_just_the_model(self, handed: Any) -> bool:
-        """Say whether something is the model, or a copy that nothing has been done to."""
-        return handed is self.model or any(handed is one and is_unused(one, self.model) for one in self.copies)
+            return light_copy(self.model)
+        with own_way_aside(self.model):
+            return copy.deepcopy(self.model, memo)
 
 
 @contextlib.contextmanager
@@ -181,7 +164,7 @@ def beside(function: Callable[..., Any], model: nn.Module, answer: Answer, aloud
             try:
                 changes.item(vars(_THREAD), "listener", listener)
                 _lead_thop_here(listener, namespaces, changes)
-                mute = [logger for logger in _loggers_in(namespaces) if is_mute(logger)] if aloud else []
+                mute = [logger for logger in loggers_of(function) if is_mute(logger)] if aloud else []
                 _lead_loggers_here(namespaces, function, changes, mute)
                 for name in ("stdout", "stderr"):
                     if getattr(sys, name) is not None:  # as in a program without a console
@@ -195,31 +178,19 @@ def beside(function: Callable[..., Any], model: nn.Module, answer: Answer, aloud
             changes.take_back()
 
 
-_NAMES = frozenset(("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_FAST", "LOAD_ATTR", "LOAD_METHOD"))
+_FOR_THOP = re.compile(r"\bprofile\((copy\.)?deepcopy\(")
 
 
 def _is_for_thop(frame: Any) -> bool:
-    """Say whether a statement that runs reads ``profile(deepcopy(...`` up to here: nothing keeps the copy but thop.
+    """Say whether a line that runs reads ``profile(deepcopy(...``: nothing keeps the copy but thop.
 
     What keeps it may change the model, too, before it looks at the copy.
     """
-    if frame is None:
-        return False
-    names: List[str] = []
-    for instruction in dis.get_instructions(frame.f_code):
-        if instruction.offset >= frame.f_lasti:
-            break
-        if instruction.opname.startswith(("STORE", "POP_TOP", "RETURN")):
-            names.clear()
-        elif instruction.opname in _NAMES:
-            names.append(str(instruction.argval))
-    if "profile" not in names:
-        return False
-    after = names[names.index("profile") + 1 :]
-    return after[:1] == ["deepcopy"] or after[:2] == ["copy", "deepcopy"]
+    line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
+    return _FOR_THOP.search(line) is not None
 
 
-def _namespaces(function: Callable[..., Any]) -> List[Dict[str, Any]]:
+def _namespaces(function: Any) -> List[Dict[str, Any]]:
     """Return the globals of a function, and of what its decorators have wrapped."""
     found: Dict[int, Dict[str, Any]] = {}
     for layer in (function, inspect.unwrap(function)):
@@ -244,7 +215,7 @@ def answer_thop(args: Any, kwargs: Dict[str, Any]) -> Any:
             raise ImportError("thop is not installed")
         return original(*args, **kwargs)
     with own_way_aside(listener.model):  # it leads to the copies
-        return listener.answer(listener, listener.real_thop, args, kwargs)
+        return listener.answer(listener.real_thop, args, kwargs)
 
 
 def _code_that_asks_here() -> Any:
@@ -335,11 +306,7 @@ def is_mute(logger: Any) -> bool:
 
 def loggers_of(function: Any) -> List[Any]:
     """Return the loggers among the globals of a function, and of what its decorators have wrapped."""
-    return _loggers_in(_namespaces(function)) if callable(function) else []
-
-
-def _loggers_in(namespaces: List[Dict[str, Any]]) -> List[Any]:
-    return [space[name] for space in namespaces for name in ("LOGGER", "logger") if name in space]
+    return [space[name] for space in _namespaces(function) for name in ("LOGGER", "logger") if name in space]
 
 
 def _lead_loggers_here(

@@ -238,17 +238,14 @@ class Quantity:
         """
         told = [value for value in values if value] or [self.units[0][1]]
         unit, scale = next((unit for unit in self.units if min(told) >= unit[1] / 10), self.units[-1])
-        decimals = 0 if scale == 1 and self.units is not _ONES else _decimals(min(told) / scale)
-        form = f".{decimals}f"
+        least = min(told) / scale
+        decimals = next((decimals for decimals, limit in enumerate((1, 0.1, 0.01), 1) if least >= limit), 4)
+        form = ".0f" if scale == 1 and self.units is not _ONES else f".{decimals}f"
         if max(told) > _FAR_APART * min(told):
             (unit, scale), form = self.units[0], ".3g"
         elif min(told) < scale / 1000:
             form = ".3g"
         return unit, ["" if value is None else f"{value / scale:{form}}" for value in values]
-
-
-def _decimals(least: float) -> int:
-    return next((decimals for decimals, limit in enumerate((1, 0.1, 0.01), 1) if least >= limit), 4)
 
 
 COMPARED = (
@@ -292,22 +289,29 @@ def grid_of_comparison(rows: Sequence[Row], quantities: Sequence[Quantity] = USU
     shown = [one for one in quantities if one.key in known or one.key not in _IF_KNOWN]
     timed, inputs = bool(known & set(_TIMES)), _inputs(rows)
     several = len({text for text in inputs if text}) > 1
-    columns = [Column("model", is_text=True)] + [Column("input", is_text=True, spare=5)] * several
-    cells = [[_named(row), *[text] * several] for row, text in zip(rows, inputs)]
-    for one in shown:
-        unit, texts = one.shown([values.get(one.key) for values in numbers])
-        columns.append(Column(one.heading, unit, spare=one.spare))
-        cells = [[*line, text] for line, text in zip(cells, texts)]
-    columns += [Column("binds", spare=3)] * timed
+    head = [Column("model", is_text=True)] + [Column("input", is_text=True, spare=5)] * several
+    columns, cells = _numbers(shown, numbers)
     lines = []
-    for row, values, left in zip(rows, numbers, cells):
+    for row, values, text, shown_numbers in zip(rows, numbers, inputs, cells):
         differences: List[str] = []
         if row is not base and row.traffic and first:
             differences = ["", *[""] * several, *(_difference(one, values, first) for one in shown), *[""] * timed]
         place = row.prediction or row.bound
-        binds = [place.binds if place else ""] * timed
-        lines.append(Line([*left, *binds], differences, error="" if row.traffic else row.error))
-    return Grid(columns, lines, notes=notes(rows))
+        texts = [_named(row), *[text] * several, *shown_numbers, *[place.binds if place else ""] * timed]
+        lines.append(Line(texts, differences, error="" if row.traffic else row.error))
+    return Grid([*head, *columns, *[Column("binds", spare=3)] * timed], lines, notes=notes(rows))
+
+
+def _numbers(quantities: Sequence[Quantity], numbers: Sequence[Dict[str, Any]]) -> Tuple[List[Column], List[List[str]]]:
+    """The columns of some quantities, and their cells, by row."""
+    columns = []
+    rows: List[List[str]] = [[] for _ in numbers]
+    for one in quantities:
+        unit, cells = one.shown([values.get(one.key) for values in numbers])
+        columns.append(Column(one.heading, unit, spare=one.spare))
+        for row, cell in zip(rows, cells):
+            row.append(cell)
+    return columns, rows
 
 
 def _named(row: Row) -> str:
@@ -321,10 +325,7 @@ def _inputs(rows: Sequence[Row]) -> List[str]:
 
 
 def _difference(quantity: Quantity, numbers: Dict[str, Any], first: Dict[str, Any]) -> str:
-    return _per_cent(difference(numbers.get(quantity.key), first.get(quantity.key))) if quantity.compared else ""
-
-
-def _per_cent(value: Optional[float]) -> str:
+    value = difference(numbers.get(quantity.key), first.get(quantity.key)) if quantity.compared else None
     if value is None:
         return ""
     return f"{value:+.1f}%" if abs(value) < 1000 else f"{value:+.0f}%" if value < 1e5 else f"{value:+.0e}%"
@@ -389,25 +390,17 @@ def published_by(rows: Sequence[Row]) -> List[str]:
 def grid_of_devices(rows: Sequence[Row]) -> Grid:
     """Lay out the times of models on several devices, a row for each."""
     several = len({row.name for row in rows}) > 1
-    texts = [Column("model", is_text=True)] * several + [Column("device", is_text=True, is_whole=True)]
-    texts += [Column("runtime", is_text=True, spare=1), Column("precision", is_text=True, spare=3)]
-    cells = [[_named(row)] * several for row in rows]
-    known = [row.prediction for row in rows]
-    for row, line, place in zip(rows, cells, known):
-        line += [row.device, place.runtime.name if place else "", place.precision if place else ""]
-    quantities = [one for one in PREDICTED if one.key in _ON_DEVICES]
-    numbers = [row.numbers() for row in rows]
-    columns = list(texts)
-    for one in quantities:
-        unit, shown = one.shown([values.get(one.key) for values in numbers])
-        columns.append(Column(one.heading, unit))
-        cells = [[*line, text] for line, text in zip(cells, shown)]
-    columns.append(Column("rests on", is_text=True, spare=2))
-    lines = [
-        Line([*line, (f"{place.measured} networks" if place.measured else "its data sheet") if place else ""],
-             error="" if row.traffic else row.error)
-        for line, place, row in zip(cells, known, rows)
-    ]  # fmt: skip
+    head = [Column("model", is_text=True)] * several + [Column("device", is_text=True, is_whole=True)]
+    head += [Column("runtime", is_text=True, spare=1), Column("precision", is_text=True, spare=3)]
+    columns, cells = _numbers([one for one in PREDICTED if one.key in _ON_DEVICES], [row.numbers() for row in rows])
+    lines = []
+    for row, numbers in zip(rows, cells):
+        place, where, basis = row.prediction, ["", ""], ""
+        if place is not None:
+            where = [place.runtime.name, place.precision]
+            basis = f"{place.measured} networks" if place.measured else "its data sheet"
+        texts = [*[_named(row)] * several, row.device, *where, *numbers, basis]
+        lines.append(Line(texts, error="" if row.traffic else row.error))
     first = next((row for row in rows if row.traffic), rows[0])
     what = "" if several else f"{first.name}, "
     said = [f"{what}input {first.input}. Nine of ten times lie between 'from' and 'to'.", *published_by(rows)]
@@ -417,6 +410,7 @@ def grid_of_devices(rows: Sequence[Row]) -> Grid:
         if row.traffic and row.error:
             reasons.setdefault(row.error, []).append(row.device)
     refused = [f"{', '.join(called)}: {error}." for error, called in reasons.items()]
+    columns = [*head, *columns, Column("rests on", is_text=True, spare=2)]
     return Grid(columns, lines, notes=[*said, *missing, *refused])
 
 

@@ -109,29 +109,31 @@ def number_marks(axes: "Axes", marks: Sequence[Mark], others: Sequence[Mark] = (
 
     Marks of one place have their numbers in one text. The limits of the axes must not change any more.
     """
+    from matplotlib.transforms import Bbox
+
     canvas: Any = axes.figure.canvas
-    renderer, scale = canvas.get_renderer(), 72 / axes.figure.dpi
-    taken = [box for text in texts for box in _boxes(text, renderer, scale)]
+    renderer, point = canvas.get_renderer(), axes.figure.dpi / 72
+    taken = [box for text in texts for box in _boxes(text, renderer, 4 * point)]
     together: Dict[Tuple[int, int], List[int]] = {}
     for i, mark in enumerate((*marks, *others)):
-        x, y = axes.transData.transform(mark[:2]) * scale
-        taken.append((x - mark.radius, y - mark.radius, x + mark.radius, y + mark.radius))
+        place = axes.transData.transform(mark[:2])
+        taken.append(Bbox([place - mark.radius * point, place + mark.radius * point]))
         if i < len(marks):
+            x, y = place / point
             together.setdefault((round(x), round(y)), []).append(i)
-    left, bottom, right, top = (edge * scale for edge in axes.bbox.extents)
     missing = 0
     for same in together.values():
         words = "\n".join(", ".join(str(i + 1) for i in same[k : k + 5]) for k in range(0, len(same), 5))
-        mark, (x, y) = marks[same[0]], axes.transData.transform(marks[same[0]][:2]) * scale
+        mark = marks[same[0]]
         text = write(axes, words, mark[:2], (0, 0), ha="center", va="center", zorder=4, bbox=_GROUND)
-        start, low, end, high = _in_points(text, renderer, scale)
-        half = (end - start) / 2, (high - low) / 2
+        middle = text.get_window_extent(renderer)
         for gap, (across, up) in product(_GAPS, _SIDES):
-            dx, dy = across * (mark.radius + gap + half[0]), up * (mark.radius + gap + half[1])
-            box = x + dx - half[0], y + dy - half[1], x + dx + half[0], y + dy + half[1]
-            inside = left < box[0] and bottom < box[1] and box[2] < right and box[3] < top
-            if inside and not any(_meet(box, each) for each in taken):
-                text.xyann = dx, dy
+            away = (mark.radius + gap) * point
+            dx, dy = across * (away + middle.width / 2), up * (away + middle.height / 2)
+            box = middle.translated(dx, dy)
+            inside = axes.bbox.contains(*box.min) and axes.bbox.contains(*box.max)
+            if inside and not box.count_overlaps(taken):
+                text.xyann = dx / point, dy / point
                 taken.append(box)
                 break
         else:
@@ -140,22 +142,15 @@ def number_marks(axes: "Axes", marks: Sequence[Mark], others: Sequence[Mark] = (
     return missing
 
 
-def _in_points(text: Any, renderer: Any, scale: float) -> Tuple[float, float, float, float]:
-    left, bottom, right, top = (edge * scale for edge in text.get_window_extent(renderer).extents)
-    return left, bottom, right, top
-
-
-def _boxes(text: Any, renderer: Any, scale: float) -> List[Tuple[float, float, float, float]]:
+def _boxes(text: Any, renderer: Any, half: float) -> List[Any]:
     """The box of a text; of one that rises, small ones along its way."""
-    left, bottom, right, top = _in_points(text, renderer, scale)
+    from matplotlib.transforms import Bbox
+
+    box = text.get_window_extent(renderer)
     if not text.get_rotation():
-        return [(left, bottom, right, top)]
-    steps = [(left + (right - left) * step / 10, bottom + (top - bottom) * step / 10) for step in range(11)]
-    return [(x - 4, y - 4, x + 4, y + 4) for x, y in steps]
-
-
-def _meet(one: Sequence[float], other: Sequence[float]) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+        return [box]
+    places = [box.min + (box.max - box.min) * step / 10 for step in range(11)]
+    return [Bbox([place - half, place + half]) for place in places]
 
 
 def write_instead(axes: "Axes", text: str) -> None:
@@ -188,13 +183,10 @@ def log_axis(axes: "Axes", which: str, low: float, high: float, unit: float = 1.
     axis.set_minor_formatter(ticker.NullFormatter())
 
 
-def fit_axis(axes: "Axes", which: Any, values: Sequence[float], most: float = 30) -> None:
-    """Limit an axis to the values, with a margin for marks and names.
-
-    It is logarithmic where the largest is more than ``most`` times the smallest, and begins at 0 where that is near.
-    """
+def fit_axis(axes: "Axes", which: Any, values: Sequence[float], logarithmic: bool) -> None:
+    """Limit an axis to the values, with a margin for marks and names; a linear one begins at 0 where that is near."""
     low, high = min(values, default=0.0), max(values, default=0.0)
-    if low > 0 and high > most * low:
+    if logarithmic:
         margin = max((high / low) ** 0.12, 1.1)
         log_axis(axes, which, low / margin, high * margin)
         return

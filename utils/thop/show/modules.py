@@ -3,8 +3,8 @@
 Below it stand a few sentences: where most of the traffic is, what would save some, and what was left out.
 """
 
-from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
+from dataclasses import dataclass, replace
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Set, Tuple
 
 from torch import nn
 
@@ -19,18 +19,23 @@ ITSELF = "(itself)"
 _MARKED = 5
 _MOST_NAMES = 6
 _FEWEST_MODULES = 4
+_ADDED = ("parameters", "total_ops", "kernel", "output", "flops", "read_bytes", "written_bytes")
 
 
-class Numbers(NamedTuple):
-    """What was counted in one place, or in several together."""
+@dataclass
+class ModuleRow(LayerRow):
+    """A row of the table: what was counted in a module, with all that is in it.
 
-    parameters: int
-    total_ops: float
-    kernel: float
-    output: float
-    flops: float
-    read_bytes: float
-    written_bytes: float
+    kind: the module's class; name: its path from the row that it is indented under; level: how deep that is, from 0;
+    is_sum: its parts follow as rows of their own; itself: it is what the module did outside of its parts. The rows that
+    are no sums add up to the total.
+    """
+
+    kind: type = nn.Module
+    name: str = ""
+    level: int = 0
+    is_sum: bool = False
+    itself: bool = False
 
     @property
     def accesses(self) -> float:
@@ -38,137 +43,69 @@ class Numbers(NamedTuple):
         return self.kernel + self.output
 
     @property
-    def bytes(self) -> float:
-        """Bytes read and written together."""
-        return self.read_bytes + self.written_bytes
-
-    @property
-    def intensity(self) -> float:
-        """FLOPs per byte moved; 0 where nothing is moved."""
-        return self.flops / self.bytes if self.bytes else 0.0
-
-    @property
     def nothing(self) -> bool:
         """Whether there is nothing to show."""
-        return not any(self)
-
-
-def add_up(parts: Iterable[Numbers]) -> Numbers:
-    """Sum column by column."""
-    return Numbers(*map(sum, zip(Numbers(0, 0, 0, 0, 0, 0, 0), *parts)))
-
-
-@dataclass
-class Node:
-    """A module that ran: what it did itself, and its parts.
-
-    name: its path from the row that it is indented under. A module that is never called, such as a ModuleList or
-    YOLOv5's own ``model``, has no node; its parts stand in its place, with its name before theirs.
-    """
-
-    layer: Layer
-    name: str
-    own: Numbers
-    operators: List[str]
-    children: List["Node"] = field(default_factory=list)
+        return not any(getattr(self, name) for name in _ADDED)
 
     @property
-    def path(self) -> str:
-        """Name from the root, as in ``named_modules()``."""
-        return self.layer.path
-
-    @property
-    def type(self) -> str:
-        """The module's class."""
-        return self.layer.kind.__name__
-
-    def total(self) -> Numbers:
-        """Sum the node and everything below it."""
-        return add_up(node.own for node in self.walk())
-
-    def walk(self) -> Iterator["Node"]:
-        """Yield this node and all below it, depth first."""
-        yield self
-        for child in self.children:
-            yield from child.walk()
-
-
-@dataclass
-class ModuleRow:
-    """One row as it is shown.
-
-    level: how deep it is indented, from 0; is_sum: its parts follow as rows of their own; itself: what ``node`` did
-    outside of its parts. The rows that are no sums add up to the total.
-    """
-
-    node: Node
-    level: int
-    numbers: Numbers
-    is_sum: bool = False
-    itself: bool = False
-
-    @property
-    def name(self) -> str:
-        """What an indented row is called."""
-        return ITSELF if self.itself else self.node.name or self.node.type
-
-    @property
-    def path(self) -> str:
+    def full_name(self) -> str:
         """What a row is called that stands alone."""
-        return self.node.path or self.node.type
+        return self.path or self.type
 
     @property
     def shape(self) -> str:
         """The output shape, as in 1x32x320x320."""
-        return "x".join(map(str, self.node.layer.output_shape))
+        return "x".join(map(str, self.output_shape))
 
 
-def module_tree(profile: Profile, traffic: Traffic) -> Node:
-    """Join the two ledgers' counts of one model."""
+def module_rows(profile: Profile, traffic: Traffic) -> Tuple[ModuleRow, List[ModuleRow]]:
+    """Join the two ledgers' counts of one model: the total, and the rows of all levels as they nest."""
     moved = {row.path: row for row in traffic.layers}
-    seen: Set[int] = set()
-    root = _node(profile.root, "", moved, seen)
-    root.children = _children(profile.root, "", moved, seen)
-    return root
+    total, *rows = _unfold(profile.root, "", -1, moved, set())
+    return total, rows or [replace(total, level=0)]
 
 
-def _children(layer: Layer, prefix: str, moved: Dict[str, LayerRow], seen: Set[int]) -> List[Node]:
-    nodes = []
+def _unfold(layer: Layer, name: str, level: int, moved: Dict[str, LayerRow], seen: Set[int]) -> List[ModuleRow]:
+    """The row of a module, and those of its parts.
+
+    A module that is never called, such as a ModuleList or YOLOv5's own ``model``, has no row; its parts stand in its
+    place, with its name before theirs.
+    """
+    own = _row(layer, name, level, moved, seen)
+    absent = level >= 0 and own.nothing and not own.calls
+    start, inner = (f"{name}.", level) if absent else ("", level + 1)
+    below: List[ModuleRow] = []
     for child in layer.children.values():
-        node = _node(child, prefix + child.name, moved, seen)
-        absent = node.own.nothing and not child.calls
-        node.children = _children(child, f"{node.name}." if absent else "", moved, seen)
-        nodes.extend(node.children if absent else [node])
-    return nodes
+        below += _unfold(child, start + child.name, inner, moved, seen)
+    if absent or not below:
+        return below if absent else [own]
+    parts = below if own.nothing else [replace(own, level=inner, itself=True), *below]
+    return [_sum(own, addends(parts)), *parts]
 
 
-def _node(layer: Layer, name: str, moved: Dict[str, LayerRow], seen: Set[int]) -> Node:
-    row = moved.get(layer.path) or LayerRow("")
-    traffic = row.flops, row.read_bytes, row.written_bytes
-    numbers = Numbers(_parameters(layer, seen), layer.ops, layer.kernel, layer.output, *traffic)
-    return Node(layer, name, numbers, [operator for operator, part in row.operators.items() if part.bytes])
-
-
-def _parameters(layer: Layer, seen: Set[int]) -> int:
-    """Count a module's own parameters, without those that an earlier row holds already."""
-    count = sum(elements for identity, elements in layer.parameters.items() if identity not in seen)
+def _row(layer: Layer, name: str, level: int, moved: Dict[str, LayerRow], seen: Set[int]) -> ModuleRow:
+    """What a module did itself; its own parameters without those that an earlier row holds already."""
+    known = moved.get(layer.path) or LayerRow("", path=layer.path, type=layer.kind.__name__)
+    values = dict(vars(known), operators={key: part for key, part in known.operators.items() if part.bytes})
+    values["parameters"] = sum(elements for key, elements in layer.parameters.items() if key not in seen)
     seen.update(layer.parameters)
-    return count
+    return ModuleRow(**values, kind=layer.kind, name=name, level=level)
+
+
+def _sum(own: ModuleRow, parts: Sequence[ModuleRow]) -> ModuleRow:
+    """The row of a module with all its parts, column by column."""
+    numbers = {name: sum(getattr(part, name) for part in parts) for name in _ADDED}
+    operators = {key: row for part in parts for key, row in part.operators.items()}
+    return replace(own, is_sum=True, operators=operators, **numbers)
 
 
 # ---- what is shown, and in which order ----
 
-SORTS: Dict[str, Callable[[Numbers], float]] = {
-    "traffic": lambda numbers: numbers.bytes,
-    "read": lambda numbers: numbers.read_bytes,
-    "written": lambda numbers: numbers.written_bytes,
-    "accesses": lambda numbers: numbers.accesses,
-    "kernel": lambda numbers: numbers.kernel,
-    "output": lambda numbers: numbers.output,
-    "ops": lambda numbers: numbers.total_ops,
-    "parameters": lambda numbers: numbers.parameters,
-    "intensity": lambda numbers: numbers.intensity,
-}
+SORTS = {
+    "traffic": "bytes", "read": "read_bytes", "written": "written_bytes", "accesses": "accesses", "kernel": "kernel",
+    "output": "output", "ops": "total_ops", "parameters": "parameters", "intensity": "intensity",
+}  # fmt: skip
+"""What the table can be sorted by, and the number of a row that it is."""
 
 
 def check_choice(depth: Any, sort: Any) -> None:
@@ -179,31 +116,25 @@ def check_choice(depth: Any, sort: Any) -> None:
         raise ValueError(f"sort must be None, for the order of the model, or one of {', '.join(SORTS)}, not {sort!r}")
 
 
-def choose(root: Node, depth: Optional[int] = None, sort: Optional[str] = None) -> List[ModuleRow]:
-    """Return the rows to show: the tree down to ``depth``, or its rows without the sums, the largest first."""
+def choose(rows: Sequence[ModuleRow], depth: Optional[int] = None, sort: Optional[str] = None) -> List[ModuleRow]:
+    """Return the rows to show: those down to ``depth``, or of them those that are no sums, the largest first."""
     check_choice(depth, sort)
-    if not root.children:
-        return [ModuleRow(root, 0, root.own)]
-    rows = [] if root.own.nothing else [ModuleRow(root, 0, root.own, itself=True)]
-    for child in root.children:
-        rows.extend(_unfold(child, 0, depth))
+    if depth is not None:
+        shown = [row for row in rows if row.level < depth]
+        rows = [replace(row, is_sum=row.is_sum and row.level + 1 < depth) for row in shown]
     if sort is None:
-        return rows
-    key = SORTS[sort]
-    return sorted(addends(rows), key=lambda row: key(row.numbers), reverse=True)
+        return list(rows)
+    return sorted(addends(rows), key=lambda row: getattr(row, SORTS[sort]), reverse=True)
 
 
-def deepest(root: Node) -> int:
+def deepest(rows: Sequence[ModuleRow]) -> int:
     """How many levels of rows there are."""
-    return 1 + max((deepest(child) for child in root.children if child.children), default=0)
+    return 1 + max(row.level for row in rows)
 
 
-def fitting_depth(root: Node, most: int, sort: Optional[str] = None) -> int:
-    """The largest depth at which there are no more than so many rows, or 1; all levels in a sorted table."""
-    levels = deepest(root)
-    if sort is not None:
-        return levels
-    return next((depth for depth in range(levels, 1, -1) if len(choose(root, depth)) <= most), 1)
+def fitting_depth(rows: Sequence[ModuleRow], most: int) -> int:
+    """The largest depth at which there are no more than so many rows, or 1."""
+    return next((depth for depth in range(deepest(rows), 1, -1) if len(choose(rows, depth)) <= most), 1)
 
 
 def addends(rows: Iterable[ModuleRow]) -> List[ModuleRow]:
@@ -211,60 +142,42 @@ def addends(rows: Iterable[ModuleRow]) -> List[ModuleRow]:
     return [row for row in rows if not row.is_sum]
 
 
-def _unfold(node: Node, level: int, depth: Optional[int]) -> Iterator[ModuleRow]:
-    if not node.children or (depth is not None and level + 1 >= depth):
-        yield ModuleRow(node, level, node.total())
-        return
-    yield ModuleRow(node, level, node.total(), is_sum=True)
-    if not node.own.nothing:
-        yield ModuleRow(node, level + 1, node.own, itself=True)
-    for child in node.children:
-        yield from _unfold(child, level + 1, depth)
-
-
 # ---- the table ----
 
 
 @dataclass
 class View:
-    """The rows that are shown, with what they add up to; flat: sorted, and therefore not indented."""
+    """The rows that are shown, with what they add up to, and what they are sorted by if they are."""
 
     rows: List[ModuleRow]
-    total: Numbers
+    total: ModuleRow
     sort: Optional[str] = None
-
-    @property
-    def flat(self) -> bool:
-        """Whether the rows are in another order than the model's."""
-        return self.sort is not None
-
-    def name(self, row: ModuleRow) -> str:
-        """What the row is called: in a sorted table its whole path, because nothing above it says where it belongs."""
-        if not self.flat:
-            return row.name
-        return f"{row.path} {ITSELF}" if row.itself else row.path
-
-    def type(self, row: ModuleRow) -> str:
-        """The module's class; for what a module did outside of its parts, the operators that did it."""
-        if not row.itself:
-            return row.node.type
-        operators = row.node.operators
-        return operators[0] if len(operators) == 1 else f"{len(operators)} operators" if operators else ""
-
-    def shape(self, row: ModuleRow) -> str:
-        """The output shape, of a module that was called."""
-        return row.shape if row.node.layer.calls else "not called"
 
     def heaviest(self, most: int) -> List[ModuleRow]:
         """So many rows of the largest weight, in their order; in a sorted table the first."""
-        if self.flat or len(self.rows) <= most:
+        if self.sort or len(self.rows) <= most:
             return self.rows[:most]
-        return [self.rows[i] for i in heaviest([row.numbers.bytes for row in self.rows], most)]
+        return [self.rows[i] for i in heaviest([row.bytes for row in self.rows], most)]
 
     def marked(self) -> List[ModuleRow]:
         """The few rows that move the most; none in a table so short that all of it would be marked."""
-        rows = sorted(addends(self.rows), key=lambda row: row.numbers.bytes, reverse=True)
+        rows = sorted(addends(self.rows), key=lambda row: row.bytes, reverse=True)
         return rows[: min(_MARKED, len(rows) // 3)]
+
+
+def _places(row: ModuleRow, by_path: bool, longest_type: int) -> List[str]:
+    """What the row is called, its class and its output shape; for what a module did itself, the operators that did it.
+
+    by_path: in a sorted table, where nothing above a row says where it belongs.
+    """
+    kind = row.type
+    if row.itself:
+        name = f"{row.full_name} {ITSELF}" if by_path else ITSELF
+        operators = list(row.operators)
+        kind = operators[0] if len(operators) == 1 else f"{len(operators)} operators" if operators else ""
+    else:
+        name = row.full_name if by_path else row.name or row.type
+    return [name, cut(kind, longest_type), row.shape if row.calls else "not called"]
 
 
 def part(value: float, total: float) -> float:
@@ -272,8 +185,8 @@ def part(value: float, total: float) -> float:
     return value / total if total else 0.0
 
 
-def _gflops(numbers: Numbers) -> str:
-    gflops = numbers.total_ops * 2 / 1e9
+def _gflops(row: ModuleRow) -> str:
+    gflops = row.total_ops * 2 / 1e9
     return f"{gflops:.3f}" if gflops >= 0.0005 else "<0.001" if gflops else "0"
 
 
@@ -282,17 +195,17 @@ _PLACES = (
     Column("type", is_text=True, is_code=True, spare=3),
     Column("output shape", spare=2),
 )
-_COUNTS: Sequence[Tuple[Column, Callable[[Numbers], Any]]] = (
-    (Column("params", spare=4), lambda numbers: readable(numbers.parameters)),
+_COUNTS: Sequence[Tuple[Column, Callable[[ModuleRow], Any]]] = (
+    (Column("params", spare=4), lambda row: readable(row.parameters)),
     (Column("GFLOPs"), _gflops),
-    (Column("kernel", group="accesses", spare=5), lambda numbers: readable(numbers.kernel)),
-    (Column("output", group="accesses", spare=1), lambda numbers: readable(numbers.output)),
-    (Column("share", group="accesses"), lambda numbers: numbers.accesses),
+    (Column("kernel", group="accesses", spare=5), lambda row: readable(row.kernel)),
+    (Column("output", group="accesses", spare=1), lambda row: readable(row.output)),
+    (Column("share", group="accesses"), lambda row: row.accesses),
 )
-_BYTES: Sequence[Tuple[Column, Callable[[Numbers], Any]]] = (
-    (Column("bytes", group="traffic"), lambda numbers: readable_bytes(numbers.bytes)),
-    (Column("share", group="traffic"), lambda numbers: numbers.bytes),
-    (Column("FLOPs/B", group="traffic"), lambda numbers: f"{numbers.intensity:.1f}"),
+_BYTES: Sequence[Tuple[Column, Callable[[ModuleRow], Any]]] = (
+    (Column("bytes", group="traffic"), lambda row: readable_bytes(row.bytes)),
+    (Column("share", group="traffic"), lambda row: row.bytes),
+    (Column("FLOPs/B", group="traffic"), lambda row: f"{row.intensity:.1f}"),
 )
 """The columns of numbers, and what stands in them: a text, or a number of which the share of the total does."""
 
@@ -303,8 +216,8 @@ def grid_of_modules(view: View, remarks: Sequence[str], longest_type: int = 1000
     moved = [each for each in _BYTES if each[0].text in ("bytes", last)]
     shown, marked = [*_COUNTS, *moved], view.marked()
 
-    def cells(numbers: Numbers) -> Tuple[List[str], Dict[int, float]]:
-        values = [value(numbers) for _, value in shown]
+    def cells(row: ModuleRow) -> Tuple[List[str], Dict[int, float]]:
+        values = [value(row) for _, value in shown]
         whole = [value(view.total) for _, value in shown]
         shares = {i: part(value, whole[i]) for i, value in enumerate(values) if not isinstance(value, str)}
         texts = [f"{shares[i]:.1%}" if i in shares else str(value) for i, value in enumerate(values)]
@@ -312,10 +225,10 @@ def grid_of_modules(view: View, remarks: Sequence[str], longest_type: int = 1000
 
     lines = []
     for row in view.rows:
-        numbers, bars = cells(row.numbers)
+        numbers, bars = cells(row)
         mark = " *" if any(row is m for m in marked) else ""
-        places = [view.name(row), cut(view.type(row), longest_type), view.shape(row)]
-        line = Line([*places, *numbers], mark=mark, level=0 if view.flat else row.level, title=row.path, bars=bars)
+        named, level = _places(row, bool(view.sort), longest_type), 0 if view.sort else row.level
+        line = Line([*named, *numbers], mark=mark, level=level, title=row.full_name, bars=bars)
         line.kinds = ["sum"] * row.is_sum + ["itself"] * row.itself + ["marked"] * bool(mark)
         lines.append(line)
     for i in lines[0].bars if lines else ():
@@ -329,84 +242,77 @@ def grid_of_modules(view: View, remarks: Sequence[str], longest_type: int = 1000
 # ---- the sentences below it ----
 
 
-def findings(root: Node, view: View) -> List[str]:
-    """Say where the traffic is, and what would save some."""
+def findings(rows: Sequence[ModuleRow], view: View) -> List[str]:
+    """Say where the traffic is, and what would save some; rows: those of all levels."""
     if not view.total.bytes:
         return []
-    found = [_where(root, view), _by_type(root, view)]
+    found = [_where(rows, view.total.bytes), _by_type(rows, view.total)]
     marked = view.marked()
     if marked:
-        share = part(sum(row.numbers.bytes for row in marked), view.total.bytes)
-        rows = "largest row" if len(marked) == 1 else f"{len(marked)} largest rows"
-        found.append(f"* marks the {rows}, {share:.1%} of the bytes.{_legend(view)}")
+        share = part(sum(row.bytes for row in marked), view.total.bytes)
+        most = "largest row" if len(marked) == 1 else f"{len(marked)} largest rows"
+        found.append(f"* marks the {most}, {share:.1%} of the bytes.{_legend(view)}")
     return [text for text in found if text]
 
 
 def _legend(view: View) -> str:
     """How the rows add up."""
     texts = []
-    if not view.flat and any(row.is_sum for row in view.rows):
+    if not view.sort and any(row.is_sum for row in view.rows):
         texts.append("A row with indented rows below it is their sum")
     if any(row.itself for row in view.rows):
         texts.append(f"{ITSELF} is what a module does outside of its parts")
     return f" {'; '.join(texts)}." if texts else ""
 
 
-def _where(root: Node, view: View) -> str:
+def _where(rows: Sequence[ModuleRow], total: int) -> str:
     """Name the modules that make half of it."""
-    modules = sorted(_main_modules(root), key=lambda row: row.numbers.bytes, reverse=True)
+    modules = sorted(_main_modules(rows), key=lambda row: row.bytes, reverse=True)
     if len(modules) < _FEWEST_MODULES:
         return ""
-    shares = [part(row.numbers.bytes, view.total.bytes) for row in modules]
+    shares = [row.bytes / total for row in modules]
     half = next(n for n in range(1, len(shares) + 1) if sum(shares[:n]) >= 0.5 or n == len(shares))
     count = min(half, _MOST_NAMES)
     names = ", ".join(
-        f"{row.path}{' itself' * row.itself} ({share:.1%})" for row, share in zip(modules[:count], shares)
+        f"{row.full_name}{' itself' * row.itself} ({share:.1%})" for row, share in zip(modules[:count], shares)
     )
     verb = "moves" if count == 1 else "move"
     return f"{count} of {len(modules)} modules {verb} {sum(shares[:count]):.1%} of the bytes: {names}."
 
 
-def _main_modules(root: Node) -> List[ModuleRow]:
+def _main_modules(rows: Sequence[ModuleRow]) -> List[ModuleRow]:
     """The rows of the first level that tells several modules apart."""
-    rows: List[ModuleRow] = []
+    found: List[ModuleRow] = []
     for depth in range(1, 4):
-        rows = addends(choose(root, depth))
-        if len(rows) >= _FEWEST_MODULES:
+        found = addends(choose(rows, depth))
+        if len(found) >= _FEWEST_MODULES:
             break
-    return rows
+    return found
 
 
-def _by_type(root: Node, view: View) -> str:
+def _by_type(rows: Sequence[ModuleRow], total: ModuleRow) -> str:
     """Name the kinds of layers that move the most, and what fusing would save where the model can be fused."""
     by_type: Dict[str, float] = {}
-    for node in root.walk():
-        by_type[node.type] = by_type.get(node.type, 0) + node.own.bytes
-    total = view.total.bytes
+    for row in addends(rows):
+        by_type[row.type] = by_type.get(row.type, 0) + row.bytes
     largest = sorted(by_type.items(), key=lambda item: item[1], reverse=True)[:3]
-    kinds = ", ".join(f"{kind} {part(value, total):.1%}" for kind, value in largest if value)
+    kinds = ", ".join(f"{kind} {value / total.bytes:.1%}" for kind, value in largest if value)
     sentence = f"By type, {kinds} of the bytes."
-    count, saved = _fusible(root)
-    if count:
+    norms = _fusible(rows) if hasattr(total.kind, "fuse") else []
+    if norms:
+        saved = sum(row.bytes for row in norms)
         sentence += (
-            f" model.fuse() would save about {readable_bytes(saved)} ({part(saved, total):.1%}): it folds "
-            f"{count} BatchNorm2d into the convolutions before them."
+            f" model.fuse() would save about {readable_bytes(saved)} ({saved / total.bytes:.1%}): it folds "
+            f"{len(norms)} BatchNorm2d into the convolutions before them."
         )
     return sentence
 
 
-def _fusible(root: Node) -> Tuple[int, float]:
-    """Count the normalisations, and their bytes, that the model's own ``fuse`` would fold into a convolution."""
-    if not hasattr(root.layer.kind, "fuse"):
-        return 0, 0.0
-    bytes_of = []
-    for node in root.walk():
-        if not any(hasattr(node.layer.kind, name) for name in ("forward_fuse", "fuseforward")):
-            continue
-        for child in node.children:
-            if child.path == f"{node.path}.bn" and issubclass(child.layer.kind, nn.BatchNorm2d):
-                bytes_of.append(child.own.bytes)
-    return len(bytes_of), float(sum(bytes_of))
+def _fusible(rows: Sequence[ModuleRow]) -> List[ModuleRow]:
+    """The normalisations that the model's own ``fuse`` would fold into a convolution."""
+    folding = [row.path for row in rows if hasattr(row.kind, "forward_fuse") or hasattr(row.kind, "fuseforward")]
+    places = {f"{path}.bn" for path in folding}
+    return [row for row in rows if row.path in places and issubclass(row.kind, nn.BatchNorm2d)]
 
 
 def idle_parts(not_run: Dict[str, int], in_training: Optional[Dict[str, int]], parameters: int) -> List[str]:
@@ -430,7 +336,10 @@ def reservations(profile: Profile, traffic: Traffic) -> List[str]:
         notes.append(f"Not among the accesses, as they only move data: {_calls(profile.only_moved)}{counted}.")
     if profile.missing:
         notes.append(f"Not among the accesses, for want of a rule: {_calls(profile.missing)}{counted}.")
-    for assumption, operators in _by_assumption(traffic).items():
+    grouped: Dict[str, Dict[str, int]] = {}
+    for operator, (calls, assumption) in traffic.uncounted.items():
+        grouped.setdefault(assumption, {})[operator] = calls
+    for assumption, operators in grouped.items():
         notes.append(f"Not exact: {_calls(operators)}: {assumption}.")
     if profile.mode == "real":
         depends = "they may depend on the weights' values"
@@ -438,13 +347,6 @@ def reservations(profile: Profile, traffic: Traffic) -> List[str]:
     if profile.leftovers:
         notes.append(f"Accesses and bytes: {', '.join(profile.leftovers)}, where the model's code had put it.")
     return notes
-
-
-def _by_assumption(traffic: Traffic) -> Dict[str, Dict[str, int]]:
-    grouped: Dict[str, Dict[str, int]] = {}
-    for operator, (calls, assumption) in traffic.uncounted.items():
-        grouped.setdefault(assumption, {})[operator] = calls
-    return grouped
 
 
 def _calls(counts: Dict[str, int]) -> str:

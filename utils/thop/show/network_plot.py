@@ -58,13 +58,17 @@ def network_figure(
     what was counted; depth: levels of modules that have bars, as of the table.
     """
     with own_settings():
-        strip, bars = _strip(bound), _lay_out(traffic, COLUMN - 0.43, depth)
+        marks = _marks(bound)
+        strip, bars = _strip(bound, marks), _lay_out(traffic, COLUMN - 0.43, depth)
         bottom = max(0.5, 0.52 + strip.height, bars.below - 0.6)
         figure = new_figure(2 * COLUMN + _GUTTER, bottom + _HEIGHT + 0.8)
         left = new_axes(figure, 0.5, bottom, COLUMN - 0.55, _HEIGHT)
         right = new_axes(figure, COLUMN + _GUTTER + 0.38, bars.below, COLUMN - 0.43, bottom + _HEIGHT - bars.below)
         _write_title(figure, name, bound, said)
-        _draw_roofline(left, traffic, bound)
+        _draw_roofline(left, marks, _peaks(traffic, bound.device), bound.device.bandwidth)
+        if not marks:
+            text = "this torch can't count FLOPs" if "FLOPs" in traffic.uncounted else "no layer computes products"
+            write_instead(left, text)
         if strip.height:
             strip.draw(new_axes(figure, 0.5, bottom - 0.49 - strip.height, COLUMN - 0.55, strip.height))
         bars.draw(right)
@@ -101,32 +105,32 @@ _LARGEST = 130.0  # square points
 _UNITS = (("T", 1e12), ("G", 1e9), ("M", 1e6), ("", 0.0))
 
 
-def _draw_roofline(axes: "Axes", traffic: Traffic, bound: TimeBound) -> None:
+def _draw_roofline(axes: "Axes", marks: Sequence["_Layer"], peaks: Dict[str, float], bandwidth: float) -> None:
     """Draw the ceilings of the device, and each layer with FLOPs; the few heaviest have numbers."""
-    peaks, marks = _peaks(traffic, bound.device), _marks(bound)
-    _limit_roofline(axes, marks, peaks, bound.device.bandwidth)
-    texts = _draw_ceilings(axes, peaks, bound.device.bandwidth)
+    _limit_roofline(axes, marks, peaks, bandwidth)
+    texts = _draw_ceilings(axes, peaks, bandwidth)
     for binds, colours in (("memory", MEMORY), ("arithmetic", ARITHMETIC)):
         shown = [mark for mark in marks if mark.bound.binds == binds]
         xs, ys, areas = [m.x for m in shown], [m.y for m in shown], [m.area for m in shown]
         edges = [min(0.4, math.sqrt(area) / 12) for area in areas]
         axes.scatter(xs, ys, s=areas, linewidths=edges, zorder=3, gid=f"{binds}-bound", **colours)
-    most = len(_named(bound))
+    most = sum(bool(mark.name) for mark in marks)
     places = [Mark(mark.x, mark.y, math.sqrt(mark.area) / 2) for mark in marks]
     missing = number_marks(axes, places[:most], places[most:], texts)
     title = f"Roofline ({missing} of the {most} heaviest without a number)" if missing else "Roofline"
     write_head(axes, title, _marks_explained(marks[0].share if marks else 0.0))
-    if not marks:
-        text = "this torch can't count FLOPs" if "FLOPs" in traffic.uncounted else "no layer computes products"
-        write_instead(axes, text)
 
 
 class _Layer(NamedTuple):
-    """A layer in the roofline; share: of the bounded time; area: as scatter takes it, of the square around the mark."""
+    """A layer in the roofline; share: of the bounded time; area: as scatter takes it, of the square around the mark.
+
+    name: of those of the heaviest layers, which are the first.
+    """
 
     bound: LayerBound
     share: float
     area: float
+    name: str
 
     @property
     def x(self) -> float:
@@ -143,18 +147,17 @@ def _marks(bound: TimeBound) -> List[_Layer]:
     """The layers with FLOPs, the heaviest first."""
     layers = [each for each in bound.layers if each.layer.flops and each.seconds]
     layers.sort(key=lambda each: each.seconds, reverse=True)
-    return [_Layer(each, each.seconds / bound.seconds, _LARGEST * each.seconds / layers[0].seconds) for each in layers]
+    heaviest, found = _heaviest(bound), []
+    for each in layers:
+        share, area = each.seconds / bound.seconds, _LARGEST * each.seconds / layers[0].seconds
+        name = f"{layer_name(each.layer)} {share:.1%}" if id(each) in heaviest else ""
+        found.append(_Layer(each, share, area, name))
+    return found
 
 
 def _heaviest(bound: TimeBound) -> List[int]:
     """Those of the heaviest layers that take any time, by identity."""
     return [id(each) for each in bound.heaviest() if each.seconds]
-
-
-def _named(bound: TimeBound) -> List[str]:
-    """The names of those marks that are of the heaviest layers, which are the first."""
-    heaviest = _heaviest(bound)
-    return [f"{layer_name(mark.bound.layer)} {mark.share:.1%}" for mark in _marks(bound) if id(mark.bound) in heaviest]
 
 
 def _peaks(traffic: Traffic, device: Device) -> Dict[str, float]:
@@ -283,7 +286,7 @@ class _Strip(NamedTuple):
                 line += 1
 
 
-def _strip(bound: TimeBound) -> _Strip:
+def _strip(bound: TimeBound, marks: Sequence[_Layer]) -> _Strip:
     """Name the heaviest layers; sum those without FLOPs by type, with the names of the heaviest among them."""
     heaviest = _heaviest(bound)
     types: Dict[str, float] = {}
@@ -301,7 +304,9 @@ def _strip(bound: TimeBound) -> _Strip:
     if more:
         others = math.fsum(types[each] for each in ranked if each not in shown)
         rows.append((others, f"{more} other type{'s' * (more > 1)}"))
-    return _Strip(_named(bound), [(share, _wrapped(f"{share:.1%} {text}")) for share, text in rows])
+    return _Strip(
+        [mark.name for mark in marks if mark.name], [(share, _wrapped(f"{share:.1%} {text}")) for share, text in rows]
+    )
 
 
 def _wrapped(text: str) -> List[str]:
@@ -317,18 +322,10 @@ _LONGEST_LABEL = 20
 _LETTER, _UPRIGHT = 4.5, 8.0  # points along the axis that a letter takes, and a whole name that stands upright
 
 
-class _Bar(NamedTuple):
-    """A layer, or a module with all that is in it; accesses in elements."""
-
-    path: str
-    kernel: float
-    output: float
-
-
 class _Bars(NamedTuple):
-    """The bars, which of them are labelled and how, and what stands below that."""
+    """Kernel and output accesses by path; which of the bars are labelled and how, and what stands below that."""
 
-    bars: List[_Bar]
+    bars: Dict[str, Tuple[float, float]]
     labels: Dict[int, str]
     upright: bool
     what: str
@@ -343,7 +340,7 @@ class _Bars(NamedTuple):
         """Draw the bars, the kernel's part below the output's."""
         from matplotlib.patches import Patch
 
-        kernel, output = [bar.kernel / 1e6 for bar in self.bars], [bar.output / 1e6 for bar in self.bars]
+        kernel, output = ([bar[part] / 1e6 for bar in self.bars.values()] for part in (0, 1))
         places, width = range(len(self.bars)), 0.8 if len(self.bars) <= 2 * _MOST else 1.0
         axes.bar(places, kernel, width, gid="kernel", **KERNEL)
         axes.bar(places, output, width, bottom=kernel, gid="output", **OUTPUT)
@@ -366,12 +363,13 @@ def _lay_out(traffic: Traffic, width: float, depth: Optional[int] = None) -> _Ba
     """Lay out the bars of a network in so many inches."""
     layers = _in_order(traffic)
     bars = _bars(layers, depth)
+    paths = list(bars)
     grouped = len(bars) < len(layers)
     what = "module" if grouped else "layer"
     if len(bars) > 1:
-        what += f"s {end_of(bars[0].path, 24)} to {end_of(bars[-1].path, 24)},\nin the order of execution"
+        what += f"s {end_of(paths[0], 24)} to {end_of(paths[-1], 24)},\nin the order of execution"
     what += ", each with all that is in it" * grouped
-    return _Bars(bars, *_bar_labels([bar.path.split(".") for bar in bars], width * 72), what)
+    return _Bars(bars, *_bar_labels([path.split(".") for path in paths], width * 72), what)
 
 
 def _bar_labels(paths: Sequence[List[str]], width: float) -> Tuple[Dict[int, str], bool]:
@@ -419,18 +417,18 @@ def _in_order(traffic: Traffic) -> List[LayerRow]:
     return sorted(layers, key=lambda layer: first.get(layer.path, len(traffic.calls)))
 
 
-def _bars(layers: Sequence[LayerRow], most: Optional[int] = None) -> List[_Bar]:
+def _bars(layers: Sequence[LayerRow], most: Optional[int] = None) -> Dict[str, Tuple[float, float]]:
     """Add the layers up to modules, at the deepest level at which there are not too many, of so many levels at most."""
     deepest = max((layer.path.count(".") + 1 for layer in layers), default=1)
     if most is not None:
         deepest = min(deepest, most + _shared([layer.path.split(".") for layer in layers]))
-    bars: Dict[str, _Bar] = {}
+    bars: Dict[str, Tuple[float, float]] = {}
     for depth in range(deepest, 0, -1):
         bars.clear()
         for layer in layers:
             path = ".".join((layer.path or layer.type).split(".")[:depth])
-            _, kernel, output = bars.get(path, _Bar(path, 0, 0))
-            bars[path] = _Bar(path, kernel + layer.kernel, output + layer.output)
+            kernel, output = bars.get(path, (0, 0))
+            bars[path] = kernel + layer.kernel, output + layer.output
         if len(bars) <= _MOST:
             break
-    return list(bars.values())
+    return bars

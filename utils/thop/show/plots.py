@@ -73,7 +73,7 @@ def comparison_figure(points: Sequence[Point], said: Sequence[str] = ()) -> "Fig
         both = xs, [*ys, *lows, *highs] if timed else ys
         wide = all(min(one, default=0.0) > 0 for one in both) and any(max(one) > _FAR * min(one) for one in both)
         for which, values in zip("xy", both):
-            fit_axis(axes, which, values, 0.0 if wide else math.inf)
+            fit_axis(axes, which, values, wide)
         axes.set_xlabel("GFLOPs")
         axes.set_ylabel("ms, with the range of nine of ten" if timed else "memory accesses (M)")
         axes.grid(True)
@@ -122,13 +122,6 @@ def save_figure(figure: "Figure", path: PathLike) -> None:
         raise ValueError(f"{path}: the name of a picture must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
     with own_settings():
         figure.savefig(path, format=suffix[1:], dpi=DPI, metadata=_NO_DATE[suffix])
-
-
-def saved(figure: "Figure", path: Optional[PathLike]) -> "Figure":
-    """Save a figure if a file is named, and return it."""
-    if path is not None:
-        save_figure(figure, path)
-    return figure
 
 
 # ---- where the time goes ----

@@ -16,7 +16,6 @@ from ..units import readable, readable_bytes
 from .grid import Grid, to_markdown, to_text
 from .modules import (
     ModuleRow,
-    Node,
     View,
     addends,
     check_choice,
@@ -26,7 +25,7 @@ from .modules import (
     fitting_depth,
     grid_of_modules,
     idle_parts,
-    module_tree,
+    module_rows,
     reservations,
 )
 
@@ -75,6 +74,9 @@ class ModelInfo(Answer):
     layers, parameters, gradients: as the checkout's own line has them; imgsz: (height, width) that was counted, if any;
     recording: of the run that all of it is read from, None where counting failed, and then ``error`` says why. It
     unpacks to layers, parameters, gradients and GFLOPs, and can be used like the tuple of these.
+    total_ops: multiply-accumulates of one image's forward pass; total_params: each counted once; total_kernel_macs,
+    total_output_macs: weight elements read and output elements written: memory accesses, which the method's authors
+    call MACs; not a number where counting failed.
     depth, sort: what the table shows unless its caller says otherwise.
     In a notebook it shows itself as that table.
     """
@@ -93,28 +95,13 @@ class ModelInfo(Answer):
         """The totals by layer; None where counting failed."""
         return None if self.recording is None else Profile.of(self.recording.layers)
 
+    total_ops = property(lambda self: self._total(0))
+    total_params = property(lambda self: self._total(1))
+    total_kernel_macs = property(lambda self: self._total(2))
+    total_output_macs = property(lambda self: self._total(3))
+
     def _total(self, index: int) -> float:
         return float("nan") if self.profile is None else self.profile[index]
-
-    @property
-    def total_ops(self) -> float:
-        """Multiply-accumulates of one image's forward pass; not a number where counting failed."""
-        return self._total(0)
-
-    @property
-    def total_params(self) -> float:
-        """Parameters, each counted once."""
-        return self._total(1)
-
-    @property
-    def total_kernel_macs(self) -> float:
-        """Weight elements read: memory accesses, which the method's authors call MACs; no multiply-accumulates."""
-        return self._total(2)
-
-    @property
-    def total_output_macs(self) -> float:
-        """Output elements written: memory accesses, as the above."""
-        return self._total(3)
 
     @property
     def accesses(self) -> float:
@@ -164,19 +151,22 @@ class ModelInfo(Answer):
         return self.profile
 
     @cached_property
-    def _tree(self) -> Node:
-        return module_tree(self._counted(), self.traffic)
+    def _rows(self) -> Tuple[ModuleRow, List[ModuleRow]]:
+        return module_rows(self._counted(), self.traffic)
 
     def _view(self, depth: Optional[int], sort: Optional[str]) -> Tuple[View, List[str]]:
         """The rows that are shown, and the remarks below them."""
-        root = self._tree
+        total, rows = self._rows
         sort, depth = self.sort if sort is None else sort, self.depth if depth is None else depth
-        fits = depth is None
-        depth = fitting_depth(root, _FITS, sort) if depth is None else depth
-        whole = View(choose(root, depth, sort), root.total(), sort)
-        view = replace(whole, rows=whole.heaviest(_FITS)) if fits else whole
-        fewer = [] if not fits else self._left_out(root, depth, sort, len(view.rows), len(whole.rows))
-        return view, [*findings(root, whole), *self._idle, *fewer, *reservations(self._counted(), self.traffic)]
+        if depth is None:
+            depth = deepest(rows) if sort else fitting_depth(rows, _FITS)
+            whole = View(choose(rows, depth, sort), total, sort)
+            view = replace(whole, rows=whole.heaviest(_FITS))
+            fewer = self._left_out(depth, deepest(rows), len(view.rows), len(whole.rows))
+        else:
+            view = whole = View(choose(rows, depth, sort), total, sort)
+            fewer = []
+        return view, [*findings(rows, whole), *self._idle, *fewer, *reservations(self._counted(), self.traffic)]
 
     @cached_property
     def _idle(self) -> List[str]:
@@ -189,9 +179,8 @@ class ModelInfo(Answer):
         return idle_parts(not_run, in_training, self.parameters)
 
     @staticmethod
-    def _left_out(root: Node, depth: int, sort: Optional[str], shown: int, rows: int) -> List[str]:
+    def _left_out(depth: int, most: int, shown: int, rows: int) -> List[str]:
         """Say what a table that fits on a screen leaves out."""
-        most = deepest(root)
         found = [f"The {shown} heaviest of {rows} rows."] if shown < rows else []
         if depth < most:
             found.append(f"What lies deeper is added to its module: depth={most} shows all levels.")
@@ -274,8 +263,9 @@ class ModelInfo(Answer):
         """
         from pandas import DataFrame
 
-        records = [{**record, "output_shape": shape} for record, shape in self._records(depth, sort)]
-        return DataFrame(records, columns=list(_RECORD))
+        frame = DataFrame(self._records(depth, sort), columns=list(_RECORD))
+        frame["output_shape"] = ["x".join(map(str, shape)) for shape in frame["output_shape"]]
+        return frame
 
     to_dataframe = to_frame  # its older name
 
@@ -298,14 +288,13 @@ class ModelInfo(Answer):
 
         They are written to a file too if one is named.
         """
-        rows = [record for record, _ in self._records(depth, sort)]
-        return written(json.dumps(finite({**self._totals(), "layers": rows}), indent=1, allow_nan=False), path)
+        found = {**self._totals(), "layers": self._records(depth, sort)}
+        return written(json.dumps(finite(found), indent=1, allow_nan=False), path)
 
-    def _records(self, depth: Optional[int], sort: Optional[str]) -> List[Tuple[Dict[str, Any], str]]:
-        """Rows for machines, each with its output shape in words."""
+    def _records(self, depth: Optional[int], sort: Optional[str]) -> List[Dict[str, Any]]:
+        """Rows for machines."""
         check_choice(depth, sort)
-        self._counted()
-        return [(_record(row), row.shape) for row in addends(choose(self._tree, depth, sort))]
+        return [_record(row) for row in addends(choose(self._rows[1], depth, sort))]
 
     def _totals(self) -> Dict[str, Any]:
         profile, traffic = self._counted(), self.traffic
@@ -332,12 +321,9 @@ _RECORD = (
 
 def _record(row: ModuleRow) -> Dict[str, Any]:
     """What a row says, in base units."""
-    node, numbers = row.node, row.numbers
-    values: Dict[str, Any] = {name: _whole(getattr(numbers, name)) for name in numbers._fields}
-    values.update(path=node.path, type=node.type, calls=node.layer.calls, output_shape=list(node.layer.output_shape))
-    names = dict.fromkeys(name for part in ([node] if row.itself else node.walk()) for name in part.operators)
-    values.update(intensity=numbers.intensity, operators=", ".join(names))
-    return {name: values[name] for name in _RECORD}
+    values = {name: getattr(row, name) for name in _RECORD}
+    values.update({name: _whole(values[name]) for name in ("total_ops", "kernel", "output")})
+    return {**values, "output_shape": list(row.output_shape), "operators": ", ".join(row.operators)}
 
 
 def _whole(number: float) -> float:

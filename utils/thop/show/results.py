@@ -21,7 +21,7 @@ from .choice import choice_figure, choice_grid, choice_headline
 from .comparison import Comparison, grid_of_comparison, records, to_dataframe
 from .grid import WIDTH, Column, Grid, Line, cut, heaviest, html_message, to_html, to_markdown, to_text
 from .network_plot import accesses_figure
-from .plots import Point, bars_figure, comparison_figure, saved, time_figure
+from .plots import Point, bars_figure, comparison_figure, save_figure, time_figure
 from .predictions import (
     THE_MODEL,
     advice_grid,
@@ -98,7 +98,10 @@ class Sheet:
 
     def plot(self, path: Any = None) -> "Figure":
         """The picture, saved where a file is named."""
-        return saved(self.draw(), path)
+        figure = self.draw()
+        if path is not None:
+            save_figure(figure, path)
+        return figure
 
 
 @singledispatch
@@ -128,13 +131,15 @@ def _profile(found: Profile) -> Sheet:
     words = [gflops, f"{readable(found.total_params)} parameters"]
     words.append(accesses(found.total_kernel_macs, found.total_output_macs))
     columns = [*_PLACES, Column("kernel", group="accesses"), Column("output", group="accesses")]
+
+    def cells(ops: float, kernel: float, output: float) -> List[str]:
+        return [f"{ops * 2 / 1e9:.3f}", readable(kernel), readable(output)]
+
     lines = [
-        Line([_name(layer.path), layer.kind.__name__, _shape(layer.output_shape), f"{layer.ops * 2 / 1e9:.3f}",
-              readable(layer.kernel), readable(layer.output)])
-        for layer in layers
-    ]  # fmt: skip
-    total = ["total", "", "", f"{found.total_ops * 2 / 1e9:.3f}"]
-    total += [readable(found.total_kernel_macs), readable(found.total_output_macs)]
+        Line([_name(one.path), one.kind.__name__, _shape(one.output_shape), *cells(one.ops, one.kernel, one.output)])
+        for one in layers
+    ]
+    total = ["total", "", "", *cells(found.total_ops, found.total_kernel_macs, found.total_output_macs)]
     rows = [
         {"path": each.path, "type": each.kind.__name__, "calls": each.calls, "output_shape": list(each.output_shape),
          "parameters": sum(each.parameters.values()), "ops": each.ops, "kernel": each.kernel, "output": each.output}

@@ -16,7 +16,7 @@ from torch import nn
 
 from ..count.record import Recording, record
 from ..profile import Profile, profile
-from ..run import in_few_words, network_of, unwrap
+from ..run import in_few_words, is_unused, network_of, unwrap
 from ..run.inputs import (
     Size,
     as_inputs,
@@ -44,7 +44,6 @@ class Count:
     def __init__(self, model: nn.Module, given: Optional[Tuple[Any, ...]] = None) -> None:
         self.model, self.given = model, given
         self._done: Dict[Size, Recording] = {}
-        self._totals: Dict[Size, Profile] = {}
 
     def recorded(self, size: Size) -> Recording:
         """Record a run at a size; raises whatever the model's forward raises."""
@@ -56,9 +55,7 @@ class Count:
 
     def at(self, size: Size) -> Profile:
         """Count at a size; raises whatever the model's forward raises."""
-        if size not in self._totals:
-            self._totals[size] = Profile.of(self.recorded(size).layers)
-        return self._totals[size]
+        return Profile.of(self.recorded(size).layers)
 
     def answer(self, size: Size, shown: Size) -> float:
         """Return the operations on the image ``shown``; of a window that is larger, a share of those at ``size``."""
@@ -152,7 +149,7 @@ class Summary:
 
     # ---- thop ----
 
-    def answer(self, listener: Listener, real: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:
+    def answer(self, real: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:
         """Answer the checkout's call of ``thop.profile`` with what thop would say; the real one does if we can't."""
         try:
             model, inputs, custom_ops, more = _thop_arguments(*args, **kwargs)
@@ -165,9 +162,9 @@ class Summary:
         try:
             if self.size is None:
                 raise RuntimeError(self.error)
-            if listener.is_just_the_model(model):
+            if is_unused(model, self.model):
                 model = self.model
-            if custom_ops or not self._is_the_model(model, listener):
+            if custom_ops or type(unwrap(model)) is not type(self.model):  # what is of its class is a copy of it
                 another = profile(model, inputs, custom_ops, verbose=False)
                 return another.total_ops, another.total_params
             self._take_over(model, inputs)
@@ -180,10 +177,6 @@ class Summary:
             if real is None:
                 raise
             return real(*args, **kwargs)
-
-    def _is_the_model(self, handed: Any, listener: Listener) -> bool:
-        known = [self.model, *listener.copies]
-        return any(unwrap(handed) is model for model in known) or type(unwrap(handed)) is type(self.model)
 
     def _take_over(self, handed: nn.Module, inputs: Any) -> None:
         """Count on the checkout's own inputs, at the size that was asked for, or that they have."""
