@@ -203,7 +203,7 @@ def test_advice_without_a_cfg_and_by_the_command(capsys: pytest.CaptureFixture[s
     model = torchvision.models.mobilenet_v3_large(weights=None).eval()
     found = memory_info(model, imgsz=224).advice("rk3588")
     assert all(one.cfg is None for one in found) and any(one.imgsz == 192 for one in found)
-    status, out, err = run(capsys, "advise", CFG, "--device", "rk3588", "--json")
+    status, out, err = run(capsys, "advise", MODELS / "yolov5s.yaml", "--device", "rk3588", "--json")
     assert (status, err) == (0, "")
     rows = json.loads(out)["rows"]
     assert all(row["seconds"] < row["before"] and row["price"] for row in rows)

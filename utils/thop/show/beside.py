@@ -17,9 +17,11 @@ import re
 import sys
 import threading
 from dataclasses import dataclass
+from functools import partial
 from types import FunctionType, ModuleType
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
+import torch
 from torch import nn
 
 from ..run import light_copy, own_way_aside
@@ -34,7 +36,7 @@ class Changes:
     """
 
     def __init__(self) -> None:
-        self._ways_back: List[Callable[[], None]] = []
+        self._ways_back: List[Callable[[], Any]] = []
 
     def attribute(self, owner: Any, name: str, value: Any) -> None:
         """Give a class or an object an attribute, past an object's class's own ways of setting one."""
@@ -76,6 +78,10 @@ class Changes:
 
         self._ways_back.append(back)
         function.__code__ = code
+
+    def keep_grad_mode(self) -> None:
+        """Put it back at the end: an interrupt may leave PyTorch's own ``no_grad``, as in a deep copy, in force."""
+        self._ways_back.append(partial(torch.set_grad_enabled, torch.is_grad_enabled()))
 
     def take_back(self) -> None:
         """Take back all changes, the last first."""
@@ -162,6 +168,7 @@ def beside(function: Callable[..., Any], model: nn.Module, answer: Answer, aloud
     with _ONE_AT_A_TIME:
         try:
             try:
+                changes.keep_grad_mode()
                 changes.item(vars(_THREAD), "listener", listener)
                 _lead_thop_here(listener, namespaces, changes)
                 mute = [logger for logger in loggers_of(function) if is_mute(logger)] if aloud else []
