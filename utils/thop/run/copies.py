@@ -168,10 +168,13 @@ def _fill(model: nn.Module, duplicate: Any) -> None:
 
 @contextmanager
 def own_way_aside(model: nn.Module) -> Iterator[None]:
-    """Take a model's own attribute ``__deepcopy__`` off for a while: it may be what leads here."""
+    """Take a model's own attribute ``__deepcopy__`` off for a while: it may be what leads here.
+
+    An interrupt may put the end of this off until the frames are collected, when whoever gave it has taken it back.
+    """
     own_way = vars(model).pop("__deepcopy__", None)
     try:
         yield
     finally:
-        if own_way is not None:
+        if own_way is not None and getattr(getattr(own_way, "__self__", None), "in_force", True):
             vars(model)["__deepcopy__"] = own_way

@@ -125,7 +125,9 @@ _ONE_AT_A_TIME = threading.RLock()
 
 
 class Listener:
-    """What is heard of one call, in order."""
+    """What is heard of one call, in order; in_force: its ways are, so that they may be put back where they were."""
+
+    in_force = False
 
     def __init__(self, model: nn.Module, answer: Answer) -> None:
         self.model, self.answer = model, answer
@@ -169,6 +171,7 @@ def beside(function: Callable[..., Any], model: nn.Module, answer: Answer, aloud
         try:
             try:
                 changes.keep_grad_mode()
+                changes.item(vars(listener), "in_force", True)
                 changes.item(vars(_THREAD), "listener", listener)
                 _lead_thop_here(listener, namespaces, changes)
                 mute = [logger for logger in loggers_of(function) if is_mute(logger)] if aloud else []
