@@ -59,6 +59,8 @@ def ambient() -> Dict[str, Any]:
         "dispatch": [id(m) for m in torch.utils._python_dispatch._get_current_dispatch_mode_stack()],
         "in a mode": getattr(torch.utils._python_dispatch, "is_in_torch_dispatch_mode", bool)(),
         "function": [id(m) for m in torch.overrides._get_current_function_mode_stack()],
+        "heard": (torch._C._is_torch_function_enabled(), getattr(torch._C, "_is_torch_function_all_disabled", bool)()),
+        "keys": (str(torch._C._dispatch_tls_local_include_set()), str(torch._C._dispatch_tls_local_exclude_set())),
         "collector": gc.isenabled(),
         "call": (nn.Module.__call__, nn.Module._call_impl),
         "hooks": [len(v) for n, v in vars(torch_module).items() if n.startswith("_global") and isinstance(v, dict)],
@@ -477,20 +479,22 @@ class Interrupts:
     """Raises at the n-th line event of our own code, wherever that is."""
 
     def __init__(self, after: int) -> None:
-        self.left = after
+        self.after = self.left = after
+        self.last: Dict[Any, int] = {}  # when each line was come to for the last time: a `with`, when it is left
 
     def __call__(self, frame: Any, event: str, argument: Any) -> Any:
         if "utils/thop" not in frame.f_code.co_filename.replace(os.sep, "/"):
             return None
         if event == "line":
             self.left -= 1
+            self.last[frame.f_code, frame.f_lineno] = self.after - self.left
             if self.left == 0:
                 raise KeyboardInterrupt("now")
         return self
 
 
-def interrupt_once(after: int, count: Callable[[], Any]) -> int:
-    """Interrupt a count at that line of it, and return how many lines were left to go until then."""
+def interrupt_once(after: int, count: Callable[[], Any]) -> Interrupts:
+    """Interrupt a count at that line of it."""
     tracer = Interrupts(after)
     kept = sys.gettrace()
     sys.settrace(tracer)
@@ -500,7 +504,7 @@ def interrupt_once(after: int, count: Callable[[], Any]) -> int:
         pass
     finally:
         sys.settrace(kept)
-    return tracer.left
+    return tracer
 
 
 @pytest.mark.parametrize("where", ["nothing", "autocast", "dispatch mode"])
@@ -516,11 +520,10 @@ def test_an_interrupt_at_any_line_leaves_nothing(where: str) -> None:
     with STATES[where]():
         count()
         before = ambient()
-        lines = 10**6 - interrupt_once(10**6, count)
-        moments = {*range(1, 50), *range(lines - 150, lines), *range(50, lines, max(1, lines // 40))}
-        moments = set(list(moments)[:: 1 if where == "nothing" else 4])
-        for moment in sorted(moments):
-            assert interrupt_once(moment, count) == 0
+        each = sorted(interrupt_once(10**6, count).last.values())
+        moments = {*range(1, 50), *each, *range(each[-1] - 150, each[-1])}
+        for moment in sorted(moments)[:: 1 if where == "nothing" else 4]:
+            assert interrupt_once(moment, count).left == 0
             assert ambient() == before, moment
     assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
     gc.collect()

@@ -23,6 +23,7 @@ from .torch_private import (
     DISPATCH_MODES,
     FUNCTION_MODES,
     GLOBAL_HOOKS,
+    as_functions_are_heard,
     autocast_is_on,
     mode_flags,
     restore_mode_flags,
@@ -113,6 +114,7 @@ class Settings:
 class Ambient:
     """What was in force in the thread when it was made."""
 
+    hear_functions: Callable[[], None] = field(default_factory=as_functions_are_heard)
     grad: bool = field(default_factory=torch.is_grad_enabled)
     collects: bool = field(default_factory=gc.isenabled)
     dispatch: List[Any] = field(default_factory=DISPATCH_MODES.modes)
@@ -131,6 +133,7 @@ class Ambient:
 
     def restore(self) -> None:
         """Put everything back that is not as it was."""
+        self.hear_functions()
         set_grad_enabled(self.grad)
         self.settings.restore()
         DISPATCH_MODES.replace(self.dispatch)

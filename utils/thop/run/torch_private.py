@@ -27,6 +27,20 @@ except ImportError:  # torch before 2.0 has no default device
 
 no_torch_function = torch._C.DisableTorchFunction
 """Calls inside are led past subclasses and function modes. Since 1.7."""
+
+
+def as_functions_are_heard() -> Callable[[], None]:
+    """Return what puts back, at any time and as often as it is called, whether this thread is in ``no_torch_function``.
+
+    It is a guard's exit, which restores what its entry has found. An interrupt between the lines of a ``with`` loses
+    the guard there, and the thread would stay deaf. Both are called from C, where no interrupt comes between them.
+    """
+    guard = no_torch_function()
+    in_and_out = guard.__enter__, guard.__exit__
+    tuple(map(type(in_and_out[0]).__call__, in_and_out))
+    return in_and_out[1]  # type: ignore[no-any-return]
+
+
 set_grad_enabled: Callable[[bool], None] = torch._C._set_grad_enabled
 """Gradients on or off without a context, so that what was in force can be put back whatever happened. Since 0.4."""
 
