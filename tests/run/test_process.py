@@ -271,6 +271,8 @@ def test_every_model_in_every_state(name: str, where: str) -> None:
 @pytest.mark.parametrize("where", ["nothing", "autocast"])
 def test_the_operators_are_those_that_a_users_mode_hears(name: str, where: str) -> None:
     model = MODELS[name]().eval()
+    if name == "attends":  # or torch 2.0 leads odd numbers of heads, too, into a kernel that a run goes around
+        model.attention.train()
     ignored = ("aten::empty", "aten::_nnpack", "aten::detach")
     with STATES[where]():
         heard = [operator for operator in operators_heard(model) if not operator.startswith(ignored)]
