@@ -153,12 +153,6 @@ def work_of(deployed: Deployed, precision: str) -> List[Work]:
     return [_work(launch, runtime, precision, moved) for launch in deployed.launches]
 
 
-def leaving(launch: Launch, runtime: Runtime) -> str:
-    """Why the runtime gives a launch back to the CPU; nothing where the accelerator executes it."""
-    names = (name.strip("_") for name in launch.operators)
-    return next((runtime.leaves[name] for name in names if name in runtime.leaves), "")
-
-
 _NORMS = ("layer_norm", "group_norm", "rms_norm")
 _SOFTMAX = 2.5  # a CPU reads a row for its largest, reads and writes exponentials, reads and writes shares: 5 for 2
 
@@ -180,7 +174,7 @@ def _work(launch: Launch, runtime: Runtime, precision: str, moved: Dict[int, Mov
         if step.flops:
             _add_product(work, step, launch.weights, runtime.padding)
     curves = sum(_outputs(step, runtime.padding[1]) for step in launch.steps if step.name in CURVES)
-    leaves, normalizes = bool(leaving(launch, runtime)), any("softmax" in name for name in names)
+    leaves, normalizes = launch.leaves is not None, any("softmax" in name for name in names)
     return Work(
         **work,
         bytes=bytes_,

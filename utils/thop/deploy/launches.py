@@ -8,7 +8,7 @@ What a launch reads was written by others or is a weight; what it writes is read
 from collections import Counter
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
 
 from torch import Tensor, nn
 
@@ -31,7 +31,8 @@ class Launch:
     """What a runtime executes at once.
 
     steps: its calls; reads, writes: the operands that others have written, or want; weights: those that no input
-    reaches; folded_biases: elements that folded BatchNorms have left; returned: elements that the network returns.
+    reaches; folded_biases: elements that folded BatchNorms have left; returned: elements that the network returns;
+    leaves: where the runtime gives it back to the CPU, because of which operator of which module, and why it does so.
     """
 
     steps: List[OperatorCall]
@@ -40,6 +41,7 @@ class Launch:
     weights: List[View] = field(default_factory=list, repr=False)
     folded_biases: int = 0
     returned: int = 0
+    leaves: Optional[Tuple[str, str, str]] = field(default=None, repr=False)
 
     def __repr__(self) -> str:
         what, where = " + ".join(self.operators), ", ".join(self.layers)
@@ -216,7 +218,7 @@ def as_deployed(counted: Recording, runtime: Runtime, decode: Optional[bool] = N
     groups = [[unit] for unit in program.units] if runtime.eager else fused(program, runtime)
     if runtime.slices != FREE:
         program, groups = copy_slices(program, groups, together=runtime.slices == ONCE)
-    launches = Rows(_launch(group, program, runtime.eager) for group in groups if not _is_free(group))
+    launches = Rows(_launch(group, program, runtime) for group in groups if not _is_free(group))
     return Deployed(runtime, launches, counted, decode, usual, merged)
 
 
@@ -225,10 +227,11 @@ def _is_free(group: Sequence[Unit]) -> bool:
     return len(group) == len(group[0].steps) == 1 and not (first.bytes or first.flops)
 
 
-def _launch(group: Sequence[Unit], program: Executed, writes_all: bool) -> Launch:
+def _launch(group: Sequence[Unit], program: Executed, runtime: Runtime) -> Launch:
     """Sum up what a launch reads and writes."""
     steps = [step for unit in group for step in unit.steps]
     launch, inside = Launch(steps), {operand.value for step in steps for operand in step.writes}
+    launch.leaves = _leaves(steps, runtime.leaves)
     reads: Dict[Tuple[int, Any], View] = {}
     weights: Dict[Tuple[int, Any], View] = {}
     for unit in group:
@@ -247,8 +250,17 @@ def _launch(group: Sequence[Unit], program: Executed, writes_all: bool) -> Launc
         for operand in step.writes:
             all_readers = len(program.readers.get(operand.value, ()))
             elsewhere = all_readers > readers[operand.value] or (program.all_counts and not all_readers)
-            if writes_all or operand.value in program.outputs or elsewhere:
+            if runtime.eager or operand.value in program.outputs or elsewhere:
                 launch.writes.append(operand)
                 launch.returned += operand.elements if operand.value in program.outputs else 0
     launch.reads, launch.weights = list(reads.values()), list(weights.values())
     return launch
+
+
+def _leaves(steps: Sequence[OperatorCall], reasons: Mapping[str, str]) -> Optional[Tuple[str, str, str]]:
+    """Return the first operator that has a reason to go back to the CPU, with its module and that reason."""
+    for step in steps if reasons else ():
+        name = step.facts.operator.strip("_")
+        if name in reasons:
+            return name, step.path, reasons[name]
+    return None

@@ -16,7 +16,7 @@ from ..run import as_inputs, as_model, collector_paused
 from ..run.inputs import fitting_size, images_for, usual_size
 from ..units import listed
 from .calibration import Calibration
-from .clock import MEMORY, Constants, LaunchTime, Load, leaving, time_launches, work_of
+from .clock import MEMORY, Constants, LaunchTime, Load, time_launches, work_of
 from .devices import Device, find_device, load_devices
 from .estimates import NINE_OF_TEN, Basis, Estimate, of_sheet, prior_of, sheet_peak, with_precision
 from .executed import decoded_branches
@@ -308,8 +308,7 @@ def predict_deployed(network: Deployed, device: Union[Device, Calibration], prec
     binds = max(parts, key=lambda part: parts[part])
     title = device.name if isinstance(device, Calibration) else device.title
     low, high = seconds * math.exp(-reach), seconds * math.exp(reach)
-    leaves = (one for one, work in zip(network.launches, works) if work.leaving)
-    left = tuple((one.operators[0].strip("_"), one.layers[0], leaving(one, runtime)) for one in leaves)
+    left = tuple(one.leaves for one in network.launches if one.leaves is not None)
     numbers = seconds, low, high, error, basis, binds, len(launches), network.memory(precision), left
     published = find_measurement(network, device.name, precision)
     moved = sum(int(work.bytes + work.weights + work.passes) for work in works)

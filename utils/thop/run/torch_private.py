@@ -35,10 +35,10 @@ def as_functions_are_heard() -> Callable[[], None]:
     It is a guard's exit, which restores what its entry has found. An interrupt between the lines of a ``with`` loses
     the guard there, and the thread would stay deaf. Both are called from C, where no interrupt comes between them.
     """
-    guard = no_torch_function()
+    guard: Any = no_torch_function()
     in_and_out = guard.__enter__, guard.__exit__
     tuple(map(type(in_and_out[0]).__call__, in_and_out))
-    return in_and_out[1]  # type: ignore[no-any-return]
+    return in_and_out[1]
 
 
 set_grad_enabled: Callable[[bool], None] = torch._C._set_grad_enabled
