@@ -9,7 +9,7 @@ RUN = $(PYTHON) tests/environment.py
 help:
 	@echo "make test [ARGS='-k train']     run all tests, or those that the pytest arguments pick"
 	@echo "make quick [ARGS=...]           those that need no checkout"
-	@echo "make compat [ARGS=1.13.1]       what depends on PyTorch's version, under several of them"
+	@echo "make compat [ARGS='2.4 1.13']    what depends on PyTorch's version, under several of them"
 	@echo "make demo [CHECKOUT=path]       patch a YOLOv5, train it for an epoch, show what it prints"
 	@echo "make lint                       ruff and mypy"
 	@echo "make bench                      compare with other profilers"

@@ -1,6 +1,6 @@
 """Run what depends on PyTorch's version under several of them, each in an environment of its own.
 
-    python tests/compat.py [1.13.1 ...]     the versions below, or some of them
+    python tests/compat.py [2.4 1.13.1 ...]     the versions below, or some of them
 
 Tests of `tests/run` and `tests/count`, and the summary line. An environment stays in .cache/compat, for the next time.
 It takes the Pythons that the versions are for; what is not on this machine is said and left out.
@@ -11,11 +11,11 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import List, NamedTuple, Optional
+from typing import List, NamedTuple, Optional, Tuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from environment import ROOT, say
+from environment import ROOT, Failure, say
 
 FOLDER = ROOT / ".cache" / "compat"
 TESTS = ["tests/run", "tests/count", "tests/show/test_torch_utils.py"]
@@ -74,10 +74,11 @@ def make(version: Version) -> str:
     return ""
 
 
-def run(version: Version) -> str:
-    """Run the tests under a version; return the line that pytest closes with."""
+def run(version: Version) -> Tuple[bool, str]:
+    """Run the tests under a version; return whether they pass, and the line that pytest closes with."""
     environment = dict(os.environ, PYTHONNOUSERSITE="1", OMP_NUM_THREADS="1")
-    command = [str(version.interpreter), "-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider", *TESTS]
+    options = ["-q", "-n", "2", "--dist", "worksteal", "-p", "no:cacheprovider"]
+    command = [str(version.interpreter), "-m", "pytest", *options, *TESTS]
     done = subprocess.run(
         command,
         cwd=str(ROOT),
@@ -88,18 +89,36 @@ def run(version: Version) -> str:
     )
     lines = done.stdout.strip().splitlines() or ["pytest printed nothing"]
     say("\n".join(line for line in lines if line.startswith(("FAILED", "ERROR"))))
-    return lines[-1]
+    return not done.returncode, lines[-1]
+
+
+def versions(wanted: List[str]) -> List[Version]:
+    """Return the versions that are asked for, all of them without a word: 2.4 is 2.4.1."""
+    unknown = [name for name in wanted if not any(is_of(name, version) for version in VERSIONS)]
+    if unknown:
+        known = ", ".join(version.torch for version in VERSIONS)
+        raise Failure(f"torch {unknown[0]} is not one of those that are tested: {known}")
+    return [version for version in VERSIONS if not wanted or any(is_of(name, version) for name in wanted)]
+
+
+def is_of(name: str, version: Version) -> bool:
+    """Say whether a version is called by its first numbers."""
+    return (version.torch + ".").startswith(name + ".")
 
 
 def main(wanted: List[str]) -> int:
     """Run under each version, and print a line for each."""
-    found = {}
-    for version in VERSIONS:
-        if not wanted or version.torch in wanted:
-            found[version.torch] = make(version) or run(version)
-            say(f"torch {version.torch}: {found[version.torch]}")
-    return int(any("failed" in line or "error" in line for line in found.values()))
+    all_pass = True
+    for version in versions(wanted):
+        missing = make(version)
+        passes, line = (not missing.endswith("failed"), missing) if missing else run(version)
+        say(f"torch {version.torch}: {line}")
+        all_pass = all_pass and passes
+    return int(not all_pass)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except Failure as failure:
+        sys.exit(f"compat.py: {failure}")

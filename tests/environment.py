@@ -2,7 +2,7 @@
 
     python tests/environment.py test [PYTEST ARGUMENTS]     all tests
     python tests/environment.py quick [PYTEST ARGUMENTS]    those that need no checkout
-    python tests/environment.py compat [1.13.1 ...]         what depends on PyTorch's version, under several of them
+    python tests/environment.py compat [2.4 1.13 ...]       what depends on PyTorch's version, under several of them
     python tests/environment.py demo [CHECKOUT]             patch a YOLOv5, train it, show what it prints
     python tests/environment.py lint                        ruff and mypy
     python tests/environment.py bench [ARGUMENTS]           comparison with other profilers
