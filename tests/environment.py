@@ -36,7 +36,7 @@ OLDEST = (3, 8)
 WORKERS = max(1, min(os.cpu_count() or 1, 4))  # each takes up to 2 GB of memory
 COMMANDS: Dict[str, List[List[str]]] = {
     "test": [["-m", "pytest", "-n", str(WORKERS), "--dist", "worksteal"]],
-    "quick": [["-m", "pytest", "-n", str(WORKERS), "-m", "not slow"]],
+    "quick": [["-m", "pytest", "-n", str(WORKERS), "--dist", "worksteal", "-m", "not slow"]],
     "compat": [["tests/compat.py"]],
     "demo": [["tests/demo.py"]],
     "lint": [["-m", "ruff", "check", "."], ["-m", "mypy"]],
