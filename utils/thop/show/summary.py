@@ -48,10 +48,11 @@ class Count:
     def recorded(self, size: Size) -> Recording:
         """Record a run at a size; raises whatever the model's forward raises."""
         if size not in self._done:
-            given = self.given
-            inputs = images_for(self.model, size) if given is None else resized(given, size, self.model)
-            self._done[size] = record(self.model, inputs)
+            self._done[size] = record(self.model, self._images(size))
         return self._done[size]
+
+    def _images(self, size: Size) -> Tuple[Any, ...]:
+        return images_for(self.model, size) if self.given is None else resized(self.given, size, self.model)
 
     def at(self, size: Size) -> Profile:
         """Count at a size; raises whatever the model's forward raises."""
@@ -60,6 +61,8 @@ class Count:
     def answer(self, size: Size, shown: Size) -> float:
         """Return the operations on the image ``shown``; of a window that is larger, a share of those at ``size``."""
         with suppress(Exception):
+            if shown not in self._done:  # of which nobody will ask more
+                return profile(self.model, self._images(shown), verbose=False).total_ops
             return self.at(shown).total_ops
         return self.at(size).total_ops * _area(shown) / _area(size)
 
