@@ -19,7 +19,7 @@ from torch import nn
 
 from ..count.record import record
 from ..deploy.calibration import Calibration, range_of
-from ..deploy.clock import seconds_of, work_of
+from ..deploy.clock import Work, seconds_of, work_of
 from ..deploy.estimates import Basis, Estimate, Sheet, prior_of
 from ..deploy.fitting import Groups, Measured, before, fit_from, unexplained
 from ..deploy.launches import Deployed, as_deployed
@@ -90,12 +90,19 @@ class Timed:
     def layers(self, precision: str) -> List[Measured]:
         """Its layers as if each were a network, scaled so that they take what a pass takes without a profile.
 
-        A profile makes launches longer; and what no launch is of, such as changes of layout, is shared out.
+        A profile makes launches longer; and what no launch is of, such as changes of layout, is shared out. Those that
+        are alike count as one: sixty of them teach no more.
         """
         if not self.rows:
             return []
         matched = match_log([row for row in self.rows.values() if row.seconds], self.deployed)
-        return matched.layers(precision, self.seconds / sum(pair.seconds for pair in matched.pairs))
+        alike: Dict[Tuple[Work, ...], List[Measured]] = {}
+        for one in matched.layers(precision, self.seconds / sum(pair.seconds for pair in matched.pairs)):
+            alike.setdefault(tuple(one.works), []).append(one)
+        return [
+            Measured([work for one in those for work in one.works], sum(one.seconds for one in those), alone=True)
+            for those in alike.values()
+        ]
 
 
 def time_networks(
