@@ -116,7 +116,7 @@ def test_what_does_not_run_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_layers_teach_where_a_runtime_tells_them() -> None:
-    """A profile that makes all layers longer leaves the whole as long as it is."""
+    """A profile that makes all layers longer leaves the whole as long as it is; layers that are alike are one."""
     setting = here.setting_here("pytorch-cpu", 1)
     (timed,) = here.time_networks({"sixth": (sixth(), 64)}, setting)
     assert all(row.seconds > 0 for row in timed.rows.values())
@@ -124,7 +124,9 @@ def test_layers_teach_where_a_runtime_tells_them() -> None:
     assert len(matched.pairs) == len(timed.deployed.launches) and not matched.launches_left
     timed.passes = [2 * matched.seconds]
     layers = timed.layers(setting.precision)
-    assert len(layers) == len(matched.pairs)
+    assert sum(len(row.works) for row in layers) == len(timed.deployed.launches)
+    kinds = {tuple(row.works) for row in matched.layers(setting.precision)}
+    assert len(layers) == len(kinds) < len(matched.pairs) and all(len(set(row.works)) == 1 for row in layers)
     assert sum(row.seconds for row in layers) == pytest.approx(2 * matched.seconds)
     fitted = here.calibrate_timed([timed, timed], setting)
     assert fitted.estimate.basis.networks == 2 and 0.2 < fitted.ratios[0] < 5
