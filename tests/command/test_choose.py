@@ -180,3 +180,9 @@ def test_a_known_network_is_recognised_by_its_architecture(yolo: Any) -> None:
     assert name(yolo("yolov5s.yaml", nc=1)) == name(torchvision.models.resnet18(weights=None)) == []
     keys = [one.architecture for one in accuracies()]
     assert len(set(keys)) == len(keys) > 90 and all(one.source and 20 < one.map < 80 for one in accuracies())
+
+
+def test_a_size_is_the_one_that_is_counted() -> None:
+    """650 is no multiple of the stride."""
+    rows = choose(str(YOLOV5 / "models/yolov5n.yaml"), device="rk3588", fps=30, imgsz=[650]).rows
+    assert [row.imgsz for row in rows] == [672]

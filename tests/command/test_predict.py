@@ -391,3 +391,9 @@ def test_the_name_alone_shows_what_to_type(capsys: pytest.CaptureFixture[str]) -
     assert (status, err) == (0, "")
     examples = re.findall(r"python -m utils\.thop (.+?)(?:  +#.*)?$", out, re.MULTILINE)[:4]
     assert [example.split()[0] for example in examples] == ["compare", "predict", "choose", "summary"]
+
+
+def test_a_picture_is_of_one_device(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "two.png"
+    status, out, err = run(capsys, "predict", CFG, "--device", "rk3588", "--device", "rpi5", "--plot", path)
+    assert (status, out) == (2, "") and "--plot draws one device" in err and not path.exists()

@@ -354,8 +354,8 @@ def test_sizes_are_read() -> None:
     found = [parse_memory(text) for text in ("10GB", "10 gb", "11.5G", "8000MB", "24", "16GiB", "much", "-3GB", "0")]
     assert found[:5] == pytest.approx([10.6e9, 10.6e9, 12.19e9, 8.48e9, 25.44e9])
     assert found[5:] == [16 * 2**30, None, None, None]
-    assert memory_in(5) == 5 and memory_in("1GB") == 1.06e9
-    for wrong in ("much", -1, float("nan"), True, None):
+    assert memory_in(5e9) == 5e9 and memory_in("1GB") == 1.06e9
+    for wrong in ("much", -1, 24, float("nan"), True, None):
         with pytest.raises(DeviceError, match="memory must be bytes, or a size"):
             memory_in(wrong)  # type: ignore[arg-type]
 
@@ -787,3 +787,14 @@ def test_the_command_says_what_the_loss_was(model: str, said: str, capsys: pytes
     pytest.importorskip(model.partition(":")[0])
     assert main(["train", model, "--imgsz", "160", "--batch", "2", "--no-val"]) == 0
     assert said in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_head_that_writes_to_its_list_is_not_checkpointed(yolo: Any) -> None:
+    """It could not be computed again: its maps are gone. Nor does a memory that nothing fits into raise anything."""
+    model = yolo("yolov5n.yaml").train().requires_grad_(True)
+    found = training(model, torch.empty(4, 3, 256, 256, device="meta"), optimizer="SGD")
+    proposal = found.checkpoint_to_fit(0.6 * found.peak / 0.88)
+    assert proposal is not None and not any(name.startswith("model.24") for name in proposal.modules)
+    assert found.checkpoint_to_fit(2e6) is None
+    with pytest.raises(DeviceError, match='memory must be bytes, or a size such as "8GB", not 24'):
+        found.fits(24)

@@ -8,7 +8,7 @@ from typing import Any, Callable, Dict, List, Sequence, Tuple
 import pytest
 import torch
 import yaml
-from releases import quiet, yolo
+from releases import LATEST, quiet, release, yolo
 from torch import nn
 
 from utils.thop import deployed, predict
@@ -320,7 +320,7 @@ def test_what_a_log_does_not_tell_is_said(capsys: pytest.CaptureFixture[str], tm
         "\n".join(f"{head},{time if i == 0 else int(time) / 1e3}" for i, (head, _, time) in enumerate(lines))
     )
     status, out, err = run(capsys, "calibrate", "--log", smaller, *MODEL, "--no-decode")
-    assert (status, out) == (2, "") and "times are seconds for a pass" in err and len(err.splitlines()) == 1
+    assert (status, out) == (2, "") and "is it in another unit?" in err and len(err.splitlines()) == 1
 
 
 def test_mistakes_are_said_in_a_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -340,3 +340,10 @@ def test_mistakes_are_said_in_a_line(capsys: pytest.CaptureFixture[str], tmp_pat
     ):
         status, out, err = run(capsys, "calibrate", *arguments)
         assert (status, out) == (2, "") and complaint in err and len(err.splitlines()) == 1
+
+
+def test_a_log_of_a_network_whose_modules_are_called_alike_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """Two thirds of its time have a name that is here, too."""
+    status, out, err = run(capsys, "calibrate", "--log", SAMPLES / RK3588, "--runtime", "rknn", "--name", "b",
+                           "--model", release(LATEST) / "yolov5/models/yolov5s.yaml")  # fmt: skip
+    assert (status, out) == (2, "") and "66% of the log's time fits this network: a log of another one?" in err

@@ -17,6 +17,7 @@ from ..answer import PathLike
 from ..deploy.accuracies import TASKS, accuracies, accuracy_at, known_as
 from ..deploy.choice import Candidate, Choice, ranked
 from ..run import as_model, built_blank, collector_paused, in_few_words
+from ..run.inputs import fitting_size
 from .checkout import ModelError
 from .models import Built, Setup, Source, counted, find, names, with_images
 from .resolve import Place, resolve
@@ -103,6 +104,7 @@ def _at_each_size(asked: Asked, one: Named, built: Built) -> List[Candidate]:
         row = Candidate(one.name, one.family, size, asked.batch)
         try:
             images = with_images(built.model, Setup((size, size), asked.batch))
+            row = replace(row, imgsz=fitting_size(built.model, (size, size))[1])
             recorded = images.record(asked.place.amp)
             known = known_as(recorded)
             accuracy = accuracy_at(known, size)

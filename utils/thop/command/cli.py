@@ -138,6 +138,8 @@ def _several(arguments: argparse.Namespace, with_bound: bool) -> int:
     """Count several models, and print them side by side, for ``compare`` with the least times."""
     one = resolve_one(arguments) if with_bound else None
     places = resolve_all(arguments) if not with_bound else [one] if one else []
+    if arguments.plot and len(places) > 1:
+        raise BadInput("--plot draws one device: name one --device")
     if arguments.sort in OF_A_DEVICE and not places:
         raise BadInput(f"--sort {arguments.sort} takes a --device")
     sources = find(arguments.model)

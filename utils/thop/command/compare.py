@@ -127,6 +127,8 @@ def compare(
     """
     given = _named(models)
     called = [name for name, _ in given]
+    if not given:
+        raise ValueError("compare takes one model or more")
     if sort is not None and sort not in SORTS:
         raise ValueError(f"sort must be None or one of {', '.join(SORTS)}, not {sort!r}")
     if sort in OF_A_DEVICE and device is None:

@@ -347,12 +347,12 @@ def _recording(outcome: Run, model: nn.Module, subject: Subject, amp: bool) -> R
         recorder.untraced,
         recorder.storages.peak,
         amp,
-        *_of_detectors(model),
+        *parts_of_detectors(model),
         subject,
     )
 
 
-def _of_detectors(model: nn.Module) -> Tuple[List[str], List[str]]:
+def parts_of_detectors(model: nn.Module) -> Tuple[List[str], List[str]]:
     """Name the modules that decode a detector's maps, and those that average over a distribution of distances.
 
     The former know classes, levels and strides; the latter have a convolution, which is part of decoding.

@@ -151,10 +151,10 @@ def check_time(row: Measured, rate: float, precision: str, kind: str, number: in
         return
     least, device = min(limits, key=lambda limit: limit[0])
     what = (
-        f"network {number}: {row.seconds:.3g} s come to {rate / 1e12:.3g} TFLOP/s, "
-        f"where {device.title} takes {least:.3g} s at least"
+        f"network {number}: {row.seconds * 1e3:.3g} ms come to {rate / 1e12:.3g} TFLOP/s, "
+        f"where the fastest device known here, {device.title}, takes {least * 1e3:.3g} ms at least"
     )
     if row.seconds < least / 10:
-        raise DeviceError(f"{what}; times are seconds for a pass")
+        raise DeviceError(f"{what}: is it in another unit?")
     if row.seconds < least:
         warnings.warn(what, stacklevel=3)

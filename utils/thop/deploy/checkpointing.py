@@ -12,7 +12,8 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from ..run import Driven
+from ..count.record import parts_of_detectors
+from ..run import Driven, NotCountable
 from .fits import FITS, SURE, answer_for
 from .runtimes import DeviceError
 
@@ -87,7 +88,10 @@ def checkpoint_to_fit(
             path, saved = waiting.pop(0)
             chosen.append(path)
             promised += saved
-        found = count(sorted(chosen))
+        try:
+            found = count(sorted(chosen))
+        except NotCountable:  # one of them can't be computed again, as it writes to what it is given
+            return None
     if not chosen or answer_for(found.peak, memory) != FITS:
         return None
     return Proposal(tuple(_in_order(model, chosen)), found, known.peak - found.peak, found.flops / max(known.flops, 1))
@@ -98,7 +102,11 @@ def _in_order(model: nn.Module, paths: Sequence[str]) -> List[str]:
 
 
 def _candidates(model: nn.Module, known: Any) -> List[Tuple[str, float]]:
-    """Modules that are blocks of several layers, with about the bytes that each saves, the cheapest bytes first."""
+    """Modules that are blocks of several layers, with about the bytes that each saves, the cheapest bytes first.
+
+    A detector's head is none: it puts its results into the list that it is given.
+    """
+    heads, _ = parts_of_detectors(model)
     kept, work = _below(known.kept_by_layer), _below([(p, f) for p, f, _ in known.forward.layers])
     layers: Dict[str, List[int]] = {}
     for path, size in known.kept_by_layer:
@@ -108,7 +116,7 @@ def _candidates(model: nn.Module, known: Any) -> List[Tuple[str, float]]:
     waiting: List[Tuple[str, nn.Module]] = [("", model)]
     while waiting:
         path, module = waiting.pop()
-        is_block = path and len(layers.get(path, [])) > 1 and kept[path] <= _LARGEST * known.kept
+        is_block = path and path not in heads and len(layers.get(path, [])) > 1 and kept[path] <= _LARGEST * known.kept
         if is_block and not isinstance(module, (nn.ModuleList, nn.ModuleDict)):
             found.append((path, kept[path] - max(layers[path])))  # what it returns stays
         elif path in kept or not path:

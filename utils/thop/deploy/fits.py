@@ -43,6 +43,7 @@ AFTER_FIRST, AFTER_LAST = Reserved(1.455, 0.871, 0.811, 1.954), Reserved(1.62, 0
 """By the first epoch and by the last: `python benchmarks/training_memory.py`."""
 CONTEXT = 0.5e9  # CUDA's own memory, before any tensor
 _MOST = 1 << 20  # images
+_LEAST = 1e6  # bytes: who says less has meant another unit
 
 
 class Counted(Protocol):
@@ -70,7 +71,7 @@ def answer_for(peak: float, memory: float) -> str:
 def memory_in(memory: Union[float, str]) -> float:
     """Read a memory: bytes, or as in "24GB", which are 24 x 1.06e9; raises DeviceError for what is none."""
     size = parse_memory(memory) if isinstance(memory, str) else memory
-    if isinstance(size, bool) or not isinstance(size, (int, float)) or not 0 < size < float("inf"):
+    if isinstance(size, bool) or not isinstance(size, (int, float)) or not _LEAST < size < float("inf"):
         raise DeviceError(f'memory must be bytes, or a size such as "8GB", not {memory!r}')
     return float(size)
 

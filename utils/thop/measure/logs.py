@@ -29,7 +29,8 @@ from .names import module_of
 
 _LONGEST, _SHORTEST = 100.0, 1e-6  # seconds of a pass; what is beyond is in another unit
 _PROFILING = 1.5  # width of what a profiler adds to each launch
-_HALF = 0.5  # of a log's time, or of its rows: with less it is of another network
+_HALF, _MOST = 0.5, 0.75  # of what fits, and of a log's time: with less it is of another network
+_MISFIT = 2.0  # a factor: layers that are further off say little of a whole
 
 
 class LogRow(NamedTuple):
@@ -224,14 +225,14 @@ class Matched:
 def match_log(rows: Sequence[LogRow], network: Deployed) -> Matched:
     """Find the launches that a log's rows are of: by names of modules, or by kinds and sizes of results, in order.
 
-    Rows of one launch are one pair, and so are launches of one row. Raises DeviceError where less than half of the time
-    belongs to the network, or the shapes of what is called alike are others.
+    Rows of one launch are one pair, and so are launches of one row. Raises DeviceError where less than three quarters
+    of the time belong to the network, or the shapes of what is called alike are others.
     """
     launches = _Launches(network)
     matched = _paired(rows, [set() if _LEFT.search(row.operator) else launches.named(row) for row in rows], network)
-    if matched.share < _HALF:
-        matched = _paired(rows, launches.alike(rows), network)
-    if matched.share < _HALF:
+    if matched.share < _MOST:
+        matched = max(matched, _paired(rows, launches.alike(rows), network), key=lambda one: one.share)
+    if matched.share < _MOST:
         raise DeviceError(f"only {matched.share:.0%} of the log's time fits this network: a log of another one?")
     odd = [pair for pair in matched.pairs if not pair.fits]
     if len(odd) > _HALF * len(matched.pairs):
@@ -371,13 +372,14 @@ def calibrate_from_log(
     if seconds is not None:
         total = Groups({found: [Measured(works, seconds, batch)]})
         estimate = fit_from(total, estimate.mean, estimate.covariance.diagonal().sqrt(), prior.spread)
-    # One network was measured, and what its layers leave unexplained evens out in a whole.
+    times = Groups({found: layers}).predict(profiled.mean[None], (found,))[0].exp().tolist()
+    # One network was measured, and what its layers leave unexplained evens out in a whole, if they fit at all.
+    off = factor_by_time(matched.pairs, times)
     basis = Basis(1, (batch, batch), f"{len(matched.pairs)} layers of one network, measured by the user")
-    estimate = replace(estimate, spread=prior.spread, basis=basis)
+    estimate = replace(estimate, spread=prior.spread if off < _MISFIT else math.log(off), basis=basis)
     whole, deviation = (float(values[0]) for values in estimate.predict(Load([works]), found, batch))
     ratios, rates = (whole / seconds,) if seconds else (), (flops / (seconds or matched.seconds),)
     reach, peaks = math.exp(prior.factor(1) * deviation), device.peaks if device else {}
-    times = Groups({found: layers}).predict(profiled.mean[None], (found,))[0].exp().tolist()
     return LogFit(Calibration(name, runtime, found, estimate, ratios, rates, (reach,), 0, peaks), profiled, times)
 
 
