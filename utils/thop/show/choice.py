@@ -20,7 +20,8 @@ def choice_headline(found: Choice) -> str:
     """What was asked, and what came of it, in one line."""
     good = len(found.fast_enough)
     tried = [row for row in found.rows if not row.error]
-    what = f"{good} of {len(tried)} may reach it" if good else "none reaches it"
+    none = "none reaches it" if tried else "none could be counted"
+    what = f"{good} of {len(tried)} may reach it" if good else none
     return f"{found.fps:.4g} images a second on {found.title}: {what}"
 
 
