@@ -107,9 +107,16 @@ def main(text: str, batch: int, side: int) -> None:
     from utils.thop.deploy import training
 
     built = build(find([text])[0], Setup((side, side), batch))
+    generator = torch.Generator().manual_seed(0)  # what a loss assigns depends on weights, which are not filled yet
+    with torch.no_grad():
+        for name, parameter in built.model.named_parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(0.0, 0.05, generator=generator)
+            else:
+                parameter.fill_(float(name.endswith("weight")))
     criterion = criterion_for(built.model, (side, side), 20)
     assert criterion is not None
-    x, targets = torch.zeros(batch, 3, side, side), criterion.targets(batch)
+    x, targets = torch.rand(batch, 3, side, side, generator=generator), criterion.targets(batch)
     given = {"loss": criterion.loss, "targets": criterion.targets}
     found = training(built.model, (x,), amp=False, ema=False, **given)  # type: ignore[arg-type]
     summed = training(built.model, (x,), amp=False, ema=False)
