@@ -99,16 +99,23 @@ def answers(model: Any, inputs: Any) -> dict[str, Any]:
     return found
 
 
-def _run(checkout: str, out: Path, patterns: list[str]) -> None:
+def _set_up() -> None:
+    """One thread, no network, and a release whose package is found."""
     import torch
-    from tqdm import tqdm
 
     from benchmarks.common import use_release
-    from benchmarks.zoo import FAMILIES, build_without_values
 
     torch.set_num_threads(1)
     os.environ.setdefault("YOLO_OFFLINE", "true")
     use_release()
+
+
+def _run(checkout: str, out: Path, patterns: list[str]) -> None:
+    from tqdm import tqdm
+
+    from benchmarks.zoo import FAMILIES, build_without_values
+
+    _set_up()
     done = {json.loads(line)["name"] for line in out.read_text().splitlines()} if out.exists() else set()
     names = [f"{family}:{name}" for family, found in FAMILIES.items() for name in found.names()]
     wanted = [name for name in names if not patterns or any(fnmatch.fnmatch(name, each) for each in patterns)]
@@ -128,17 +135,13 @@ COLUMNS = ("ops", "kernel", "output", "flops", "read_bytes", "written_bytes")
 
 
 def _against_the_table(out: Path, patterns: list[str]) -> int:
-    """Count networks of docs/sweep.csv again; return how many differ in a number."""
-    import torch
+    """Count networks of docs/sweep.csv again, and name those that differ; returns 1 where there are such."""
     from tqdm import tqdm
 
-    from benchmarks.common import use_release
     from benchmarks.zoo import FAMILIES, build_without_values
     from utils.thop import profile, traffic
 
-    torch.set_num_threads(1)
-    os.environ.setdefault("YOLO_OFFLINE", "true")
-    use_release()
+    _set_up()
     with (HERE / "docs/sweep.csv").open(newline="") as file:
         rows = {f"{row['family']}:{row['name']}": row for row in csv.DictReader(file) if row["run"] == "shape"}
     done = dict(csv.reader(out.open(newline=""))) if out.exists() else {}

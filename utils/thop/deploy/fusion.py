@@ -13,36 +13,35 @@ from .runtimes import Runtime, Sequences
 def fused(program: Executed, runtime: Runtime) -> List[List[Unit]]:
     """Return the units of each launch, in the order in which launches begin."""
     groups = _Fusion(program, runtime).groups()
-    return _in_one_function(groups, program) if runtime.one_function else groups
+    return _in_one_function(groups) if runtime.one_function else groups
 
 
-def _in_one_function(groups: List[List[Unit]], program: Executed) -> List[List[Unit]]:
+def _in_one_function(groups: List[List[Unit]]) -> List[List[Unit]]:
     """Put kernels that a compiler generates into one launch with those whose results they read.
 
     Either the later one may run earlier, as nothing between is waited for, or the earlier one later, as nobody between
     reads it.
     """
-    makers = [{value for unit in group for value in unit.needs} for group in groups]
+    needed = [set().union(*(unit.needs for unit in group)) for group in groups]
     made = [set().union(*(unit.made for unit in group)) for group in groups]
     generated = [all(step.geometry is None for unit in group for step in unit.steps) for group in groups]
-    order = list(range(len(groups)))
+    gone: Set[int] = set()
     for i in range(len(groups)):
-        if not generated[i]:
-            continue
-        before = [j for j in range(i) if order[j] == j and generated[j] and made[j] & makers[i]]
-        for j in reversed(before):
-            between = [k for k in range(j + 1, i) if order[k] == k]
-            early = not any(made[k] & makers[i] for k in between)
-            late = not any(made[j] & makers[k] for k in between)
-            if not (early or late):
+        own = needed[i] if generated[i] else set()
+        for j in reversed(range(i)):
+            if j in gone or not generated[j] or not made[j] & own:
                 continue
-            at, gone = (j, i) if early else (i, j)
+            between = [k for k in range(j + 1, i) if k not in gone]
+            early = not any(made[k] & needed[i] for k in between)
+            if not early and any(made[j] & needed[k] for k in between):
+                continue
+            at, other = (j, i) if early else (i, j)
             groups[at] = [*groups[j], *groups[i]]
-            makers[at], made[at] = makers[j] | makers[i], made[j] | made[i]
-            order[gone] = at
+            needed[at], made[at] = needed[j] | needed[i], made[j] | made[i]
+            gone.add(other)
             if early:
                 break
-    return [group for at, group in enumerate(groups) if order[at] == at]
+    return [group for at, group in enumerate(groups) if at not in gone]
 
 
 class _Fusion:

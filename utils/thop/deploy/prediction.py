@@ -219,9 +219,8 @@ def place_on(device: Device, runtime: Optional[str], precision: Optional[str]) -
         known = [name for name in of_kind if name in device.runtimes]
         measured = [name for name in known if precision is None or precision in device.runtimes[name].precisions]
         first = measured or known or of_kind
-        if (
-            device.kind == "cpu"
-        ):  # on which people deploy by something faster than eager PyTorch, where that was measured
+        # On CPUs people deploy by something faster than eager PyTorch, where that was measured.
+        if device.kind == "cpu":
             first = sorted(first, key=lambda name: all_runtimes()[name].eager)
         runtime = device.usual or first[0]
     chosen = runtime_for(runtime, device.kind)
