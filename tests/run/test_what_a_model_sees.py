@@ -142,6 +142,10 @@ EXACT_CLASSES: Any = {
     "__class__": lambda m, x: x.__class__ is torch.Tensor,
     "by name": lambda m, x: type(x).__name__ == "Tensor",
     "in a function": lambda m, x: helped(x),
+    "handed on": lambda m, x: [*map(type, (x, m.conv.weight))] == [Tensor, nn.Parameter],
+    "by getattr": lambda m, x: getattr(x, "__class__") is Tensor,  # noqa: B009
+    "as a class": lambda m, x: isinstance(type(x), type) and not isinstance(x, type) and issubclass(Tensor, object),
+    "that makes one": lambda m, x: type("Made", (Tensor,), {}).__mro__[1] is type(x),
 }
 OTHER_CLASSES: Any = {
     "of the module": lambda m, x: type(m) is Two,
@@ -152,13 +156,13 @@ OTHER_CLASSES: Any = {
 
 
 @pytest.mark.parametrize("name", {**EXACT_CLASSES, **OTHER_CLASSES})
-def test_code_that_asks_for_exact_classes_is_run_for_real(name: str) -> None:
+def test_code_that_asks_for_exact_classes_is_answered_as_by_a_real_tensor(name: str) -> None:
     model = Two({**EXACT_CLASSES, **OTHER_CLASSES}[name]).eval()
     assert model.choose(model, X), "the real answer"
     counted = profile(model, (X,), verbose=False)
     assert counted.total_kernel_macs == 4 * 4 * 9
-    assert counted.mode == ("real" if name in EXACT_CLASSES else "shape"), counted.why
-    assert name in OTHER_CLASSES or "asks for the exact class of a tensor" in counted.why
+    assert counted.mode == "shape", counted.why
+    assert "type" not in globals()
 
 
 def test_on_another_device() -> None:

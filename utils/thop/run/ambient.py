@@ -6,7 +6,6 @@ included, :meth:`Ambient.restore` compares what is with what was. It may be call
 first call short finds the second.
 """
 
-import ctypes
 import gc
 import random
 import sys
@@ -194,8 +193,6 @@ class Generators:
         self.numpy: Any = getattr(sys.modules.get("numpy"), "random", None)
         self.python_state = random.getstate()
         self.numpy_state = self.numpy.get_state() if self.numpy else None
-        keeps_one = isinstance(self.numpy_state, tuple) and bool(self.numpy_state[3])  # which the next draw gives out
-        self.numpy_words = b"" if keeps_one else _words_of_numpy()
         self.torch_states = [(generator, _state_of(generator)) for generator in _default_generators()]
 
     def restore(self, of_seeds: bool) -> None:
@@ -204,7 +201,7 @@ class Generators:
         Nothing here lets another thread in between a look at a generator and its being put back.
         """
         random.setstate(self.python_state)
-        if self.numpy_state is not None and (not self.numpy_words or self.numpy_words != _words_of_numpy()):
+        if self.numpy_state is not None:
             self.numpy.set_state(self.numpy_state)
         for generator, state in self.torch_states:
             if _state_of(generator) != state and (of_seeds or self._was_alone()):
@@ -236,14 +233,3 @@ def _default_generators() -> List[Any]:
     if sys.platform == "darwin" and torch.backends.mps.is_available():
         found.append(torch.mps._get_default_mps_generator())
     return found
-
-
-def _words_of_numpy() -> bytes:
-    """Return the memory of numpy's own generator, to see whether it has moved: to ask for its state takes 35 us.
-
-    Empty where it is of another kind than numpy makes.
-    """
-    generator: Any = getattr(getattr(sys.modules.get("numpy.random.mtrand"), "_rand", None), "_bit_generator", None)
-    if type(generator).__name__ != "MT19937":
-        return b""
-    return ctypes.string_at(generator.ctypes.state_address, 625 * 4)  # 624 words and a position

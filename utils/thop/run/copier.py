@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from .inputs import NotCountable, unwrap
-from .module_fields import ModuleFields, UncopiedTable
+from .module_fields import UncopiedTable, fill_module
 from .reach import (
     ATOMS,
     LRU,
@@ -97,7 +97,6 @@ class Copier:
         self.copy_tensor = copy_tensor
         self.training: Optional[bool] = False
         self.on_shapes, self.refuse, self.copies_arrays = on_shapes, refuse, copies_arrays
-        self.fields = ModuleFields(self)
         self.memo: Dict[int, Any] = {}
         self.originals: List[Any] = []  # whose ids are in use for as long as the memo is
         self.modules: List[nn.Module] = []
@@ -122,7 +121,7 @@ class Copier:
         while self.waiting:
             original, unfinished, (self.owner, self.attribute) = self.waiting.pop()
             if type(original) in self.ordinary:
-                self.fields.fill(original, unfinished)
+                fill_module(self, original, unfinished)
             else:
                 self._fill_object(original, unfinished)
         self.owner, self.attribute = None, ""

@@ -19,6 +19,7 @@ from .shape_tensor import (
     ShapeTensor,
     alias,
     device_of,
+    forget_values,
     in_few_words,
     is_of_a_kernel,
     lacks_values,
@@ -395,8 +396,8 @@ class ShapeMode(OperatorMode):
             return
         for tensor in [reference() for reference in self.storages.pop(storage, [])]:
             if tensor is not None:
-                tensor.__class__ = ShapeTensor
-        constant.__class__ = ShapeTensor
+                forget_values(tensor)
+        forget_values(constant)
 
     def _like_stand_in(self, view: Tensor, whole: Tensor) -> Tensor:
         return alias(view, whole) if type(whole) is ShapeTensor and type(view) is not ShapeTensor else view

@@ -4,14 +4,12 @@ A model has hundreds of modules with two dozen attributes each, most of them emp
 """
 
 from collections import OrderedDict
-from functools import lru_cache
-from operator import itemgetter
-from typing import Any, Callable, Dict, FrozenSet, List, Optional, Protocol, Tuple
+from typing import Any, Callable, Dict, Optional, Protocol
 
 import torch
 from torch import nn
 
-from .reach import ATOMS, slots_of
+from .reach import ATOMS, per_class, slots_of
 from .torch_private import COMPILED_CALL, UninitializedTensorMixin
 
 
@@ -113,45 +111,15 @@ def lacks_shapes(module: nn.Module) -> bool:
     return any(isinstance(p, UninitializedTensorMixin) for p in table.values())
 
 
-_REGISTRIES = ("_parameters", "_buffers", "_modules")
-_OF_EVERY_MODULE = frozenset(nn.Identity().__dict__)
-_FORWARD_HOOKS = tuple(
-    name for name in nn.Identity().__dict__ if name.startswith("_forward") and name.find("hooks") > 0
-)
-_forward_hooks: Callable[[Dict[str, Any]], Tuple[Any, ...]] = itemgetter(*_FORWARD_HOOKS)
-_OTHER_HOOKS = tuple(name for name in nn.Identity().__dict__ if name.endswith("hooks") and name not in _FORWARD_HOOKS)
-_OTHER_TABLES = frozenset(_OTHER_HOOKS)
-_other_hooks: Callable[[Dict[str, Any]], Tuple[Any, ...]] = itemgetter(*_OTHER_HOOKS)
-"""What a forward pass has nothing to do with, but may add to: a copy shares empty ones, which are emptied again."""
-_all_hooks: Callable[[Dict[str, Any]], Tuple[Any, ...]] = itemgetter(*_FORWARD_HOOKS, *_OTHER_HOOKS)
+_TENSORS = ("_parameters", "_buffers")
+_REGISTRIES = (*_TENSORS, "_modules")
+_CONTAINERS = frozenset((dict, OrderedDict, set, list))
 
 
-@lru_cache(maxsize=None)
-def _stock_attributes() -> Dict[type, FrozenSet[str]]:
-    """Return the attributes that the commonest layers have, all of which a copy can share but those of every module."""
-    by_size: Tuple[Any, ...] = (
-        nn.Linear,
-        nn.Conv1d,
-        nn.Conv2d,
-        nn.ConvTranspose2d,
-        nn.LayerNorm,
-        nn.BatchNorm1d,
-        nn.BatchNorm2d,
-    )
-    attention = nn.MultiheadAttention(1, 1, device="meta")  # as all here: values would move the random generator
-    layers: List[nn.Module] = [nn.SiLU(), nn.ReLU(), nn.GELU(), nn.Dropout(), attention.out_proj]
-    for kind in by_size:
-        sizes: Tuple[int, ...] = (1, 1, 1) if "Conv" in kind.__name__ else (1, 1) if kind is nn.Linear else (1,)
-        layers.append(kind(*sizes, device="meta"))
-    return {type(layer): frozenset(layer.__dict__) for layer in layers}
-
-
-class _Kind:
-    """What is asked of a module's class for each of its modules."""
-
-    def __init__(self, kind: type) -> None:
-        self.slots = slots_of(kind)
-        self.stock = _stock_attributes().get(kind)
+@per_class
+def _is_of_pytorch(kind: type) -> bool:
+    """Say whether a layer's code is PyTorch's own, which asks a table of parameters for no more than a dict's answers."""
+    return kind.__module__.startswith("torch.nn.modules.") and "forward" in vars(kind)
 
 
 class ValueCopier(TableCopier, Protocol):
@@ -165,89 +133,37 @@ class ValueCopier(TableCopier, Protocol):
         """Copy any value."""
 
 
-class ModuleFields:
-    """Fills the copies of modules, for one copier."""
-
-    def __init__(self, copier: ValueCopier) -> None:
-        self.copier = copier
-        self.kinds: Dict[type, _Kind] = {}
-        self.shared: List[Dict[str, Any]] = []  # attributes of originals whose other hooks the copies share
-
-    def put_back(self) -> None:
-        """Empty the shared tables of hooks again."""
-        if any(map(any, map(_other_hooks, self.shared))):
-            for originals in self.shared:
-                for table in _other_hooks(originals):
-                    table.clear()
-
-    def fill(self, original: nn.Module, duplicate: nn.Module) -> None:
-        """Copy all attributes of a module; those that can't change are taken over."""
-        originals, copies, copier = original.__dict__, duplicate.__dict__, self.copier
-        kind = self.kinds.get(type(original))
-        if kind is None:
-            kind = self.kinds[type(original)] = _Kind(type(original))
-        copies.update(originals)
-        is_common = kind.stock is not None and copier.on_shapes
-        is_stock = is_common and originals.keys() == kind.stock
-        whole = is_stock or originals.keys() >= _OF_EVERY_MODULE  # not from an older torch
-        hooked = not whole or any(_all_hooks(originals))
-        if not hooked or (whole and not any(_forward_hooks(originals))):
-            self._fill_tables(originals, copies, is_common)
-            if not is_stock:
-                self._fill_others(originals, copies, _OF_EVERY_MODULE)
-        else:
-            self._fill_others(originals, copies, _OTHER_TABLES)
-        if hooked and (not whole or any(_other_hooks(originals))):
-            copies.update((name, OrderedDict(originals[name])) for name in _OTHER_HOOKS if name in originals)
-        else:
-            self.shared.append(originals)
-        for name in kind.slots:
-            if hasattr(original, name):
-                object.__setattr__(duplicate, name, copier.value(getattr(original, name)))
-        watched = copies.get("forward")
-        if watched is not None and hasattr(watched, "unwatched_forward"):  # the copy of a copy: a run inside of a run
-            del copies["forward"]
-            if watched.unwatched_forward is not None:
-                copies["forward"] = copier.value(watched.unwatched_forward)
-        if copies.get(COMPILED_CALL) is not None:
-            copies[COMPILED_CALL] = None
-        if copier.training is not None:
-            copies["training"] = copier.training
-
-    def _fill_tables(self, originals: Dict[str, Any], copies: Dict[str, Any], later: bool) -> None:
-        """Copy what every module has: hooks, of which there are none, and what is registered in it, or ``later``."""
-        for name in _FORWARD_HOOKS:
-            copies[name] = OrderedDict()  # which a hook's handle can refer to weakly
-        copies["_non_persistent_buffers_set"] = set(originals["_non_persistent_buffers_set"])
-        copier, memo = self.copier, self.copier.memo
-        copier.attribute = ""
-        for name in _REGISTRIES:
-            table = originals[name]
-            if not table:
-                copies[name] = {}
+def fill_module(copier: ValueCopier, original: nn.Module, duplicate: nn.Module) -> None:
+    """Copy all attributes of a module; those that can't change are taken over."""
+    originals, copies, known = original.__dict__, duplicate.__dict__, copier.memo.get
+    copies.update(originals)
+    later = copier.on_shapes and _is_of_pytorch(type(original))
+    for name, value in originals.items():
+        kind = type(value)
+        if kind in ATOMS:
+            continue
+        if kind in _CONTAINERS and not value:
+            copies[name] = kind()
+            continue
+        if kind is tuple and ATOMS.issuperset(map(type, value)):
+            continue
+        copy = known(id(value))
+        if copy is None:
+            copier.attribute = "" if name in _REGISTRIES else name
+            if later and name in _TENSORS:
+                copy = copier.memo[id(value)] = UncopiedTable(copier, value)
             else:
-                done = memo.get(id(table))
-                if done is None and later and name != "_modules":
-                    done = memo[id(table)] = UncopiedTable(copier, table)
-                copies[name] = copier.value(table) if done is None else done
-
-    def _fill_others(self, originals: Dict[str, Any], copies: Dict[str, Any], done: FrozenSet[str]) -> None:
-        """Copy all attributes but those that are done with."""
-        copier, known = self.copier, self.copier.memo.get
-        for name, value in originals.items():
-            kind = type(value)
-            if kind in ATOMS or name in done:
-                continue
-            if kind in _CONTAINERS and not value:
-                copies[name] = kind()
-                continue
-            if kind is tuple and ATOMS.issuperset(map(type, value)):
-                continue
-            copy = known(id(value))
-            if copy is None:
-                copier.attribute = "" if name in _REGISTRIES else name
                 copy = copier.value(value)
-            copies[name] = copy
-
-
-_CONTAINERS = frozenset((dict, OrderedDict, set, list))
+        copies[name] = copy
+    for name in slots_of(type(original)):
+        if hasattr(original, name):
+            object.__setattr__(duplicate, name, copier.value(getattr(original, name)))
+    watched = copies.get("forward")
+    if watched is not None and hasattr(watched, "unwatched_forward"):  # the copy of a copy: a run inside of a run
+        del copies["forward"]
+        if watched.unwatched_forward is not None:
+            copies["forward"] = copier.value(watched.unwatched_forward)
+    if copies.get(COMPILED_CALL) is not None:
+        copies[COMPILED_CALL] = None
+    if copier.training is not None:
+        copies["training"] = copier.training

@@ -13,7 +13,7 @@ import sys
 import types
 import weakref
 from collections import OrderedDict
-from typing import Any, Dict, FrozenSet, Iterable, Iterator, List, NamedTuple, Sequence, Set, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Sequence, Set, Tuple
 
 from torch import Tensor, nn
 
@@ -58,18 +58,12 @@ def _is_of_python(package: str) -> bool:
 
 
 class _Code(NamedTuple):
-    """The names in a function's code, in that of functions inside it too; ``stores`` are attributes that it sets.
-
-    classes: where it asks for the exact class of something, to compare or look it up, the names that stand around; own:
-    attributes that it reads of ``self``.
-    """
+    """The names in a function's code, in that of functions inside it too; ``stores`` are attributes that it sets."""
 
     reads: Tuple[str, ...]
     imports: Tuple[str, ...]
     attributes: Tuple[str, ...]
     stores: Tuple[str, ...]
-    classes: Tuple[FrozenSet[str], ...]
-    own: FrozenSet[str]
 
 
 _KIND_OF_NAME = {
@@ -84,91 +78,21 @@ _KIND_OF_NAME = {
 def _read_code(code: types.CodeType) -> _Code:
     names: Dict[str, Set[str]] = {kind: set() for kind in ("reads", "imports", "attributes", "stores")}
     instructions = [i for i in dis.get_instructions(code) if i.opname not in ("CACHE", "PUSH_NULL", "PRECALL")]
-    classes: List[FrozenSet[str]] = []
-    own: Set[str] = set()
     imports = any(i.opname == "IMPORT_NAME" or i.argval in _IMPORTERS for i in instructions)
     for at, instruction in enumerate(instructions):
         kind = _KIND_OF_NAME.get(instruction.opname)
-        if kind is not None:
-            if kind != "stores" or imports or not instructions[at - 1].opname.startswith("LOAD_FAST"):
-                names[kind].add(instruction.argval)
-            if kind == "attributes" and (instructions[at - 1].argval == "self" or "SUPER" in instruction.opname):
-                own.add(instruction.argval)
-            if (kind, instruction.argval) in (("reads", "type"), ("attributes", "__class__")):
-                classes.append(_compared_with(instructions, at))
-        elif instruction.opname == "LOAD_CONST" and instruction.argval == "__class__":  # getattr(x, "__class__")
-            classes.append(frozenset((_ANY,)))
+        if kind and (kind != "stores" or imports or not instructions[at - 1].opname.startswith("LOAD_FAST")):
+            names[kind].add(instruction.argval)
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             inner = _read_code(constant)
             for kind, found in names.items():
                 found.update(getattr(inner, kind))
-            classes.extend(inner.classes)
-            own |= inner.own
         elif isinstance(constant, str) and constant.isidentifier():  # getattr(x, "name")
             names["attributes"].add(constant)
             if constant in sys.modules:
                 names["imports"].add(constant)
-    reads, attributes, stores = tuple(names["reads"]), tuple(names["attributes"]), tuple(names["stores"])
-    return _Code(reads, tuple(names["imports"]), attributes, stores, tuple(classes), frozenset(own))
-
-
-_ANY = "?"
-"""Stands for a class of tensors where code does with an exact class what can't be read off it."""
-_OF_A_CLASS = frozenset(("__module__", "__mro__", "__bases__", "mro"))
-_TOLD = frozenset(("print", "debug", "info", "warning", "error", "format", "repr"))
-
-
-def _compared_with(instructions: Sequence[Any], at: int) -> FrozenSet[str]:
-    """Return the names around a class that is asked for at an instruction and compared, looked up, kept or handed on.
-
-    None where it is only printed, say; where it is kept, those of all the code, and where it is compared with what only
-    a run knows, or handed on, any.
-    """
-    asks = instructions[at].argval == "type"
-    asked = instructions[at + 1 if asks else at - 1]
-    if (asked.opname.startswith("LOAD_FAST") and asked.argval == "self") or asked.opname.startswith("CALL"):
-        return frozenset()  # of the module; or it is handed to a function itself, as in isinstance(x, type)
-    calls = 0 if asks else 1
-    own_call = next((i for i in instructions[at + 1 : at + 9] if i.opname.startswith("CALL")), None)
-    argument = [] if own_call is None else instructions[at + 1 : instructions.index(own_call, at)]
-    is_plain = not asks or all(map(_is_value, argument))
-    for end, instruction in enumerate(instructions[at + 1 : at + 24], at + 1):
-        name = instruction.opname
-        if name.startswith("CALL") and not name.startswith("CALL_INTRINSIC"):
-            calls += 1
-            if calls == 2 and is_plain:
-                before = {each.argval for each in instructions[max(at - 4, 0) : at] if isinstance(each.argval, str)}
-                return frozenset() if before & _TOLD else frozenset((_ANY,))
-        elif is_plain and (name.startswith("RETURN") or instruction.argval in _OF_A_CLASS):
-            return frozenset((_ANY,))
-        elif name.startswith(("FORMAT", "CONVERT", "RAISE", "RETURN", "POP")):
-            break
-        elif name.startswith("STORE_"):
-            more = (_ANY,) if is_plain else ()
-            return frozenset((*_strings(instructions), *more)) - {"type", "__class__"}
-        is_look_up = name == "BINARY_SUBSCR" or (name == "BINARY_OP" and instruction.argrepr == "[]")
-        if is_look_up or name in ("IS_OP", "COMPARE_OP", "CONTAINS_OP"):
-            after = instructions[at + 1 : end]
-            other = [each for each in after[2 if asks else 0 :] if each.opname.startswith("LOAD")]
-            other = other or [each for each in instructions[max(at - 2, 0) : at] if each.opname.startswith("LOAD")]
-            local = is_plain and any(each.opname.startswith(("LOAD_FAST", "LOAD_DEREF")) for each in other)
-            around = frozenset(_strings([*instructions[max(at - 4, 0) : at], *after]))
-            return around | {_ANY} if local else around
-    return frozenset()
-
-
-def _is_value(instruction: Any) -> bool:
-    """Say whether an instruction reads a value, and nothing to call."""
-    reads = instruction.opname.startswith(("LOAD_FAST", "LOAD_DEREF", "LOAD_CONST", "LOAD_ATTR", "BINARY_SUBSCR"))
-    return reads and "NULL" not in instruction.argrepr
-
-
-def _strings(instructions: Sequence[Any]) -> Iterator[str]:
-    """Return the names that instructions read, and the strings among their constants that are a tensor class's name."""
-    for instruction in instructions:
-        if instruction.opname in _KIND_OF_NAME or instruction.argval in ("Tensor", "Parameter"):
-            yield instruction.argval
+    return _Code(*(tuple(names[kind]) for kind in _Code._fields))
 
 
 _OF_NUMPY = ("numpy", "numpy._core._multiarray_umath", "numpy.core._multiarray_umath")
@@ -206,9 +130,8 @@ class Named:
     namespaces: the dictionaries of modules, not of foreign ones; names: (such a dictionary, name) of data; classes,
     functions: weak references to what was met, foreign_classes: to those that a foreign package lists; sets: the code
     sets attributes of something that is no local variable, maybe of such a class; reflects: it may write to a namespace
-    under any name; of_seeds: it speaks of seeding; compares_types: the name of a function that asks for the exact class
-    of a tensor, which one without values does not have; watched: it may call functions of PyTorch that the dispatcher
-    does not show.
+    under any name; of_seeds: it speaks of seeding; asking: the dictionaries of modules whose code asks for classes by
+    ``type``; watched: it may call functions of PyTorch that the dispatcher does not show.
     """
 
     def __init__(self, roots: Iterable[Any]) -> None:
@@ -219,7 +142,7 @@ class Named:
         self.sets = self.reflects = False
         self.functions: List[Any] = []
         self.of_seeds = False
-        self.compares_types = ""
+        self.asking: Dict[int, Dict[str, Any]] = {}
         roots = list(roots)
         self.watched = any(map(_must_be_watched, roots))
         self._kinds: Dict[int, type] = {}
@@ -227,11 +150,8 @@ class Named:
         self._seen: Dict[int, int] = {}
         # calls left, a function, the class it is of
         self._waiting: List[Tuple[int, types.FunctionType, Any]] = []
-        self._certain: Set[int] = set()  # functions that are called, as far as names can tell
         for root in roots:
             self._meet(root, _SURE)
-            self._certain.add(id(getattr(root, "forward", root)))
-        self._roots = set(self._kinds)
         while self._waiting and len(self.functions) < _MANY:
             self._waiting.sort(key=lambda item: item[0])
             self._follow(*self._waiting.pop())
@@ -307,14 +227,8 @@ class Named:
         self.of_seeds = self.of_seeds or not _OF_SEEDS.isdisjoint(words)
         unbound = "Tensor" in words and not words.isdisjoint(MEMORY)
         self.watched = self.watched or unbound or not _WHOLE.isdisjoint(words)
-        is_run = calls == _SURE or (calls == _MAYBE and any(id(base) in self._roots for base in _bases(kind)))
-        certain = id(function) in self._certain
-        if is_run and not self.compares_types and _asks_for_class(code, namespace, certain):
-            self.compares_types = function.__qualname__
-        if certain:
-            called = [namespace.get(name) for name in code.reads]
-            called += [getattr(kind, name, None) for name in code.own if kind is not None]
-            self._certain.update(map(id, called))
+        if "type" in code.reads and "type" not in namespace:
+            self.asking[id(namespace)] = namespace
         for name in code.attributes:
             method = next((vars(base)[name] for base in _bases(kind) if name in vars(base)), None)
             if method is not None:
@@ -383,30 +297,6 @@ def _contents(function: types.FunctionType) -> List[Any]:
         with contextlib.suppress(ValueError):  # a name that is not bound yet
             found.append(cell.cell_contents)
     return found
-
-
-def _asks_for_class(code: _Code, namespace: Dict[str, Any], certain: bool) -> bool:
-    """Say whether code that asks for the exact class of something means a tensor's, or compares it with another's.
-
-    What it is compared with may be known to a run alone, which counts where it is certain that the code runs.
-    """
-    return any(
-        (not _CLASS_NAMES.isdisjoint(around) or (certain and _ANY in around))
-        or any(_names_tensors(namespace.get(name)) for name in around)
-        for around in code.classes
-    )
-
-
-_CLASS_NAMES = frozenset(("Tensor", "Parameter", "FloatTensor", "Buffer", "type", "__class__"))
-
-
-def _names_tensors(value: Any, depth: int = 1) -> bool:
-    """Say whether something is a class of tensors, or a container of some."""
-    if isinstance(value, type):
-        return issubclass(value, Tensor)
-    if depth and isinstance(value, (tuple, list, set, frozenset, dict)) and len(value) < 100:
-        return any(_names_tensors(part, 0) for part in value)
-    return False
 
 
 _KNOWN: "OrderedDict[Tuple[int, ...], Tuple[List[Any], Named]]" = OrderedDict()

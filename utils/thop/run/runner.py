@@ -272,9 +272,6 @@ class _Attempt:
         if self.copier.functions:
             self.named.append(Named(self.copier.functions))
         self.named += self.taken_down.take(self.named)
-        asks = next((found.compares_types for found in self.named if found.compares_types), "")
-        if asks and self.mode.on_shapes and not (self.amp or self.drive or _is_on_meta(self.model)):
-            raise NeedsValues(f"{asks} asks for the exact class of a tensor")
 
     def joins(self, module: nn.Module) -> None:
         """Take down what a module's code can write to that the model calls and does not hold."""
@@ -293,7 +290,6 @@ class _Attempt:
         ambient.restore()
         CALLS_OF_MODULES.take_off(self)
         self.taken_down.put_back()
-        self.copier.fields.put_back()
         if self.calls is not None:
             self.failed_in = self.calls.failed_in
             self.modules = [weakref.ref(module) for module in self.calls.copied.modules]

@@ -48,6 +48,11 @@ class ShapeTensor(Tensor):
         """Hear of an operator that no mode has taken: the tensor has left its run, or its thread."""
         return _refuse(func._schema.name)
 
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        """What a model is told that asks: the class that a tensor with values has."""
+        return nn.Parameter if getattr(self, "_is_param", False) else Tensor
+
     def __deepcopy__(self, memo: Any) -> Tensor:
         if id(self) not in memo:
             memo[id(self)] = self.detach().clone()
@@ -58,6 +63,23 @@ class ShapeTensor(Tensor):
 
     def __repr__(self, *args: Any, **kwargs: Any) -> str:  # type: ignore[override]
         return f"tensor(..., size={tuple(self.shape)}, dtype={self.dtype}, device='{self.device}')"
+
+
+class _AnswersOfType(type):
+    """How ``TYPE`` answers: as ``type`` does, but for tensors without values."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        return args[0].__class__ if len(args) == 1 and type(args[0]) is ShapeTensor else type(*args, **kwargs)
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return isinstance(instance, type)
+
+    def __subclasscheck__(cls, kind: type) -> bool:
+        return issubclass(kind, type)
+
+
+TYPE: Any = _AnswersOfType("type", (type,), {})
+"""Stands for ``type`` in the namespaces of a model's code while it runs."""
 
 
 def _refuse(what: str) -> NoReturn:
@@ -118,6 +140,15 @@ def without_values(tensor: Tensor) -> Tensor:
         raise NeedsValues(f"a {type(tensor).__name__} of layout {tensor.layout} and dtype {tensor.dtype}")
     device = CPU if tensor.is_meta else tensor.device
     return shape_tensor(tensor.shape, tensor.stride(), tensor.dtype, device, tensor.requires_grad)
+
+
+def forget_values(tensor: Any) -> None:
+    """Make a tensor one without values from here on."""
+    if type(tensor) is not ShapeTensor:
+        is_parameter = type(tensor) is nn.Parameter
+        tensor.__class__ = ShapeTensor
+        if is_parameter:
+            tensor._is_param = True
 
 
 def on_meta(tensor: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from .copier import Copier
 from .inputs import NotCountable
 from .namespaces import MISSING, Named, is_data, is_foreign, named_by
 from .reach import LEAVES, LRU, is_shared, must_be_copied, per_class, slots_of
-from .shape_tensor import NeedsValues
+from .shape_tensor import TYPE, NeedsValues
 
 _SEQUENCES = (list, set, deque)
 
@@ -195,9 +195,11 @@ class TakenDown:
         for found in named:
             for namespace in found.namespaces.values() if found.reflects else ():
                 self.note(namespace)
+            for namespace in found.asking.values():
+                self._take_item(namespace, "type")
+                namespace["type"] = TYPE
             for namespace, name in found.names.values():
-                if id(namespace) not in self.held:
-                    self.held[id(namespace), name] = _HeldItem(namespace, name)
+                self._take_item(namespace, name)
                 value = namespace.get(name, MISSING)
                 if type(value) not in LEAVES:
                     self._replace(namespace, name, value)
@@ -211,6 +213,10 @@ class TakenDown:
             for name, value in list(getattr(original, "__dict__", {}).items()):
                 self._replace(original.__dict__, name, value)
         self._take_context()
+
+    def _take_item(self, namespace: Dict[str, Any], name: str) -> None:
+        if id(namespace) not in self.held and (id(namespace), name) not in self.held:
+            self.held[id(namespace), name] = _HeldItem(namespace, name)
 
     def _take_shared(self) -> None:
         """Take down all objects that the copy shares with the model, and that nothing has replaced."""
