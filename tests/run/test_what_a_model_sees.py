@@ -142,7 +142,7 @@ EXACT_CLASSES: Any = {
     "__class__": lambda m, x: x.__class__ is torch.Tensor,
     "by name": lambda m, x: type(x).__name__ == "Tensor",
     "in a function": lambda m, x: helped(x),
-    "handed on": lambda m, x: [*map(type, (x, m.conv.weight))] == [Tensor, nn.Parameter],
+    "handed on": lambda m, x: [*map(type, (x, m.heavy.weight))] == [Tensor, nn.Parameter],
     "by getattr": lambda m, x: getattr(x, "__class__") is Tensor,  # noqa: B009
     "as a class": lambda m, x: isinstance(type(x), type) and not isinstance(x, type) and issubclass(Tensor, object),
     "that makes one": lambda m, x: type("Made", (Tensor,), {}).__mro__[1] is type(x),

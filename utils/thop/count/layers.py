@@ -180,30 +180,6 @@ class Layers(Observer):
             self._charge(module, layer, args if not kwargs else _positional(module, args, kwargs), out, hook)
         self.current, self.counted_layers_running, self.kinds = caller, running, kinds
 
-    def layer_of_one_operator(self, module: nn.Module, x: Any, func: Any, arguments: Tuple[Any, ...], out: Any) -> None:
-        if self.count_layer(module, x, out) is None:
-            super().layer_of_one_operator(module, x, func, arguments, out)
-
-    def count_layer(self, module: nn.Module, x: Any, out: Any) -> Optional[Layer]:
-        """Charge a call of a layer that has come to one operator, and return its place; None where it is to be entered.
-
-        That is where a hook of somebody else counts it, which needs the module as the caller left it.
-        """
-        if self.asking_a_rule:
-            return None
-        layer = self.places.of_call(module, self.current)
-        if not layer.calls:
-            layer.hook = self._hook(type(module))
-        if self.custom_ops or not isinstance(layer.hook, Hook):
-            return None
-        result = out[0] if isinstance(out, tuple) else out
-        self.calls += 1
-        layer.calls += 1
-        layer.output_shape = result.shape
-        ops, kernel, output = layer.hook.cost(module, (x,), result)
-        layer.ops, layer.kernel, layer.output = layer.ops + ops, layer.kernel + kernel, layer.output + output
-        return layer
-
     def _charge_by_kinds(self, module: nn.Module, layer: Layer, out: Any, is_leaf: bool) -> None:
         """Charge a call of a module without a rule by what it has run itself.
 

@@ -67,13 +67,6 @@ class Recorder(Observer):
             layers.operator(func, args, kwargs, out)
             self.note(layers.current, facts_of(func), args, kwargs, out)
 
-    def layer_of_one_operator(self, module: nn.Module, x: Any, func: Any, arguments: Tuple[Any, ...], out: Any) -> None:
-        place = self.layers.count_layer(module, x, out)
-        if place is None:
-            super().layer_of_one_operator(module, x, func, arguments, out)
-        else:
-            self.note(place, facts_of(func), arguments, {}, out)
-
     def taken_apart(self, func: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any], out: Any) -> None:
         self.layers.taken_apart(func, args, kwargs, out)
         if func._schema.name in PRODUCTS_IN_DISGUISE and not self.layers.asking_a_rule and self.calls:

@@ -36,15 +36,6 @@ class Observer:
     def abandon(self, token: Any) -> None:
         """The forward that began with ``token`` has raised."""
 
-    def layer_of_one_operator(self, module: nn.Module, x: Any, func: Any, arguments: Tuple[Any, ...], out: Any) -> None:
-        """A layer has been called with ``x`` and has come to one operator, whose result (or first result) is its own.
-
-        It stands for ``enter``, ``operator`` and ``leave``, which a ledger may do in fewer steps.
-        """
-        token = self.enter(module)
-        self.operator(func, arguments, {}, out)
-        self.leave(token, (x,), {}, out[0] if isinstance(out, tuple) else out)
-
     def operator(self, func: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any], out: Any) -> None:
         """An ATen operator has run."""
 
@@ -179,8 +170,10 @@ class Calls:
             if out is NotImplemented:
                 return None
             pass_on((x,), out)  # the others are the layer's own
-            self.observer.layer_of_one_operator(module, x, func, arguments, out)
-        made: Tensor = out[0] if isinstance(out, tuple) else out
+            made: Tensor = out[0] if isinstance(out, tuple) else out
+            token = self.observer.enter(module)
+            self.observer.operator(func, arguments, {}, out)
+            self.observer.leave(token, (x,), {}, made)
         self.mode.references.append(weakref.ref(made))
         return made
 

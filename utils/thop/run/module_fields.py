@@ -8,6 +8,7 @@ from typing import Any, Callable, Dict, Optional, Protocol
 
 import torch
 from torch import nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from .reach import ATOMS, per_class, slots_of
 from .torch_private import COMPILED_CALL, UninitializedTensorMixin
@@ -75,7 +76,8 @@ def table_to_look_at(module: nn.Module, table: str = "_parameters") -> Dict[str,
 def look_at(module: nn.Module, name: str) -> Any:
     """Return a module's parameter, or whatever it has under the name, to look at its properties and nothing else."""
     is_uncopied = type(module.__dict__.get("_parameters")) is UncopiedTable
-    return table_to_look_at(module).get(name) if is_uncopied else getattr(module, name)
+    held = table_to_look_at(module) if is_uncopied else {}
+    return held[name] if name in held else getattr(module, name)
 
 
 def is_unread(module: nn.Module) -> bool:
@@ -118,8 +120,9 @@ _CONTAINERS = frozenset((dict, OrderedDict, set, list))
 
 @per_class
 def _is_of_pytorch(kind: type) -> bool:
-    """Say whether a layer's code is PyTorch's own, which asks a table of parameters for no more than a dict's answers."""
-    return kind.__module__.startswith("torch.nn.modules.") and "forward" in vars(kind)
+    """Say whether a layer's code is PyTorch's own, which asks its tables for a dict's answers; lazy ones fill them."""
+    is_listed = getattr(nn, kind.__name__, None) is kind and kind.__module__.startswith("torch.nn.modules.")
+    return is_listed and not issubclass(kind, LazyModuleMixin)
 
 
 class ValueCopier(TableCopier, Protocol):
@@ -137,24 +140,19 @@ def fill_module(copier: ValueCopier, original: nn.Module, duplicate: nn.Module) 
     """Copy all attributes of a module; those that can't change are taken over."""
     originals, copies, known = original.__dict__, duplicate.__dict__, copier.memo.get
     copies.update(originals)
-    later = copier.on_shapes and _is_of_pytorch(type(original))
-    for name, value in originals.items():
+    later = _TENSORS if copier.on_shapes and _is_of_pytorch(type(original)) else ()
+    for name, value in [(name, value) for name, value in originals.items() if type(value) not in ATOMS]:
         kind = type(value)
-        if kind in ATOMS:
-            continue
         if kind in _CONTAINERS and not value:
             copies[name] = kind()
-            continue
-        if kind is tuple and ATOMS.issuperset(map(type, value)):
-            continue
-        copy = known(id(value))
-        if copy is None:
-            copier.attribute = "" if name in _REGISTRIES else name
-            if later and name in _TENSORS:
+        elif kind is not tuple or not ATOMS.issuperset(map(type, value)):
+            copy = known(id(value))
+            if copy is None and name in later:
                 copy = copier.memo[id(value)] = UncopiedTable(copier, value)
-            else:
+            elif copy is None:
+                copier.attribute = "" if name in _REGISTRIES else name
                 copy = copier.value(value)
-        copies[name] = copy
+            copies[name] = copy
     for name in slots_of(type(original)):
         if hasattr(original, name):
             object.__setattr__(duplicate, name, copier.value(getattr(original, name)))
