@@ -264,6 +264,17 @@ def test_a_users_formula_serves_both_ledgers() -> None:
     assert traffic(Calls(operator), (A,)).flops == 2000
     assert profile(Calls(operator), (A,), verbose=False).total_ops == 1000
 
+    library.define("odd(Tensor x) -> Tensor")
+    library.impl("odd", lambda x: x * 3, "CompositeExplicitAutograd")
+    operator = torch.ops.memory_access_test.odd
+
+    @counter.register_flop_formula(operator)
+    def _fails(x_shape: Tuple[int, ...], *args: Any, **kwargs: Any) -> int:
+        raise LookupError("of the user's")
+
+    assert any("of the user's" in what for _, what in traffic(Calls(operator), (A,)).uncounted.values())
+    assert any("of the user's" in name for name in profile(Calls(operator), (A,), verbose=False).missing)
+
 
 @pytest.mark.parametrize("kind, gates", [(nn.LSTM, 4), (nn.GRU, 3), (nn.RNN, 1)])
 def test_a_recurrent_layer_is_one_operator(kind: Any, gates: int) -> None:

@@ -14,6 +14,7 @@ from ..run import (
     Run,
     collector_paused,
     in_few_words,
+    is_of_a_signal,
     is_weight,
     parameter_sizes,
     run,
@@ -214,6 +215,8 @@ class Layers(Observer):
             self._miss(f"{_class_name(module)} ({error})")
             ops, kernel, output = 0, 0, elements(out)
         except Exception as error:  # what came in or out has another form than the rule was written for
+            if is_of_a_signal(error):
+                raise
             self._miss(f"{_class_name(module)} (its rule does not fit: {in_few_words(error)})")
             return
         finally:
@@ -269,6 +272,8 @@ class Layers(Observer):
             try:
                 cost = Cost(product.formula(args, kwargs, out), weights_of(product, args, is_weight))
             except Exception as error:
+                if is_of_a_signal(error):
+                    raise
                 self._miss(f"{facts.name} (its formula does not fit: {in_few_words(error)})")
                 return
             current = self.current

@@ -22,6 +22,7 @@ from ..run import (
     element_size,
     in_few_words,
     instances_in,
+    is_of_a_signal,
     map_tensors,
     run,
     storage_of,
@@ -113,6 +114,8 @@ class Recorder(Observer):
                 call.flops, call.dtype = 2 * facts.product.formula(args, kwargs, out), tensors_in(args)[0].dtype
                 call.geometry = None if "backward" in facts.name or not call.flops else geometry_of(call, args)
         except Exception as error:
+            if is_of_a_signal(error):
+                raise
             self._assume(f"{facts.name} in {place.path or 'the model itself'}", f"not charged: {in_few_words(error)}")
             return
         if facts.makes_memory:

@@ -16,7 +16,7 @@ from .module_fields import is_unread, lacks_shapes, look_at, parameter_sizes
 from .nested import instances_in, map_tensors, tensors_in
 from .runner import Run, in_few_words, run
 from .schema import Effects, effects_of, words
-from .shape_tensor import is_weight
+from .shape_tensor import is_of_a_signal, is_weight
 from .torch_private import (
     KNOWS_NODES,
     STORAGES_TELL,

@@ -67,12 +67,13 @@ class WatchedForward:
         self.unwatched_forward = module.__dict__.get("forward")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the forward between ``enter`` and ``leave``; ``_Patch`` spells the same out."""
+        """Run the forward between ``enter`` and ``leave``."""
+        calls = self.calls
         if self.rule is not None and len(args) == 1 and not kwargs:
-            made = self.calls.by_layer_rule(self.rule, self.module, args[0])
+            made = calls.by_layer_rule(self.rule, self.module, args[0])
             if made is not None:
                 return made
-        observer, running = self.calls.observer, self.calls.running
+        observer, running = calls.observer, calls.running
         token = observer.enter(self.module)
         running.append(self.module)
         try:
@@ -80,6 +81,7 @@ class WatchedForward:
         except BaseException:
             running.pop()
             observer.abandon(token)
+            calls.failed_in = calls.failed_in or type(self.module).__name__
             raise
         running.pop()
         observer.leave(token, args, kwargs, out)
@@ -198,36 +200,16 @@ class _Patch:
             if run is None:
                 return self.original(module, *args, **kwargs)
             calls: Calls = run.calls
-            watched = calls.forwards.get(id(module))
+            watched: Any = calls.forwards.get(id(module))
             if watched is None:
                 module = calls.join(module)
                 watched = calls.forwards[id(module)]
             attributes = module.__dict__
             if attributes["_forward_hooks"] or attributes["_forward_pre_hooks"]:
                 return call_with_hooks(module, *args, **kwargs)
-            forward, rule = (
-                watched.forward,
-                watched.rule,
-            )  # what follows is what it does: a run nests no deeper than a real call
-            if attributes.get("forward") is not watched:
-                forward = module.forward
-            elif rule is not None and len(args) == 1 and not kwargs:
-                out = calls.by_layer_rule(rule, module, args[0])
-                if out is not None:
-                    return out
-            observer, running = calls.observer, calls.running
-            token = observer.enter(module)
-            running.append(module)
-            try:
-                out = forward(*args, **kwargs)
-            except BaseException:
-                running.pop()
-                observer.abandon(token)
-                calls.failed_in = calls.failed_in or type(module).__name__
-                raise
-            running.pop()
-            observer.leave(token, args, kwargs, out)
-            return out
+            if attributes.get("forward") is not watched:  # somebody has replaced it in the run
+                watched = WatchedForward(calls, module, module.forward, None)
+            return watched(*args, **kwargs)
 
         self.function: Any = call
 

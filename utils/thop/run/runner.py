@@ -7,6 +7,7 @@ import contextvars
 import decimal
 import gc
 import re
+import sys
 import threading
 import time
 import traceback
@@ -209,6 +210,7 @@ class _Attempt:
     def _run(self, ambient: Ambient) -> Any:
         decimal.setcontext(decimal.getcontext().copy())
         ambient.set_aside()
+        sys.setrecursionlimit(2 * sys.getrecursionlimit())  # a watched call nests deeper than a real one
         THREAD.run = None
         set_grad_enabled(self.drive is not None)
         self.generators = Generators()

@@ -6,7 +6,9 @@ raises NeedsValues. Aliases share a storage, as real ones do, only that nothing 
 """
 
 import dis
+import signal
 import threading
+import traceback
 from pathlib import Path
 from typing import Any, NoReturn, Optional, Sequence
 
@@ -220,6 +222,13 @@ def is_of_a_kernel(error: BaseException) -> bool:
         return False
     trace = _innermost(error)
     return trace is None or trace.tb_frame.f_code.co_filename.startswith(_OWN_CODE)
+
+
+def is_of_a_signal(error: BaseException) -> bool:
+    """Say whether a signal's handler has raised an exception, whatever was at work then."""
+    handlers = [signal.getsignal(number) for number in signal.valid_signals()]
+    codes = {getattr(part, "__code__", None) for one in handlers for part in (one, type(one).__call__)}
+    return any(frame.f_code in codes for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def is_for_lack_of_values(error: BaseException) -> bool:
