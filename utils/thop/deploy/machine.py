@@ -1,12 +1,12 @@
 """How fast this machine computes and moves data, measured."""
 
-import math
 import platform
 import re
 import time
 from functools import partial
+from itertools import count
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Sequence
 
 import torch
 
@@ -53,6 +53,51 @@ def measure(dtypes: Sequence[torch.dtype]) -> Speed:
     return Speed(_name(where), bandwidth, {d: _product_rate(d, where, PRODUCT_SECONDS / len(wanted)) for d in wanted})
 
 
+# ---- the clock ----
+
+
+class _Work(NamedTuple):
+    """Something to time: so many bytes or operations a call."""
+
+    amount: float
+    call: Callable[[], Any]
+
+
+def _best_rate(works: Sequence[_Work], where: torch.device, seconds: float) -> float:
+    """The highest amount a second of any of ``works``, timed in turns for so long, each once at least.
+
+    Those far from the best are left out.
+    """
+    deadline = time.perf_counter() + seconds
+    rates = [0.0] * len(works)
+    for turn in count():
+        for i, work in enumerate(works):
+            if not turn or 2 * rates[i] > max(rates):
+                rates[i] = max(rates[i], work.amount / _seconds(work.call, where))
+        if time.perf_counter() >= deadline:
+            return max(rates)
+    raise AssertionError
+
+
+def _seconds(call: Callable[[], Any], where: torch.device) -> float:
+    """The seconds of a call, by as many as the clock needs."""
+    for repeats in (1, 10, 100):
+        _wait_for(where)
+        started = time.perf_counter()
+        for _ in range(repeats):
+            call()
+        _wait_for(where)
+        taken = time.perf_counter() - started
+        if taken > _SHORTEST:
+            break
+    return taken / repeats
+
+
+def _wait_for(where: torch.device) -> None:
+    if where.type == "cuda":
+        torch.cuda.synchronize(where)
+
+
 # ---- bytes ----
 
 
@@ -61,11 +106,10 @@ def _copy_rate(where: torch.device) -> float:
 
     A CPU that writes to other memory mostly reads that first, which nobody counts; an operator in place spares it that.
     """
-    deadline = time.perf_counter() + COPY_SECONDS
     memory = torch.ones(_memory_bytes(where) // 4, dtype=torch.float32, device=where)
     source, target = memory.chunk(2)
-    copied = _Work(4.0 * memory.numel(), partial(target.copy_, source), where)
-    return _best_rate([copied, _Work(8.0 * memory.numel(), memory.relu_, where)], deadline)
+    copied = _Work(4.0 * memory.numel(), partial(target.copy_, source))
+    return _best_rate([copied, _Work(8.0 * memory.numel(), memory.relu_)], where, COPY_SECONDS)
 
 
 def _memory_bytes(where: torch.device) -> int:
@@ -91,102 +135,33 @@ def _last_cache_bytes() -> int:
 
 
 def _product_rate(dtype: torch.dtype, where: torch.device, seconds: float) -> float:
-    """Operations a second in ``dtype``."""
-    deadline = time.perf_counter() + seconds
+    """Operations a second in ``dtype``, of square matrices: small ones are slow, and for their caches so may large be.
+
+    They are multiplied as such, and as 1 x 1 convolutions: these may be another library's, which rounds to tf32.
+    """
     works: List[_Work] = []
-    for form in (_product, _convolution) if dtype.is_floating_point else (_product,):
+    for convolves in (False, True) if dtype.is_floating_point else (False,):
+        side = _SMALLEST_SIDE
         try:
-            works.append(_square(form, _SMALLEST_SIDE, dtype, where))
+            while side <= _LARGEST_SIDE:
+                work = _product(side, dtype, where, convolves)
+                work.call()  # the first one loads code and reserves memory
+                works.append(work)
+                if _seconds(work.call, where) > _LONG:
+                    break
+                side *= 2
         except RuntimeError as error:
-            if not works:
+            if side == _SMALLEST_SIDE and not convolves:
                 raise MeasureError(f"no peak for {dtype_name(dtype)} ({in_few_words(error)})") from error
-    return _best_rate(works, deadline)
+    return _best_rate(works, where, seconds)
 
 
-Form = Callable[[torch.Tensor, torch.Tensor], Callable[[], Any]]
-
-
-def _square(form: Form, side: int, dtype: torch.dtype, where: torch.device) -> "_Work":
-    """A product of square matrices; in the next larger one the sides are twice as long.
-
-    Small products are slow for their overhead, and on some machines so are large ones, for their caches.
-    """
+def _product(side: int, dtype: torch.dtype, where: torch.device, convolves: bool) -> _Work:
     a, b = (torch.ones(side, side, dtype=dtype, device=where) for _ in range(2))
-    larger = partial(_square, form, 2 * side, dtype, where) if side < _LARGEST_SIDE else None
-    return _Work(2.0 * side**3, form(a, b), where, larger)
-
-
-def _product(a: torch.Tensor, b: torch.Tensor) -> Callable[[], Any]:
-    return partial(torch.mm, a, b.t(), out=torch.empty_like(a))
-
-
-def _convolution(a: torch.Tensor, b: torch.Tensor) -> Callable[[], Any]:
-    """The same product as a 1 x 1 convolution: it may be another library's, and allowed to round float32 to tf32."""
-    side = len(a)
-    return partial(torch.conv2d, a.view(1, side, 16, side // 16), b.view(side, side, 1, 1))
-
-
-# ---- the clock ----
-
-
-class _Work:
-    """Something to time: ``amount`` bytes or operations a call.
-
-    seconds: of one call, the fastest so far; larger: makes more of the same work.
-    """
-
-    def __init__(
-        self,
-        amount: float,
-        call: Callable[[], Any],
-        where: torch.device,
-        larger: "Optional[Callable[[], _Work]]" = None,
-    ) -> None:
-        self.amount, self.call, self.where, self.larger = amount, call, where, larger
-        self.seconds = math.inf
-        self.time()  # slow, because the first call of a kind also loads code and reserves memory
-
-    @property
-    def rate(self) -> float:
-        """The amount a second, the highest so far."""
-        return self.amount / self.seconds
-
-    def time(self) -> None:
-        """Time it once more."""
-        repeats = max(1, int(_SHORTEST / self.seconds))
-        if self.where.type == "cuda":
-            torch.cuda.synchronize(self.where)
-        started = time.perf_counter()
-        for _ in range(repeats):
-            self.call()
-        if self.where.type == "cuda":
-            torch.cuda.synchronize(self.where)
-        self.seconds = min(self.seconds, (time.perf_counter() - started) / repeats)
-
-    def grown(self) -> "List[_Work]":
-        """The larger work, once, if there is one and this one does not take long."""
-        if self.larger is None or self.seconds > _LONG:
-            return []
-        larger, self.larger = self.larger, None
-        try:
-            return [larger()]
-        except RuntimeError:  # no memory for it
-            return []
-
-
-def _best_rate(works: List[_Work], deadline: float) -> float:
-    """The highest amount a second of any of ``works``, timed in turns until ``deadline``, each at least once.
-
-    A larger one joins them as soon as one has been seen to be fast. Those far from the best are left out.
-    """
-    while True:
-        best = max(work.rate for work in works)
-        for work in works:
-            if work.larger is not None or 2 * work.rate > best:
-                work.time()
-                works += work.grown()
-        if time.perf_counter() >= deadline:
-            return max(work.rate for work in works)
+    call: Callable[[], Any] = partial(torch.mm, a, b.t(), out=torch.empty_like(a))
+    if convolves:
+        call = partial(torch.conv2d, a.view(1, side, 16, side // 16), b.view(side, side, 1, 1))
+    return _Work(2.0 * side**3, call)
 
 
 # ---- its name ----
