@@ -145,6 +145,7 @@ EXACT_CLASSES: Any = {
     "handed on": lambda m, x: [*map(type, (x, m.heavy.weight))] == [Tensor, nn.Parameter],
     "by getattr": lambda m, x: getattr(x, "__class__") is Tensor,  # noqa: B009
     "as a class": lambda m, x: isinstance(type(x), type) and not isinstance(x, type) and issubclass(Tensor, object),
+    "of a class": lambda m, x: type(Tensor) is not type and type(Two) is type and {type: True}[type],
     "that makes one": lambda m, x: type("Made", (Tensor,), {}).__mro__[1] is type(x),
 }
 OTHER_CLASSES: Any = {

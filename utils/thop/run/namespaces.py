@@ -18,7 +18,6 @@ from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Sequence, Se
 from torch import Tensor, nn
 
 from .reach import LEAVES, LRU, OF_THE_PROCESS
-from .shape_tensor import MEMORY
 
 _MANY = 400
 """Functions that are followed at most; code that reaches more is somebody's whole program."""
@@ -104,22 +103,7 @@ def is_data(value: Any) -> bool:
     return not isinstance(value, callable_kinds) and not (callable(value) and type(value).__module__ in _OF_NUMPY)
 
 
-_WHOLE = frozenset(("scaled_dot_product_attention", "multi_head_attention_forward", "lstm", "gru", "rnn_tanh",
-                    "rnn_relu", "_VF", "vecdot", "linalg_vecdot", "cosine_similarity", "CosineSimilarity",
-                    "cosine_embedding_loss", "CosineEmbeddingLoss", "TripletMarginWithDistanceLoss",
-                    "triplet_margin_with_distance_loss"))  # fmt: skip
-_LAYERS_OF_ONE = (nn.RNNBase, nn.CosineSimilarity, nn.CosineEmbeddingLoss, nn.MultiheadAttention,
-                  nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)  # fmt: skip
-
-
-def _must_be_watched(root: Any) -> bool:
-    """Say whether a class may call what a device runs as one operator, from code that is not read here."""
-    if isinstance(root, type) and issubclass(root, nn.Module):
-        package = str(root.__module__).partition(".")[0]
-        return issubclass(root, _LAYERS_OF_ONE) or (is_foreign(package) and package != "torch")
-    return not isinstance(root, (type, types.FunctionType))
-
-
+_NOT_FOLLOWED = Tensor, nn.Module, types.ModuleType, types.BuiltinFunctionType
 _SURE, _MAYBE = 100, 2
 """How many calls code is followed over: any number where it is sure what is called, and two beyond a mere name."""
 
@@ -131,7 +115,7 @@ class Named:
     functions: weak references to what was met, foreign_classes: to those that a foreign package lists; sets: the code
     sets attributes of something that is no local variable, maybe of such a class; reflects: it may write to a namespace
     under any name; of_seeds: it speaks of seeding; asking: the dictionaries of modules whose code asks for classes by
-    ``type``; watched: it may call functions of PyTorch that the dispatcher does not show.
+    ``type``.
     """
 
     def __init__(self, roots: Iterable[Any]) -> None:
@@ -143,8 +127,6 @@ class Named:
         self.functions: List[Any] = []
         self.of_seeds = False
         self.asking: Dict[int, Dict[str, Any]] = {}
-        roots = list(roots)
-        self.watched = any(map(_must_be_watched, roots))
         self._kinds: Dict[int, type] = {}
         self._attributes: Set[str] = set()
         self._seen: Dict[int, int] = {}
@@ -156,7 +138,7 @@ class Named:
             self._waiting.sort(key=lambda item: item[0])
             self._follow(*self._waiting.pop())
         if self._waiting:
-            self.of_seeds = self.watched = True
+            self.of_seeds = True
         for kind in self._kinds.values():
             home = sys.modules.get(kind.__module__)
             is_listed = is_foreign(kind.__module__) and getattr(home, kind.__qualname__, None) is kind
@@ -168,17 +150,15 @@ class Named:
         for attribute in ("__func__", "func", "fget", "__wrapped__"):  # a method, a partial, a property, a cache
             if isinstance(value, (types.MethodType, staticmethod, classmethod, functools.partial, property, LRU)):
                 value = getattr(value, attribute, value)
-        if isinstance(value, types.BuiltinFunctionType):
-            self.watched = self.watched or value.__name__.replace("linalg_", "") in _WHOLE
-        elif isinstance(value, types.FunctionType):
+        if isinstance(value, types.FunctionType):
             if self._seen.get(id(value), 0) < calls and not is_foreign(value.__module__):
                 self._seen[id(value)] = calls
                 self._waiting.append((calls, value, kind))
         elif isinstance(value, type):
             self._meet_class(value, calls)
-        elif isinstance(value, nn.Module):  # which the code may call, though the model does not hold it
-            self.watched = self.watched or any(_must_be_watched(type(part)) for part in value.modules())
-        elif value is not MISSING and not isinstance(value, (Tensor, types.ModuleType)):
+        elif value is not MISSING and not isinstance(
+            value, (Tensor, nn.Module, types.ModuleType, types.BuiltinFunctionType)
+        ):
             self._meet_class(type(value), min(calls, _MAYBE))
 
     def _meet_class(self, kind: type, calls: int) -> None:
@@ -225,8 +205,6 @@ class Named:
         words = {*code.reads, *code.attributes}
         self.sets = self.sets or bool(code.stores) or not words.isdisjoint(("setattr", "delattr"))
         self.of_seeds = self.of_seeds or not _OF_SEEDS.isdisjoint(words)
-        unbound = "Tensor" in words and not words.isdisjoint(MEMORY)
-        self.watched = self.watched or unbound or not _WHOLE.isdisjoint(words)
         if "type" in code.reads and "type" not in namespace:
             self.asking[id(namespace)] = namespace
         for name in code.attributes:

@@ -229,10 +229,6 @@ class _Attempt:
         self.mode.report, self.mode.hands_out = observer.operator, observer.hands_out
         self.mode.taken_apart = observer.taken_apart
         CALLS_OF_MODULES.put_on(self)
-        watch: Any = nullcontext()
-        if not self.mode.on_shapes or any(found.watched for found in self.named):
-            watch = WatchedFunctions(self.mode, runs_whole=self.drive is None, on_cuda=self.amp)
-
         around = cuda_autocast if self.amp else nullcontext
 
         def forward(change: Any = lambda tensor: tensor, as_trained: bool = True) -> Any:
@@ -242,7 +238,7 @@ class _Attempt:
             with around() if as_trained else nullcontext():
                 return copied.model(*given[0], **given[1])
 
-        with self.mode, watch:
+        with self.mode, WatchedFunctions(self.mode, runs_whole=self.drive is None, on_cuda=self.amp):
             THREAD.run = self
             driven = Driven(copied.model, forward, also, self.mode, around)
             output = forward() if self.drive is None else self.drive(driven)

@@ -71,7 +71,16 @@ class _AnswersOfType(type):
     """How ``TYPE`` answers: as ``type`` does, but for tensors without values."""
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        return args[0].__class__ if len(args) == 1 and type(args[0]) is ShapeTensor else type(*args, **kwargs)
+        if len(args) == 1 and type(args[0]) is ShapeTensor:
+            return args[0].__class__
+        made = type(*args, **kwargs)
+        return cls if made is type else made
+
+    def __eq__(cls, other: Any) -> bool:
+        return other is cls or other is type
+
+    def __hash__(cls) -> int:
+        return hash(type)
 
     def __instancecheck__(cls, instance: Any) -> bool:
         return isinstance(instance, type)
@@ -80,7 +89,7 @@ class _AnswersOfType(type):
         return issubclass(kind, type)
 
 
-TYPE: Any = _AnswersOfType("type", (type,), {})
+TYPE: Any = _AnswersOfType("type", (type,), {"__module__": "builtins"})
 """Stands for ``type`` in the namespaces of a model's code while it runs."""
 
 
