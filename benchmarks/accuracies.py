@@ -20,7 +20,7 @@ from releases import LATEST, release  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 from utils.thop.command.models import Built, Setup, counted, find  # noqa: E402
-from utils.thop.deploy.accuracies import PUBLISHED, accuracies, architecture_key  # noqa: E402
+from utils.thop.deploy.measurements import ACCURACIES, accuracies, architecture_key  # noqa: E402
 
 
 def key_of(built: Built) -> str:
@@ -36,7 +36,7 @@ def main() -> None:
     for one in tqdm(accuracies(), file=sys.stderr):
         (source,) = find([one.model])
         found.append(one._replace(architecture=counted(source, Setup(), key_of)))
-    with PUBLISHED.open("w", encoding="utf-8", newline="") as file:
+    with ACCURACIES.open("w", encoding="utf-8", newline="") as file:
         out = csv.writer(file, lineterminator="\n")
         out.writerow(found[0]._fields)
         out.writerows(found)

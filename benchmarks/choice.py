@@ -27,10 +27,10 @@ from common import use_release  # noqa: E402
 from releases import LATEST, release  # noqa: E402
 
 from utils.thop.command.checkout import read_cfg  # noqa: E402
-from utils.thop.deploy.accuracies import accuracies  # noqa: E402
 from utils.thop.deploy.choice import Candidate, chance_of, ranked  # noqa: E402
 from utils.thop.deploy.estimates import prior_of  # noqa: E402
 from utils.thop.deploy.fitting import before, fit_from  # noqa: E402
+from utils.thop.deploy.measurements import accuracies  # noqa: E402
 from utils.thop.deploy.runtimes import all_runtimes  # noqa: E402
 from utils.thop.run import alone  # noqa: E402
 

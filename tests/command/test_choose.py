@@ -22,8 +22,8 @@ from utils.thop import choose, predict
 from utils.thop.command.cli import main
 from utils.thop.count.record import record
 from utils.thop.deploy import DeviceError
-from utils.thop.deploy.accuracies import accuracies, known_as
 from utils.thop.deploy.choice import Candidate, chance_of, ranked
+from utils.thop.deploy.measurements import accuracies, known_as
 
 YOLOV5 = release(LATEST) / "yolov5"
 

@@ -35,9 +35,8 @@ from utils.thop.deploy.fits import (
     memory_in,
     parse_memory,
 )
-from utils.thop.deploy.parallel import bucket_bytes
 from utils.thop.deploy.steps import GIVEN, ON_VALUES
-from utils.thop.deploy.training import Training
+from utils.thop.deploy.training import Training, bucket_bytes
 from utils.thop.deploy.training_time import REACH, step_seconds
 
 Make = Callable[[], nn.Module]

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 from typing import Any, Callable, Iterable, List, NoReturn, Sequence
 
-from ..deploy.accuracies import TASKS
 from ..deploy.fits import memory_in
+from ..deploy.measurements import TASKS
 from ..deploy.runtimes import DeviceError, all_runtimes
 from ..deploy.steps import optimizer_named
 from ..show.comparison import NAMES

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from ..answer import PathLike
-from ..deploy.accuracies import TASKS, accuracies, accuracy_at, known_as
 from ..deploy.choice import Candidate, Choice, ranked
+from ..deploy.measurements import TASKS, accuracies, accuracy_at, known_as
 from ..run import as_model, built_blank, collector_paused, in_few_words
 from ..run.inputs import fitting_size
 from .checkout import ModelError

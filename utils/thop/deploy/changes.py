@@ -18,9 +18,9 @@ from ..count.facts import facts_of
 from ..count.record import Recording, record
 from ..run import NotCountable, alone, built_blank
 from ..run.inputs import fitting_size
-from .accuracies import accuracy_at, known_as
 from .clock import seconds_of, work_of
 from .launches import Deployed, as_deployed
+from .measurements import accuracy_at, known_as
 from .prediction import Prediction
 
 WORTH = 0.04  # of the time: less is within what a prediction is off

@@ -14,6 +14,7 @@ from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tupl
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..answer import Answer, Rows
 from ..count.phases import BACKWARD, FORWARD, LOSS, OPTIMIZER, VALIDATION, Phase, phases_of
@@ -21,7 +22,6 @@ from ..count.storages import in_blocks
 from ..run import KNOWS_NODES, NotCountable, as_inputs, as_model, collector_paused, map_tensors, run, tensors_in
 from .checkpointing import Proposal, checkpoint_to_fit, need_modules
 from .fits import AFTER_LAST, Largest, answer_for, batches_summed, largest_batch, memory_in
-from .parallel import bucket_bytes, need_whole, statistics_bytes
 from .runtimes import DeviceError
 from .steps import SUMMED, Steps, optimizer_named, targets_for
 
@@ -205,9 +205,9 @@ def _batches_summed(model: nn.Module, batch: int, accumulate: Optional[int], gpu
         raise NotCountable("a training step is counted with torch 2.1 or newer")
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise DeviceError("no parameter of the model requires gradients: there is nothing to train")
-    need_whole("gpus", gpus)
+    _need_whole("gpus", gpus)
     summed = batches_summed(batch * gpus) if accumulate is None else accumulate
-    need_whole("accumulate", summed)
+    _need_whole("accumulate", summed)
     return summed
 
 
@@ -292,3 +292,40 @@ def _sizes(tensors: Iterable[Tensor], block: int) -> int:
     """Bytes of tensors, each once, and each in whole blocks."""
     sizes = {id(tensor): tensor.numel() * tensor.element_size() for tensor in tensors}
     return sum(in_blocks(size, block) for size in sizes.values())
+
+
+# ---- on several GPUs ----
+
+# YOLOv5 wraps the model without ``gradient_as_bucket_view``, so gradients lie in memory once more, in flat buckets that
+# live as long as the wrapped model. What NCCL takes for its channels is outside of PyTorch's memory, and not known.
+_FIRST, _OTHERS = 2**20, 25 * 2**20  # bytes that close a bucket
+
+
+def _need_whole(name: str, value: Any) -> None:
+    """Raise DeviceError unless a value is a whole number from 1 up."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise DeviceError(f"{name} must be a whole number from 1 up, not {value!r}")
+
+
+def bucket_bytes(model: nn.Module, block: int) -> int:
+    """Bytes of the buckets of all trained parameters, the last ones first, each of one type, in whole blocks."""
+    buckets: Dict[torch.dtype, List[int]] = {}
+    for parameter in reversed([parameter for parameter in model.parameters() if parameter.requires_grad]):
+        sizes = buckets.setdefault(parameter.dtype, [0])
+        if sizes[-1] >= (_OTHERS if len(sizes) > 1 else _FIRST):
+            sizes.append(0)
+        sizes[-1] += parameter.numel() * parameter.element_size()
+    return sum(in_blocks(size, block) for sizes in buckets.values() for size in sizes)
+
+
+def statistics_bytes(model: nn.Module, gpus: int, block: int) -> int:
+    """At most so many bytes SyncBatchNorm takes beside a batch norm.
+
+    Each layer keeps how many values each GPU had; the widest gathers means, deviations and that number, twice.
+    """
+    layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    return len(layers) * in_blocks(4 * gpus, block) + _gathered([layer.num_features for layer in layers], gpus, block)
+
+
+def _gathered(channels: Sequence[int], gpus: int, block: int) -> int:
+    return 2 * in_blocks(4 * gpus * (2 * max(channels) + 1), block) if channels else 0

@@ -3,8 +3,8 @@
 from itertools import accumulate
 from typing import TYPE_CHECKING, Dict, List
 
-from ..deploy.accuracies import TASKS
 from ..deploy.choice import Candidate, Choice
+from ..deploy.measurements import TASKS
 from .drawing import COLUMN, INK, Mark, new_axes, new_figure, number_marks, own_settings
 from .grid import Column, Grid, Line
 from .predictions import milliseconds
