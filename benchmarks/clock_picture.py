@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Mapping, NamedTuple, Sequence
 
 from utils.thop.deploy.calibration import mean_factor
-from utils.thop.show.drawing import COLUMN, INK, Style, log_axis, new_axes, new_figure, own_settings
+from utils.thop.show.plots import COLUMN, INK, Style, log_axis, new_figure, own_settings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,8 +32,7 @@ def clock_figure(kinds: Mapping[str, Sequence[Predicted]], reach: Mapping[str, M
     """
     with own_settings():
         figure = new_figure(2 * COLUMN, 3.4)
-        left = new_axes(figure, 0.55, 0.75, 1.25 * COLUMN, 2.4)
-        right = new_axes(figure, 1.25 * COLUMN + 1.1, 0.75, 2 * COLUMN - 1.25 * COLUMN - 1.25, 2.4)
+        left, right = figure.subplots(1, 2, gridspec_kw={"width_ratios": (5, 2)})
         times = [point.published for points in kinds.values() for point in points]
         log_axis(left, "x", min(times) / 1.3, max(times) * 1.3, 1e-3)
         log_axis(left, "y", 0.4, 2.5)
@@ -51,6 +50,7 @@ def clock_figure(kinds: Mapping[str, Sequence[Predicted]], reach: Mapping[str, M
         right.set_ylabel("nine of ten lie within x")
         right.set_ylim(bottom=1.0)
         right.grid(True, axis="y")
+        figure.tight_layout(pad=0.5)
     return figure
 
 

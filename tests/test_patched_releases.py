@@ -102,7 +102,7 @@ def test_the_line_begins_as_before_and_the_tree_comes_back(version: str, tmp_pat
     end = len(before["verbose"])
     assert after["verbose"][: end - 1] == before["verbose"][:-1]
     table = "\n".join(after["verbose"][end:]).splitlines()
-    assert table[1].split()[:5] == ["module", "type", "output", "shape", "params"]
+    assert table[0].split()[:5] == ["module", "type", "output", "shape", "params"]
     (total,) = [line.split() for line in table if line.startswith("total ")]
     assert len(total) == 8 and total[-1] == total[-3] == "100.0%" and total[-2].endswith("B")
 

@@ -25,6 +25,7 @@ from releases import LATEST, ROOT, copy_release, patch, release, yolo_environmen
 from torch import nn
 
 from utils.thop import deployed, predict, profile, traffic
+from utils.thop.answer import frame_of
 from utils.thop.command import checkout, cli
 from utils.thop.command.checkout import ModelError, alone, read_cfg
 from utils.thop.command.cli import main
@@ -34,7 +35,7 @@ from utils.thop.count.record import record
 from utils.thop.deploy import Launch
 from utils.thop.deploy.bound import time_bound
 from utils.thop.deploy.devices import CATALOGUE, find_device, load_devices
-from utils.thop.show.comparison import Row, bound_all, comparison_text, grid_of_comparison, notes, records, to_dataframe
+from utils.thop.show.comparison import Row, bound_all, comparison_text, grid_of_comparison, notes, records
 from utils.thop.show.modules import SORTS
 from utils.thop.show.predictions import milliseconds
 from utils.thop.show.report import ModelInfo
@@ -409,7 +410,7 @@ def test_latex_read_back(rows: list[Row]) -> None:
 def test_data_read_back(rows: list[Row]) -> None:
     as_json = json.loads(comparison_text(rows, "json"))
     as_csv = list(csv.DictReader(io.StringIO(comparison_text(rows, "csv"))))
-    frame = to_dataframe(rows)
+    frame = frame_of(records(rows))
     assert records(rows) == as_json and list(frame.columns) == list(as_csv[0]) == list(as_json[0])
     for row, data, line in zip(rows, as_json, as_csv):
         for name, value in row.numbers().items():

@@ -244,9 +244,9 @@ def test_a_board_is_made_of_five_networks(capsys: pytest.CaptureFixture[str], tm
     arguments = "calibrate", measured(tmp_path), "--name", "My Board", "--runtime", "rknn", "--precision", "int8"
     status, out, err = run(capsys, *arguments, "--output", board)
     assert (status, err) == (0, "")
-    assert [line.split()[0] for line in out.splitlines()[1:6]] == list(NAMES)
-    assert all(re.search(r" x (1\.[0-2]\d|0\.[89]\d)  .* x [12]\.\d\d$", line) for line in out.splitlines()[1:6])
-    reach = [float(line.split()[-1]) for line in out.splitlines()[1:6]]
+    assert [line.split()[0] for line in out.splitlines()[2:7]] == list(NAMES)
+    assert all(re.search(r" x (1\.[0-2]\d|0\.[89]\d)  .* x [12]\.\d\d$", line) for line in out.splitlines()[2:7])
+    reach = [float(line.split()[-1]) for line in out.splitlines()[2:7]]
     assert reach[0] > reach[2] > reach[4]
     assert f"Of ten other networks nine lie within x {reach[4]:.2f}." in out
     text = board.read_text()
@@ -297,8 +297,11 @@ def test_without_a_file_it_is_shown(capsys: pytest.CaptureFixture[str], tmp_path
         ("model,ms\ntorchvision:resnet18,-3\n", "line 2: ms must be a number above 0, not '-3'"),
         ("model,ms\ntorchvision:resnet18,fast\n", "line 2: ms must be a number above 0, not 'fast'"),
         ("model,ms\ntorchvision:resnet18\n", "line 2: ms must be a number above 0, not ''"),
-        ("model,ms,imgsz\ntorchvision:resnet18,3,big\n", "line 2: imgsz 'big' and batch '' must be whole numbers"),
-        ("model,ms,batch\ntorchvision:resnet18,3,0\n", "line 2: batch must be a whole number from 1 up, not 0"),
+        (
+            "model,ms,imgsz\ntorchvision:resnet18,3,big\n",
+            "line 2: imgsz must be one or two whole numbers from 1 up, not 'big'",
+        ),
+        ("model,ms,batch\ntorchvision:resnet18,3,0\n", "line 2: batch must be a whole number from 1 up, not '0'"),
         ("model,ms\nresnet18,3\n", "line 2: resnet18: not a model"),
         ("model,ms\ntorchvision:resnet19,3\n", "line 2: torchvision:resnet19: torchvision has no such model"),
     ],

@@ -3,10 +3,11 @@
 How each kind of answer looks is said in ``show/results.py``; the package, which knows all rooms, makes it known here.
 """
 
+import json
 import math
 import os
 from dataclasses import fields, is_dataclass
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Sequence, TypeVar, Union
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -63,18 +64,31 @@ def written(text: str, path: Optional[PathLike]) -> str:
     return text
 
 
+def frame_of(records: Sequence[Dict[str, Any]]) -> "DataFrame":
+    """Make a table of rows; columns of whole numbers stay whole where one of them is missing."""
+    from pandas import DataFrame
+
+    frame = DataFrame(list(records), dtype=object)
+    whole = [name for name, column in frame.items() if {type(value) for value in column} == {int, type(None)}]
+    return frame.astype(dict.fromkeys(whole, "Int64")).infer_objects()
+
+
 def csv_of(frame: "DataFrame") -> str:
     """Write a table as CSV with the same line ends on every platform."""
     text: str = frame.to_csv(index=False)
     return text.replace("\r\n", "\n")
 
 
-def finite(value: Any) -> Any:
-    """Replace what JSON has no word for, not a number and infinities, by null."""
+def json_of(value: Any) -> str:
+    """Write values as JSON; what it has no word for, not a number and infinities, is null."""
+    return json.dumps(_finite(value), indent=1, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
+        return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
+        return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -88,9 +102,7 @@ class Rows(List[T]):
 
     def to_frame(self) -> "DataFrame":
         """Return the elements as a pandas table, in base units."""
-        from pandas import DataFrame
-
-        return DataFrame([record_of(row) for row in self])
+        return frame_of([record_of(row) for row in self])
 
 
 def _in_one_line(row: Any) -> str:

@@ -1,6 +1,6 @@
 """Numbers for reading: 81856816 as 81.9M."""
 
-from typing import Any, Iterable, Mapping, Sequence
+from typing import Any, Dict, Iterable, List, Mapping, Sequence, Tuple
 
 _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "K"))
 
@@ -48,6 +48,14 @@ def first_of(names: Sequence[str], most: int) -> str:
     """The first of many names, and how many more there are."""
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def together(pairs: Iterable[Tuple[Any, str]]) -> Dict[Any, List[str]]:
+    """Put names together of which the same is said, each once: of pairs of what is said and a name."""
+    found: Dict[Any, Dict[str, None]] = {}
+    for said, name in pairs:
+        found.setdefault(said, {})[name] = None
+    return {said: list(names) for said, names in found.items()}
 
 
 def kinds_not_counted(missing: Mapping[str, int]) -> str:

@@ -4,7 +4,7 @@ import argparse
 import math
 import re
 from pathlib import Path
-from typing import Any, Callable, Iterable, List, NoReturn, Sequence
+from typing import Any, Callable, Iterable, List, NoReturn, Optional, Sequence
 
 from ..deploy.fits import memory_in
 from ..deploy.measurements import TASKS
@@ -77,7 +77,7 @@ def _add_summary(commands: Any) -> None:
     summary = _add_command(commands, "summary", "show one model, module by module")
     summary.add_argument("model", metavar="MODEL")
     _add_setup(summary)
-    summary.add_argument("--depth", type=_whole_number, metavar="D", help="levels of modules to show; all by default")
+    _add_number(summary, "--depth", "levels of modules to show; all by default")
     _add_sort(summary, SORTS, "the largest first")
     _add_device(summary)
     _add_output(summary, ("csv", "json", "markdown"))
@@ -125,17 +125,16 @@ def _add_advise(commands: Any) -> None:
 def _add_choose(commands: Any) -> None:
     choose = _add_command(commands, "choose", "say which networks, at which sizes, are fast enough on a device")
     choose.add_argument("model", metavar="MODEL", nargs="*", help="the known YOLOs without one")
-    rate = choose.add_mutually_exclusive_group(required=True)
-    rate.add_argument("--fps", type=_rate, metavar="N", help="images a second that are wanted")
-    rate.add_argument("--ms", type=_rate, metavar="N", help="or milliseconds that a pass may take")
+    wanted = choose.add_mutually_exclusive_group(required=True)
+    wanted.add_argument("--fps", type=rate, metavar="N", help="images a second that are wanted")
+    wanted.add_argument("--ms", type=rate, metavar="N", help="or milliseconds that a pass may take")
     choose.add_argument("--family", default="", metavar="NAME", help="of the known YOLOs only these, as in yolov5")
     words = "what the known YOLOs are for; detect by default"
     choose.add_argument("--task", choices=tuple(TASKS), default="detect", help=words)
     sizes = f"sides of images to try; by default {', '.join(map(str, SIZES))}, 224 for classifiers"
-    choose.add_argument(*_SIZES, type=_whole_number, nargs="+", metavar="N", help=sizes)
-    words = "images at once; 1 by default"
-    choose.add_argument("--batch", "--batch-size", type=_whole_number, default=1, metavar="N", help=words)
-    choose.add_argument("--jobs", type=_whole_number, default=1, metavar="N", help="processes that count; 1 by default")
+    choose.add_argument(*_SIZES, type=whole_number, nargs="+", metavar="N", help=sizes)
+    _add_number(choose, "--batch", "images at once", 1, "--batch-size")
+    _add_number(choose, "--jobs", "processes that count", 1)
     _add_device(choose, required=True)
     choose.set_defaults(half=False)
     _add_output(choose, ("csv", "json", "markdown"))
@@ -156,14 +155,13 @@ def _add_calibrate(commands: Any) -> None:
     calibrate.add_argument("--model", metavar="MODEL", help="of which the --log is")
     _add_images(calibrate, "of the --log; by default the model's usual one", 1)
     words = "milliseconds of a pass of the --model without profiling, if they are known too"
-    calibrate.add_argument("--ms", type=_rate, help=words)
+    calibrate.add_argument("--ms", type=rate, help=words)
     calibrate.add_argument(
         "--here", metavar="RUNTIME",
         help="in place of both, measure small networks on this machine for a minute, under a runtime that is installed "
         "here: onnxruntime, openvino, ncnn, tflite, pytorch or torch-compile",
     )  # fmt: skip
-    words = "that --here computes with; all cores by default"
-    calibrate.add_argument("--threads", type=_whole_number, metavar="N", help=words)
+    _add_number(calibrate, "--threads", "that --here computes with; all cores by default")
     calibrate.add_argument("--name", required=True, help="what --device shall call it")
     _add_runtime(calibrate, "one of", "int8, float16, float32 or amp; the runtime's usual one")
     _add_fuse(calibrate)
@@ -195,18 +193,16 @@ def _add_train(commands: Any) -> None:
     train.add_argument("--optimizer", type=_optimizer, default="SGD", metavar="NAME", help="SGD by default, as YOLOv5")
     train.add_argument("--no-ema", dest="ema", action="store_false", help="without an average of the model beside it")
     train.add_argument("--no-val", dest="validate", action="store_false", help="without a validation after the epoch")
-    words = "batches that the gradients are summed up of; by default as train.py, round(64 / batch)"
-    train.add_argument("--accumulate", type=_whole_number, metavar="N", help=words)
-    words = "that share the batch under DistributedDataParallel; the memory is that of one"
-    train.add_argument("--gpus", type=_whole_number, default=1, metavar="N", help=words)
+    summed = "batches that the gradients are summed up of; by default as train.py, round(64 / batch)"
+    _add_number(train, "--accumulate", summed)
+    _add_number(train, "--gpus", "that share the batch under DistributedDataParallel; the memory is that of one", 1)
     train.add_argument("--sync-bn", action="store_true", help="batch norms gather their statistics from all --gpus")
-    words = "made-up objects an image that the loss is counted with; 20 by default"
-    train.add_argument("--objects", type=_whole_number, default=20, metavar="N", help=words)
+    _add_number(train, "--objects", "made-up objects an image that the loss is counted with", 20)
     train.add_argument(
         "--freeze", type=int, nargs="+", default=[], metavar="N", help="the first N layers, or these, as YOLOv5 does"
     )
-    train.add_argument("--images", type=_whole_number, metavar="N", help="of an epoch, for hours on a --device")
-    train.add_argument("--epochs", type=_whole_number, metavar="N", help="of --images, for hours of them all")
+    _add_number(train, "--images", "of an epoch, for hours on a --device")
+    _add_number(train, "--epochs", "of --images, for hours of them all")
     train.add_argument("--memory", type=_memory, metavar="SIZE", help="of the GPU, as in 8GB")
     train.add_argument("--device", metavar="NAME", help="a GPU that the command 'devices' lists")
     _add_devices_file(train)
@@ -218,6 +214,14 @@ def _optimizer(words: str) -> str:
         return optimizer_named(words)
     except DeviceError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _add_number(
+    command: argparse.ArgumentParser, name: str, words: str, usual: Optional[int] = None, *others: str
+) -> None:
+    """Add a whole number from 1 up, with what it is by default."""
+    said = words if usual is None else f"{words}; {usual} by default"
+    command.add_argument(name, *others, type=whole_number, default=usual, metavar="N", help=said)
 
 
 def _add_formats(command: argparse.ArgumentParser) -> None:
@@ -259,13 +263,13 @@ def _add_sort(command: argparse.ArgumentParser, names: Iterable[str], order: str
 
 def _add_images(command: argparse.ArgumentParser, usual: str, batch: int, kind: Any = None, more: str = "") -> None:
     size = f"image size, rounded up to the model's stride; {usual}"
-    command.add_argument(*_SIZES, type=_size, metavar="H [W]", help=size)
+    command.add_argument(*_SIZES, type=image_side, metavar="H [W]", help=size)
     words = f"images at once; {batch} by default{more}"
-    command.add_argument("--batch", "--batch-size", type=kind or _whole_number, default=batch, metavar="N", help=words)
+    command.add_argument("--batch", "--batch-size", type=kind or whole_number, default=batch, metavar="N", help=words)
 
 
 def _batch_or_auto(words: str) -> int:
-    return -1 if words == "-1" else _whole_number(words)
+    return -1 if words == "-1" else whole_number(words)
 
 
 def _add_setup(command: argparse.ArgumentParser) -> None:
@@ -292,8 +296,7 @@ def _add_device(command: argparse.ArgumentParser, several: bool = False, require
     more = "; may be given several times, or be all-npus, all-gpus, all-cpus or all, for one table of all"
     words, needed = words + more * several, required or several
     command.add_argument("--device", metavar="NAME", action="append", required=needed, help=words)
-    words = "of the device's that compute, where it was measured with several"
-    command.add_argument("--cores", type=_whole_number, metavar="N", help=words)
+    _add_number(command, "--cores", "of the device's that compute, where it was measured with several")
     words = "of passes at once, for frames a second where they were measured: a number, or 'many'"
     command.add_argument("--streams", metavar="N", help=words)
     _add_runtime(command, "what runs the model there:", "in which: int8, float16, float32 or amp")
@@ -340,9 +343,11 @@ def _reader(read: Callable[[str], Any], what: str) -> Callable[[str], Any]:
     return told
 
 
-_rate = _reader(_number, "a number above 0")
-_whole_number = _reader(_whole, "a whole number from 1 up")
-_size = _reader(size_in, "one or two whole numbers from 1 up")  # two as ``_join_size`` has made one argument of them
+rate = _reader(_number, "a number above 0")
+whole_number = _reader(_whole, "a whole number from 1 up")
+image_side = _reader(
+    size_in, "one or two whole numbers from 1 up"
+)  # two as ``_join_size`` has made one argument of them
 _memory = _reader(memory_in, "a size such as 8GB")
 
 

@@ -2,11 +2,10 @@
 
 import argparse
 import csv
-import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from ..deploy.calibration import Calibration, calibrate
 from ..deploy.devices import THIS, key_of
@@ -17,21 +16,21 @@ from ..deploy.runtimes import DeviceError, Runtime, find_runtime, unreadable
 from ..measure.here import calibrate_here, setting_here
 from ..measure.logs import LogFit, Matched, calibrate_from_log, factor_by_time, match_log, read_log
 from ..run import in_few_words
-from ..show.grid import Column, Grid, Line, fitted, to_text
+from ..show.grid import Column, Grid, Line, fitted, grid_of, to_text
 from ..show.predictions import THE_MODEL, milliseconds
 from ..units import first_of
+from .arguments import image_side, rate, whole_number
 from .checkout import ModelError
-from .models import Built, Setup, Source, counted, find_one, size_in
+from .models import Built, Setup, Source, counted, find_one
 
 _NEEDED = ("model", "ms")
 _BUSY = 1.25  # a median pass this many times the fastest: the machine was not left alone
 
 
-@dataclass(frozen=True)
-class Measured:
-    """A measured model; number: of the line in the file; seconds: of a pass over the batch."""
+class Measured(NamedTuple):
+    """A measured model; where: the file and the line; seconds: of a pass over the batch."""
 
-    number: int
+    where: str
     source: Source
     setup: Setup
     seconds: float
@@ -41,40 +40,36 @@ def read_measurements(path: Path, fuse: bool) -> List[Measured]:
     """Read a table of measured models; raises DeviceError, with the file and the line, for what does not fit."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as lines:
-            reader = csv.DictReader(lines)
-            names = [name.strip() for name in reader.fieldnames or []]
-            rows = [dict(zip(names, (text or "" for text in row.values()))) for row in reader]
+            reader = csv.DictReader(lines, restval="")
+            reader.fieldnames = names = [name.strip() for name in reader.fieldnames or []]
+            rows = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise unreadable(path, error) from error
     missing = [name for name in _NEEDED if name not in names]
     if missing:
         raise DeviceError(f"{path} has no column {missing[0]}; it takes model and ms, and may have imgsz and batch")
-    found = [_line(path, number, row, fuse) for number, row in enumerate(rows, 2)]
-    if not found:
+    if not rows:
         raise DeviceError(f"{path} holds no measurements")
-    return found
+    return [_measured(f"{path}, line {number}", row, fuse) for number, row in enumerate(rows, 2)]
 
 
-def _line(path: Path, number: int, row: Dict[str, Any], fuse: bool) -> Measured:
-    where = f"{path}, line {number}"
-    try:
-        seconds = float(row["ms"]) / 1e3
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise DeviceError(f"{where}: ms must be a number above 0, not {row['ms']!r}")
-    size, batch = row.get("imgsz", "").strip(), row.get("batch", "").strip()
-    try:
-        setup = Setup(size_in(size.replace("x", " ")) if size else None, int(batch or 1), False, fuse)
-    except ValueError:
-        raise DeviceError(f"{where}: imgsz {size!r} and batch {batch!r} must be whole numbers from 1 up") from None
-    if setup.batch < 1:
-        raise DeviceError(f"{where}: batch must be a whole number from 1 up, not {batch}")
+def _measured(where: str, row: Dict[str, Any], fuse: bool) -> Measured:
+    """Read a line of the table by what the command line takes."""
+
+    def read(name: str, kind: Callable[[str], Any], usual: Any = None) -> Any:
+        try:
+            words = row.get(name, "").strip()
+            return usual if usual is not None and not words else kind(words)
+        except argparse.ArgumentTypeError as error:
+            raise DeviceError(f"{where}: {name} {error}") from None
+
+    seconds, batch = read("ms", rate) / 1e3, read("batch", whole_number, 1)
+    size = read("imgsz", lambda words: image_side(words.replace("x", " ")) if words else None)
     try:
         source = find_one(row["model"].strip(), "not one")
     except ModelError as error:
         raise DeviceError(f"{where}: {error}") from error
-    return Measured(number, source, setup, seconds)
+    return Measured(where, source, Setup(size, batch, False, fuse), seconds)
 
 
 def calibrate_board(
@@ -85,7 +80,7 @@ def calibrate_board(
     lines = read_measurements(arguments.table, arguments.fuse)
     measured = []
     for line in progress(lines):
-        where = f"{arguments.table}, line {line.number}: {line.source.text}"
+        where = f"{line.where}: {line.source.text}"
         network = _deployed(line.source, line.setup, runtime, precision == "amp", arguments.decode, where)
         measured.append((network, line.seconds))
     return calibrate(measured, precision, name), lines
@@ -94,8 +89,7 @@ def calibrate_board(
 def _board(arguments: argparse.Namespace) -> Tuple[Runtime, str, str]:
     """The runtime, the precision and the name of what is calibrated; raises DeviceError."""
     runtime = find_runtime(arguments.runtime)
-    precision = runtime.precision(arguments.precision)
-    return runtime, precision, _name(arguments)
+    return runtime, runtime.precision(arguments.precision), _name(arguments)
 
 
 def _name(arguments: argparse.Namespace) -> str:
@@ -153,15 +147,17 @@ def _deployed(
 
 def describe(calibration: Calibration, measured: Sequence[Tuple[str, float]]) -> str:
     """The constants, how far each network is off that was left out, and how far all are; of names and seconds."""
-    one_by_one = len(calibration.ranges) == len(measured)
-    columns = ["measured", "GFLOP/s", "by the others", "off", *(["range with it"] if one_by_one else [])]
-    rows = []
-    ratios = calibration.ratios or (math.nan,) * len(measured)
-    for i, ((name, seconds), ratio, rate) in enumerate(zip(measured, ratios, calibration.rates)):
-        times = f"{seconds * 1e3:.3f} ms", f"{rate / 1e9:.0f}"
-        by_others = ("", "") if math.isnan(ratio) else (f"{seconds * ratio * 1e3:.3f} ms", f"x {ratio:.2f}")
-        rows.append(Line([name, *times, *by_others, *([f"x {calibration.ranges[i]:.2f}"] if one_by_one else [])]))
-    table = to_text(Grid([Column("network", is_text=True), *map(Column, columns)], rows, bare=True))
+    rates = [f"{rate / 1e9:.0f}" for rate in calibration.rates]
+    heads, columns = ["measured", "GFLOP/s"], [[f"{seconds * 1e3:.3f} ms" for _, seconds in measured], rates]
+    if calibration.ratios:
+        off = list(zip(measured, calibration.ratios))
+        heads += ["by the others", "off"]
+        columns += [[f"{one[1] * ratio * 1e3:.3f} ms" for one, ratio in off], [f"x {ratio:.2f}" for _, ratio in off]]
+    if len(calibration.ranges) == len(measured):
+        heads.append("range with it")
+        columns.append([f"x {reach:.2f}" for reach in calibration.ranges])
+    lines = [Line(cells) for cells in zip([name for name, _ in measured], *columns)]
+    table = to_text(Grid([Column("network", is_text=True), *map(Column, heads)], lines))
     said = _constants(calibration)
     if calibration.odd:
         said.append(f"{measured[calibration.odd - 1][0]} contradicts all others: was it measured alike?")
@@ -176,23 +172,21 @@ def _constants(calibration: Calibration) -> List[str]:
 
 
 _NAMED = 5  # layers
-_LONGER, _UNLIKE, _FAR = (
-    1.05,
-    4.0,
-    50.0,
-)  # a pass without a profile: so much longer at most, shorter, or in another unit
+_LONGER, _UNLIKE, _FAR = 1.05, 4.0, 50.0
+"""A pass without a profile: so much longer at most, shorter, or in another unit."""
 
 
 def describe_log(learned: LogFit, matched: Matched, seconds: Optional[float]) -> str:
     """What of a log belongs to the network, what does not, and how far its layers are off after the fit."""
     times, pairs, calibration = learned.times, matched.pairs, learned.calibration
     odd = sorted(zip(pairs, times), key=lambda one: -abs(one[0].seconds - one[1]))[:_NAMED]
-    columns = [Column(text) for text in ("measured", "fitted", "off")]
-    rows = []
-    for pair, time in odd:
-        numbers = milliseconds(pair.seconds), milliseconds(time), f"x {time / pair.seconds:.2f}"
-        rows.append(Line([pair.launches[0].layers[0] or THE_MODEL, *numbers]))
-    table = to_text(Grid([Column("largest misfits", is_text=True), *columns], rows, bare=True))
+    columns: List[Tuple[Column, Callable[[Any], str]]] = [
+        (Column("largest misfits", is_text=True), lambda one: one[0].launches[0].layers[0] or THE_MODEL),
+        (Column("measured"), lambda one: milliseconds(one[0].seconds)),
+        (Column("fitted"), lambda one: milliseconds(one[1])),
+        (Column("off"), lambda one: f"x {one[1] / one[0].seconds:.2f}"),
+    ]
+    table = to_text(grid_of(columns, odd))
     count, whole = sum(len(pair.rows) for pair in pairs), milliseconds(matched.seconds)
     said = [f"{count} of {count + len(matched.rows_left)} rows match, {matched.share:.1%} of {whole}."]
     left = sorted(matched.rows_left, key=lambda row: -row.seconds)

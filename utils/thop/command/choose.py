@@ -27,15 +27,6 @@ Makes = Callable[[], nn.Module]
 Network = Union[str, nn.Module, Makes]
 
 
-class Asked(NamedTuple):
-    """What each network is asked: where, at which sizes, how many images at once, in how many seconds at most."""
-
-    place: Place
-    sizes: Sequence[int]
-    batch: int
-    limit: float
-
-
 class Named(NamedTuple):
     """A network to try, by the name and the family that it is shown under."""
 
@@ -67,7 +58,7 @@ def known_networks(family: str = "", task: str = "detect") -> List[Named]:
     return found
 
 
-def named_networks(models: Iterable[Network]) -> Iterator[Named]:
+def named_networks(models: Union[Network, Iterable[Network]]) -> Iterator[Named]:
     """Give each network a name and a family: a cfg's is what its name begins with."""
     if isinstance(models, (str, nn.Module)) or not isinstance(models, Iterable):
         models = [models]
@@ -83,67 +74,67 @@ def named_networks(models: Iterable[Network]) -> Iterator[Named]:
 
 
 @collector_paused()
-def try_network(asked: Asked, one: Named) -> List[Candidate]:
-    """Count a network at each size, and predict its time; one that can't be counted says why."""
-    fill = partial(_at_each_size, asked, one)
+def try_network(place: Place, sizes: Sequence[int], batch: int, limit: float, one: Named) -> List[Candidate]:
+    """Count a network at each size, and predict its time there; one that can't be counted says why.
+
+    batch: images at once; limit: the seconds that a pass may take.
+    """
+
+    def fill(built: Built) -> List[Candidate]:
+        return [_candidate(place, size, batch, limit, one, built) for size in sizes]
+
     try:
         if isinstance(one.network, Source):
-            return counted(one.network, Setup(None, asked.batch), fill)
+            return counted(one.network, Setup(None, batch), fill)
         model: Any = one.network
         if not isinstance(model, nn.Module):  # made without values, where it can be done
             model = built_blank(lambda: as_model(one.network(), "the function")).eval()  # type: ignore[operator]
-        return fill(with_images(model, Setup(None, asked.batch)))
+        return fill(with_images(model, Setup(None, batch)))
     except (Exception, SystemExit) as error:
         why = str(error) if isinstance(error, ModelError) else in_few_words(error)
-        return [Candidate(one.name, one.family, 0, asked.batch, error=why)]
+        return [Candidate(one.name, one.family, 0, batch, error=why)]
 
 
-def _at_each_size(asked: Asked, one: Named, built: Built) -> List[Candidate]:
-    found = []
-    for size in asked.sizes:
-        row = Candidate(one.name, one.family, size, asked.batch)
-        try:
-            images = with_images(built.model, Setup((size, size), asked.batch))
-            row = replace(row, imgsz=fitting_size(built.model, (size, size))[1])
-            recorded = images.record(asked.place.amp)
-            known = known_as(recorded)
-            accuracy = accuracy_at(known, size)
-            if accuracy is not None:
-                row = replace(row, map=accuracy.map, map_source=accuracy.source)
-            family = known[0].family if known and not one.family else one.family
-            row = replace(row, family=family, gflops=recorded.flops / asked.batch / 1e9)
-            found.append(row.timed(asked.place.predict(recorded).timing(), asked.limit))
-        except Exception as error:
-            found.append(replace(row, error=in_few_words(error)))
-    return found
+def _candidate(place: Place, size: int, batch: int, limit: float, one: Named, built: Built) -> Candidate:
+    row = Candidate(one.name, one.family, size, batch)
+    try:
+        images = with_images(built.model, Setup((size, size), batch))
+        row = replace(row, imgsz=fitting_size(built.model, (size, size))[1])
+        recorded = images.record(place.amp)
+        known = known_as(recorded)
+        accuracy = accuracy_at(known, size)
+        if accuracy is not None:
+            row = replace(row, map=accuracy.map, map_source=accuracy.source)
+        family = known[0].family if known and not one.family else one.family
+        row = replace(row, family=family, gflops=recorded.flops / batch / 1e9)
+        return row.timed(place.predict(recorded).timing(), limit)
+    except Exception as error:
+        return replace(row, error=in_few_words(error))
 
 
-def try_all(
-    asked: Asked, networks: Iterable[Named], jobs: int = 1, progress: Callable[..., Iterable[Any]] = iter
+def _try_all(
+    ask: Callable[[Named], List[Candidate]], work: List[Named], jobs: int, progress: Callable[..., Iterable[Any]]
 ) -> List[Candidate]:
-    """Try all networks, in so many processes; progress: wraps the work to do, as tqdm does."""
-    work = list(networks)
+    """Ask of all networks, in so many processes."""
     if jobs < 2 or len(work) < 2:
-        return [row for one in progress(work) for row in try_network(asked, one)]
+        return [row for one in progress(work) for row in ask(one)]
     share = max(1, min(16, len(work) // (4 * jobs)))
     with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        rows = pool.map(partial(try_network, asked), work, chunksize=share)
+        rows = pool.map(ask, work, chunksize=share)
         try:
             return [row for _, found in zip(progress(work), rows) for row in found]
         except BrokenExecutor as error:
             why = "a process ended at once; a script needs if __name__ == '__main__': around what starts others"
             raise ValueError(f"jobs={jobs}: {why}") from error
         except (PicklingError, AttributeError, TypeError) as error:  # a network's own error is in its row
-            why = in_few_words(error)
-            raise ValueError(
-                f"jobs={jobs}: what is tried can't go to another process ({why}); leave jobs out"
-            ) from error
+            why = f"what is tried can't go to another process ({in_few_words(error)}); leave jobs out"
+            raise ValueError(f"jobs={jobs}: {why}") from error
 
 
 def choose(
     models: Optional[Union[Network, Iterable[Network]]] = None,
     *,
-    device: str,
+    device: Union[str, Place],
     fps: Optional[float] = None,
     ms: Optional[float] = None,
     imgsz: Union[int, Sequence[int], None] = None,
@@ -155,6 +146,7 @@ def choose(
     decode: Optional[bool] = None,
     devices: Optional[PathLike] = None,
     jobs: int = 1,
+    progress: Callable[..., Iterable[Any]] = iter,
 ) -> Choice:
     """Say which networks, at which sizes, reach a rate on a device: ``choose(device="rk3588", fps=30)``.
 
@@ -166,43 +158,26 @@ def choose(
         fps: images a second that are wanted; or ms, milliseconds for a pass over the batch.
         imgsz: sides of the square images to try; by default 320 to 1280, 224 for classifiers.
         jobs: how many processes count; what they are given must be picklable then.
+        progress: wraps the work to do, as tqdm does.
 
     Raises ModelError for a MODEL or family that there is not, DeviceError for a device, ValueError for no rate.
     """
-    place = resolve(device, runtime, precision, decode, devices, must_predict=True)
+    if isinstance(device, str):
+        device = resolve(device, runtime, precision, decode, devices, must_predict=True)
     if task not in TASKS:
         raise ValueError(f"task must be one of {', '.join(TASKS)}, not {task!r}")
-    return choose_on(place, models, limit_of(fps, ms, batch), imgsz, batch, family, task, jobs)
-
-
-def limit_of(fps: Optional[float], ms: Optional[float], batch: int) -> float:
-    """The seconds that a pass may take; raises ValueError where not exactly one rate is given, above 0."""
     if (fps is None) == (ms is None):
         raise ValueError("choose takes either fps, images a second, or ms, milliseconds for a pass")
-    given, value = ("fps", fps) if ms is None else ("ms", ms)
-    if value is None or not 0 < value < math.inf:
-        raise ValueError(f"{given} must be a number above 0, not {value!r}")
-    return batch / value if ms is None else value / 1e3
-
-
-def choose_on(
-    place: Place,
-    models: Any,
-    limit: float,
-    sizes: Union[int, Sequence[int], None],
-    batch: int = 1,
-    family: str = "",
-    task: str = "detect",
-    jobs: int = 1,
-    progress: Callable[..., Iterable[Any]] = iter,
-) -> Choice:
-    """Do so on a place that has been made out; raises DeviceError where nothing is known of it."""
-    place.runtime.need_a_formula()
+    rate = fps if ms is None else ms
+    if rate is None or not 0 < rate < math.inf:
+        raise ValueError(f"{'fps' if ms is None else 'ms'} must be a number above 0, not {rate!r}")
+    limit = batch / rate if ms is None else rate / 1e3
+    device.runtime.need_a_formula()
     networks = known_networks(family, task) if models is None else list(named_networks(models))
     if not networks:
         raise ModelError("choose: no network was named")
-    usual = OF_CLASSIFIERS if task == "classify" else SIZES
-    sides = [sizes] if isinstance(sizes, int) else sizes or usual
-    rows = ranked(try_all(Asked(place, tuple(dict.fromkeys(sides)), batch, limit), networks, jobs, progress))
+    sides = [imgsz] if isinstance(imgsz, int) else imgsz or (OF_CLASSIFIERS if task == "classify" else SIZES)
+    ask = partial(try_network, device, tuple(dict.fromkeys(sides)), batch, limit)
+    rows = ranked(_try_all(ask, networks, jobs, progress))
     basis = next((row.timing.basis for row in rows if row.timing), "")
-    return Choice(place.device.name, place.device.title, limit, batch / limit, basis, task, rows)
+    return Choice(device.device.name, device.device.title, limit, batch / limit, basis, task, rows)

@@ -7,11 +7,11 @@ import os
 import sys
 from dataclasses import replace
 from functools import partial
-from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, TextIO, Tuple, TypeVar
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple, TypeVar
 
-from ..answer import Answer, Rows, csv_of
+from ..answer import csv_of, frame_of
 from ..count.record import Recording
-from ..deploy.bound import TimeBound, time_bound
+from ..deploy.bound import LayerBound, TimeBound, time_bound
 from ..deploy.changes import advise
 from ..deploy.devices import THIS, find_device, load_devices
 from ..deploy.runtimes import DeviceError
@@ -22,15 +22,12 @@ from ..show.comparison import (
     OF_A_DEVICE,
     PREDICTED,
     USUAL,
-    Comparison,
     Quantity,
-    bound_all,
     comparison_text,
     dtypes_used,
-    sort_rows,
 )
 from ..show.devices import device_records, device_text, devices_text, matching
-from ..show.grid import Column, Grid, Line, fitted, to_text
+from ..show.grid import Column, fitted, grid_of, to_text
 from ..show.network_plot import network_figure
 from ..show.plots import save_figure, time_figure
 from ..show.predictions import THE_MODEL, advice_text, headline, milliseconds, time_table
@@ -40,10 +37,10 @@ from ..units import listed, readable_bytes
 from .arguments import PROGRAM, BadInput, examples, parse
 from .calibrate import add_to_file, calibrate_board, calibrate_log, calibrate_machine, describe, entry_of, file_text
 from .checkout import ModelError
-from .choose import choose_on, limit_of
-from .compare import arranged, count_all
+from .choose import choose
+from .compare import compared
 from .models import Built, Setup, Source, counted, find, find_one, names
-from .resolve import Place, resolve_all, resolve_one
+from .resolve import Place, places_of
 from .train import describe_training, memory_of
 
 T = TypeVar("T")
@@ -52,7 +49,7 @@ T = TypeVar("T")
 
 
 def _summary(arguments: argparse.Namespace) -> int:
-    place = resolve_one(arguments)
+    place = next(iter(places_of(arguments)), None)
 
     def count(built: Built) -> Tuple[Built, ModelInfo, str, Recording]:
         recorded = built.record()
@@ -70,9 +67,7 @@ def _summary(arguments: argparse.Namespace) -> int:
     if place is not None:
         above, below = _times(place, recorded)
     lines = [*map(fitted, [_summary_line(source.name, built, info), *above]), table, *([""] if below else []), *below]
-    form = _format(arguments)
-    exports: Dict[str, Callable[..., str]] = {"json": info.to_json, "csv": info.to_csv, "markdown": info.to_markdown}
-    _put(exports[form](depth=arguments.depth, sort=arguments.sort) if form in exports else "\n".join(lines), arguments)
+    _put_answer(info, "\n".join(lines), arguments, depth=arguments.depth, sort=arguments.sort)
     if arguments.plot:
         _draw_network(source.name, info.traffic, arguments, place, above)
     return 0
@@ -136,46 +131,36 @@ def _times(place: Place, recorded: Recording) -> Tuple[List[str], List[str]]:
 
 def _several(arguments: argparse.Namespace, with_bound: bool) -> int:
     """Count several models, and print them side by side, for ``compare`` with the least times."""
-    one = resolve_one(arguments) if with_bound else None
-    places = resolve_all(arguments) if not with_bound else [one] if one else []
+    places = places_of(arguments, must_predict=not with_bound, several=not with_bound)
     if arguments.plot and len(places) > 1:
         raise BadInput("--plot draws one device: name one --device")
     if arguments.sort in OF_A_DEVICE and not places:
         raise BadInput(f"--sort {arguments.sort} takes a --device")
     sources = find(arguments.model)
     _heads_stay(sources, arguments)
-    called = names(sources)
-    if arguments.baseline and arguments.baseline not in [*called, *(source.text for source in sources)]:
-        raise BadInput(f"no model is called {arguments.baseline!r}, only {listed(called)}")
-    rows = count_all(list(zip(called, sources)), _setup(arguments), _progress, places)
-    if len(places) > 1:
-        ordered = sort_rows(rows, arguments.sort or "time")
-    else:
-        ordered = arranged(sources, rows, arguments.sort, arguments.baseline)
-    good = [row for row in rows if row.traffic]
-    if one and good:
-        bound_all(good, one.device_for(dtypes_used([row.traffic for row in good if row.traffic])))
+    named = dict(zip(names(sources), sources))
+    order = arguments.sort, arguments.baseline
+    found = compared(list(named.items()), _setup(arguments), places, *order, None, _progress, with_bound)
     quantities: Sequence[Quantity] = USUAL if with_bound else PREDICTED
     if with_bound and arguments.columns:
         quantities = [replace(NAMES[name], spare=0) for name in arguments.columns]
-    _put(comparison_text(ordered, _format(arguments), quantities), arguments)
+    _put(comparison_text(found.rows, _format(arguments), quantities), arguments)
+    good = [row.name for row in found.rows if row.traffic]
     if arguments.plot and good and with_bound:
-        Comparison(Rows(good)).plot(arguments.plot)
+        found.plot(arguments.plot)
     elif arguments.plot and good:
-        _draw_prediction(sources[called.index(good[0].name)], good[0].name, arguments, places[0])
-    failed = list(
-        dict.fromkeys(
-            row.name for row in rows if row.error and (len(places) < 2 or not row.device) and not row.published
-        )
-    )
+        (place,), name = places, good[0]
+        predicted = counted(named[name], _setup(arguments), lambda built: place.predict(built.record(place.amp)))
+        save_figure(time_figure(name, predicted), arguments.plot)
+    bad = [row for row in found.rows if row.error and (len(places) < 2 or not row.device) and not row.published]
+    failed = list(dict.fromkeys(row.name for row in bad))
     if failed:
         _complain(f"{len(failed)} of {len(sources)} models failed: {', '.join(failed)}")
     return 1 if failed else 0
 
 
 def _advise(arguments: argparse.Namespace) -> int:
-    place = resolve_one(arguments, must_predict=True)
-    assert place is not None  # a device is required
+    (place,) = places_of(arguments, must_predict=True)
     source = _only(arguments)
     found = _tried(source, _setup(arguments), lambda built: advise(place.predict(built.record(place.amp))))
     if found is None:
@@ -186,22 +171,27 @@ def _advise(arguments: argparse.Namespace) -> int:
 
 def _choose(arguments: argparse.Namespace) -> int:
     a = arguments
-    place, limit = resolve_one(a, must_predict=True), limit_of(a.fps, a.ms, a.batch)
-    assert place is not None  # a device is required
-    found = choose_on(place, a.model or None, limit, a.imgsz, a.batch, a.family, a.task, a.jobs, _progress)
+    (place,) = places_of(a, must_predict=True)
+    found = choose(a.model or None, device=place, fps=a.fps, ms=a.ms, imgsz=a.imgsz, batch=a.batch, family=a.family,
+                   task=a.task, jobs=a.jobs, progress=_progress)  # fmt: skip
     _put_answer(found, "\n".join([choice_headline(found), to_text(choice_grid(found), 120)]), a)
     if a.plot:
         found.plot(a.plot)
     return 0 if any(not row.error for row in found.rows) else 1
 
 
-def _put_answer(found: Answer, text: str, arguments: argparse.Namespace, **beside: Any) -> None:
-    """Print an answer as a text, or in the format that was asked for, with what goes beside it into JSON."""
+def _put_answer(
+    found: Any, text: str, arguments: argparse.Namespace, beside: Optional[Dict[str, Any]] = None, **choice: Any
+) -> None:
+    """Print an answer as a text, or in the format that was asked for; ``choice``: of its rows.
+
+    beside: what goes beside it into JSON.
+    """
     form = _format(arguments)
     if form == "json":
-        text = json.dumps({**json.loads(found.to_json()), **beside}, indent=1)
+        text = json.dumps({**json.loads(found.to_json(**choice)), **(beside or {})}, indent=1)
     elif form in ("markdown", "csv"):
-        text = found.to_markdown() if form == "markdown" else csv_of(found.to_frame())
+        text = found.to_markdown(**choice) if form == "markdown" else csv_of(found.to_frame(**choice))
     _put(text, arguments)
 
 
@@ -243,7 +233,7 @@ def _train(arguments: argparse.Namespace) -> int:
     told = _tried(source, setup, partial(describe_training, source, setup, arguments, memory))
     if told is None:
         return 1
-    _put_answer(told.training, "\n".join([fitted(told.lines[0]), *told.lines[1:]]), arguments, **told.values)
+    _put_answer(told.training, told.text, arguments, told.values)
     return 0
 
 
@@ -256,9 +246,7 @@ def _devices(arguments: argparse.Namespace) -> int:
     shown = [one] if one else matching(known, arguments.word)
     if form in ("json", "csv"):
         rows = [row for device in shown for row in device_records(device)]
-        from pandas import DataFrame
-
-        _put(json.dumps(rows, indent=1) if form == "json" else csv_of(DataFrame(rows)), arguments)
+        _put(json.dumps(rows, indent=1) if form == "json" else csv_of(frame_of(rows)), arguments)
     else:
         _put(device_text(one) if one else devices_text(shown), arguments)
     return 0
@@ -276,20 +264,12 @@ def _format(arguments: argparse.Namespace) -> str:
     return by_suffix.get(arguments.output.suffix.lower(), "text")
 
 
-def _draw_prediction(source: Source, name: str, arguments: argparse.Namespace, place: Place) -> None:
-    """Draw where the time of the first model goes."""
-    figure = counted(source, _setup(arguments), lambda built: time_figure(name, place.predict(built.record(place.amp))))
-    save_figure(figure, arguments.plot)
-
-
 def _progress(work: List[Any], unit: str = "model") -> Iterable[Any]:
     """Show a bar on stderr where somebody watches."""
     if not sys.stderr.isatty():
         return work
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return work
+    from tqdm import tqdm
+
     return tqdm(work, unit=unit, file=sys.stderr, leave=False, delay=0.5)
 
 
@@ -310,13 +290,15 @@ def _bound_line(bound: TimeBound) -> str:
 
 def _heaviest(bound: TimeBound) -> str:
     """The layers that take most of the bounded time, in a short table."""
-    texts = [Column(text, is_text=True) for text in ("binds", "module", "type")]
-    lines = []
-    for one in bound.heaviest():
-        share = one.seconds / bound.seconds if bound.seconds else 0.0
-        named = [one.binds, one.layer.path or THE_MODEL, one.layer.type]
-        lines.append(Line([milliseconds(one.seconds), f"{share:.1%}", *named]))
-    return to_text(Grid([Column("least time"), Column("share"), *texts], lines, bare=True))
+    whole = bound.seconds or 1.0
+    columns: List[Tuple[Column, Callable[[LayerBound], str]]] = [
+        (Column("module", is_text=True), lambda one: one.layer.path or THE_MODEL),
+        (Column("type", is_text=True), lambda one: one.layer.type),
+        (Column("least time"), lambda one: milliseconds(one.seconds)),
+        (Column("share"), lambda one: f"{one.seconds / whole:.1%}"),
+        (Column("binds", is_text=True), lambda one: one.binds),
+    ]
+    return to_text(grid_of(columns, bound.heaviest()))
 
 
 def _complain(message: str) -> None:
@@ -336,7 +318,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         _complain(str(error))
         return 2
     except BrokenPipeError:  # a pager was closed; Python would complain again at exit
-        _discard(sys.stdout)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
         return 130
@@ -366,7 +348,3 @@ _COMMANDS: Dict[str, Callable[[argparse.Namespace], int]] = {
     "train": _train,
     "devices": _devices,
 }
-
-
-def _discard(stream: TextIO) -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

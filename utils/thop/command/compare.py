@@ -57,14 +57,35 @@ def _count(name: str, source: Counted, setup: Setup, places: Sequence[Place], in
     return [row]
 
 
-def arranged(
-    sources: Sequence[Counted], rows: Sequence[Row], sort: Optional[str] = None, baseline: Optional[str] = None
-) -> List[Row]:
-    """Put rows in the order that was asked for, or of their sources; mark the one that the others are compared with."""
-    ordered = _by_size(sources, rows)
-    if baseline:
+def compared(
+    named: Sequence[Tuple[str, Counted]],
+    setup: Setup,
+    places: Sequence[Place] = (),
+    sort: Optional[str] = None,
+    baseline: Optional[str] = None,
+    inputs: Any = None,
+    progress: Callable[..., Iterable[Any]] = iter,
+    with_bound: bool = True,
+) -> Comparison:
+    """Count models, each with its name, and put them in the order that was asked for, or of their sources.
+
+    baseline: the one that others are compared with; with_bound: with the least time on the only place, where the
+    expected one is not known. Raises ModelError where no model is called like the baseline.
+    """
+    texts = [one.text for _, one in named if isinstance(one, Source)]
+    called = [name for name, _ in named]
+    if baseline is not None and baseline not in [*called, *texts]:
+        raise ModelError(f"no model is called {baseline!r}, only {listed(called)}")
+    rows = count_all(named, setup, progress, places, inputs)
+    if len(places) > 1:
+        return Comparison(Rows(sort_rows(rows, sort or "time")))
+    good = [row.traffic for row in rows if row.traffic]
+    if places and good and with_bound:
+        bound_all(rows, places[0].device_for(dtypes_used(good)))
+    ordered = _by_size([one for _, one in named], rows)
+    if baseline is not None:
         next(row for row in ordered if baseline in (row.name, row.source)).is_baseline = True
-    return sort_rows(ordered, sort) if sort else ordered
+    return Comparison(Rows(sort_rows(ordered, sort) if sort else ordered))
 
 
 def _by_size(sources: Sequence[Counted], rows: Sequence[Row]) -> List[Row]:
@@ -126,22 +147,15 @@ def compare(
         ModelError: there is no such MODEL. DeviceError: there is no such device. ValueError: no such sort or baseline.
     """
     given = _named(models)
-    called = [name for name, _ in given]
     if not given:
         raise ValueError("compare takes one model or more")
     if sort is not None and sort not in SORTS:
         raise ValueError(f"sort must be None or one of {', '.join(SORTS)}, not {sort!r}")
     if sort in OF_A_DEVICE and device is None:
         raise ValueError(f"sort={sort!r} takes a device")
-    if baseline is not None and baseline not in called:
-        raise ValueError(f"no model is called {baseline!r}, only {listed(called)}")
-    place = None if device is None else resolve(device, runtime, precision, decode, devices)
+    places = [] if device is None else [resolve(device, runtime, precision, decode, devices)]
     images = Setup(None if imgsz is None else as_size(imgsz), batch)
-    rows = count_all(given, images, places=[place] if place else (), inputs=inputs)
-    if place is not None:
-        good = [row for row in rows if row.traffic]
-        bound_all(good, place.device_for(dtypes_used([row.traffic for row in good if row.traffic])))
-    return Comparison(Rows(arranged([one for _, one in given], rows, sort, baseline)))
+    return compared(given, images, places, sort, baseline, inputs)
 
 
 def _named(models: Any) -> List[Tuple[str, Counted]]:

@@ -9,7 +9,7 @@ import random
 import re
 import sys
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, List, NamedTuple, Optional, Sequence, Tuple, TypeVar
 
@@ -132,8 +132,7 @@ def find(texts: Sequence[str]) -> List[Source]:
 
     Raises ModelError, which names it, for what is no MODEL or a file that is not there. Nothing is opened or imported.
     """
-    found = [source for text in texts for source in _find(text)]
-    return [replace(source, group="the shell") for source in found] if _from_a_shell(found) else found
+    return [source for text in texts for source in _find(text)]
 
 
 def find_one(text: str, why: str) -> Source:
@@ -142,13 +141,6 @@ def find_one(text: str, why: str) -> Source:
     if len(found) > 1:
         raise ModelError(f"{text} stands for {len(found)} files, {why}")
     return found[0]
-
-
-def _from_a_shell(found: Sequence[Source]) -> bool:
-    """Say whether sources are as a shell leaves a pattern: three cfgs or more of a folder, by alphabet."""
-    texts = [source.text for source in found]
-    of_one_folder = len({Path(text).parent for text in texts}) == 1 and all(source.kind == "cfg" for source in found)
-    return len(found) > 2 and of_one_folder and texts == sorted(texts)
 
 
 def _find(text: str) -> List[Source]:

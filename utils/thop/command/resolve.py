@@ -3,7 +3,7 @@
 import argparse
 import contextlib
 from dataclasses import dataclass, replace
-from typing import List, Optional, Sequence
+from typing import Dict, List, Optional, Sequence
 
 import torch
 
@@ -91,41 +91,29 @@ GROUPS = {"all": KINDS, **{f"all-{kind}s": (kind,) for kind in KINDS}}
 """Names that stand for all devices of some kinds."""
 
 
-def resolve_all(arguments: argparse.Namespace) -> List[Place]:
-    """Say where models are to run, before any work: on one device, on several, or on all of a kind.
+def places_of(arguments: argparse.Namespace, must_predict: bool = False, several: bool = False) -> List[Place]:
+    """Say, before any work, where models are to run: nowhere, on one device, on several, or on all of a kind.
 
-    Of a group those are left out that have not the runtime or the precision that was named.
+    Of a group those are left out that have not the runtime or the precision that was named. Who names one of these
+    wants a prediction.
     """
     a = arguments
-    dtype = torch.float16 if a.half else torch.float32
-    found: List[Place] = []
-    for name in dict.fromkeys(part for text in a.device for part in text.split(",")):
-        if name.lower() not in GROUPS:
-            rest = a.decode, a.devices, dtype, True, a.cores, a.streams
-            found.append(resolve(name, a.runtime, a.precision, *rest))
-            continue
-        every = listed_devices(load_devices(a.devices))
-        for device in (one for one in every if one.kind in GROUPS[name.lower()]):
-            with contextlib.suppress(DeviceError):
-                found.append(resolve(device.name, a.runtime, a.precision, a.decode, a.devices, dtype, True))
-        if not found:
-            raise DeviceError(f"{name}: none of them was measured under {a.runtime or a.precision}")
-    return list({place.device.name: place for place in found}.values())
-
-
-def resolve_one(arguments: argparse.Namespace, must_predict: bool = False) -> Optional[Place]:
-    """Say, before any work, where models are to run that was named on the command line; None where nothing was.
-
-    Who names a runtime or a precision wants a prediction.
-    """
-    a = arguments
-    if not a.device:
-        if a.devices:
-            load_devices(a.devices)
-        return None
+    if a.devices:
+        load_devices(a.devices)  # which says what is wrong with it
     dtype = torch.float16 if a.half else torch.float32
     must_predict = must_predict or bool(a.runtime or a.precision)
-    rest = a.decode, a.devices, dtype, must_predict, a.cores, a.streams
-    if len(set(a.device)) > 1:
+    found: Dict[str, Place] = {}
+    for name in (part for text in a.device or () for part in text.split(",")):
+        kinds = GROUPS.get(name.lower())
+        alike = [one.name for one in listed_devices(load_devices(a.devices)) if kinds and one.kind in kinds]
+        left_out = (DeviceError,) if alike else ()
+        for each in alike or [name]:
+            with contextlib.suppress(*left_out):
+                rest = a.decode, a.devices, dtype, must_predict, a.cores, a.streams
+                place = resolve(each, a.runtime, a.precision, *rest)
+                found[place.device.name] = place
+        if not found:
+            raise DeviceError(f"{name}: none of them was measured under {a.runtime or a.precision}")
+    if len(found) > 1 and not several:
         raise DeviceError(f"{a.command} takes one --device; predict shows several")
-    return resolve(a.device[0], a.runtime, a.precision, *rest)
+    return list(found.values())

@@ -3,6 +3,8 @@
 import argparse
 import sys
 import textwrap
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 import torch
@@ -21,8 +23,8 @@ from ..show.predictions import kept_table, memory_grid, training_headline
 from .criteria import Criterion, criterion_for, suppression
 from .models import Built, Setup, Source
 
-_SMALLER = 0.8  # of the sides: the size that is suggested where a batch does not fit
 _WIDTH = 120
+_SMALLER = 0.8  # of the sides: the size that is suggested where a batch does not fit
 _BACKBONE = 10  # layers, as YOLOv5's tutorial on freezing has it
 AUTO = -1
 """The batch that asks for the largest that fits, as YOLOv5's --batch-size -1 does."""
@@ -36,12 +38,21 @@ class Memory(NamedTuple):
     device: Optional[Device]
 
 
-class Answer(NamedTuple):
+@dataclass
+class Told:
     """A counted step, what is said of it, and what goes beside it into JSON."""
 
     training: Training
     lines: List[str]
     values: Dict[str, Any]
+
+    @property
+    def text(self) -> str:
+        """All that is said; long sentences in rows, tables and code as they are."""
+        return "\n".join(
+            line if "\n" in line or line.startswith(" ") else textwrap.fill(line, _WIDTH, break_on_hyphens=False)
+            for line in self.lines
+        )
 
 
 def memory_of(arguments: argparse.Namespace) -> Memory:
@@ -62,7 +73,7 @@ def memory_of(arguments: argparse.Namespace) -> Memory:
 
 def describe_training(
     source: Source, setup: Setup, arguments: argparse.Namespace, memory: Memory, built: Built
-) -> Answer:
+) -> Told:
     """Count a step, and say what it takes, whether it fits into so much memory of a place, and what would.
 
     Raises what counting raises.
@@ -71,31 +82,22 @@ def describe_training(
     size = fitting_size(built.model, setup.imgsz or usual_size(built.model))
     largest = largest_batch(counter.at(size), memory.size) if arguments.batch == AUTO else None
     if largest is not None and not largest.batch:
-        raise DeviceError(
-            f"no batch fits into {memory.place}: one image takes {largest.training.peak / 1e9:.2f}e9 bytes"
-        )
+        raise DeviceError(f"no batch fits into {memory.place}: one image takes {_bytes(largest.training)}")
     asked = built.inputs[0].shape[0] if setup.inputs else arguments.batch // arguments.gpus
     batch = largest.batch if largest else asked
     found = counter.at(size)(batch)
-    what = f"{source.name} at {counter.shapes(size, batch)}"
-    lines: List[str] = [training_headline(what, found)]
-    values: Dict[str, Any] = {"loss": counter.words(found)}
+    headline, loss = training_headline(f"{source.name} at {counter.shapes(size, batch)}", found), counter.words(found)
+    told = Told(found, [headline], {"loss": loss})
     if memory.size:
-        fits = _fits(found, memory, counter, size, largest)
-        lines += fits.lines
-        values.update(fits.values)
+        _tell_whether_it_fits(told, memory, counter, size, largest)
     if memory.device is not None and memory.device.kind == "gpu":
-        time = _time(found, memory.device, arguments)
-        lines += time.lines
-        values.update(time.values)
-    lines += [f"Loss: {counter.words(found)}.", "", to_text(memory_grid(found)), "", kept_table(found)]
-    return Answer(found, [part for line in lines for part in _wrapped(line)], values)
+        _tell_the_time(told, memory.device, arguments)
+    told.lines += [f"Loss: {loss}.", "", to_text(memory_grid(found)), "", kept_table(found)]
+    return told
 
 
-def _wrapped(line: str) -> List[str]:
-    """A line in rows of 120 characters; tables and code as they are."""
-    plain = len(line) > _WIDTH and "\n" not in line and not line.startswith(" ")
-    return textwrap.wrap(line, _WIDTH, break_on_hyphens=False) if plain else [line]
+def _bytes(found: Training) -> str:
+    return f"{found.peak / 1e9:.2f}e9 bytes"
 
 
 class Counter:
@@ -182,35 +184,28 @@ class Counter:
         return f"{self.criterion.name} on made-up {objects}, {found.loss_was}"
 
 
-class _Said(NamedTuple):
-    lines: List[str]
-    values: Dict[str, Any]
-
-
-def _fits(found: Training, memory: Memory, counter: Counter, size: Size, largest: Optional[Largest]) -> _Said:
-    """Whether the batch fits, the largest that does, and the largest at a smaller size."""
-    answer = found.fits(memory.size)
+def _tell_whether_it_fits(told: Told, memory: Memory, counter: Counter, size: Size, largest: Optional[Largest]) -> None:
+    """Say whether the batch fits, the largest that does, and the largest at a smaller size."""
+    found, answer = told.training, told.training.fits(memory.size)
     largest = largest or largest_batch(counter.at(size), memory.size)
-    values = {"memory": memory.size, "fits": answer, "largest_batch": largest.batch}
+    told.values.update(memory=memory.size, fits=answer, largest_batch=largest.batch)
     verb = {FITS: "fits", MAY_FIT: "may fit"}.get(answer, "does not fit")
     each = f" of {found.batch * found.gpus}, on each of {found.gpus} GPUs," if found.gpus > 1 else ""
     words = f"batch {found.batch}{each} {verb} into {memory.place}"
     if not largest.batch:
-        one = f"one image takes {largest.training.peak / 1e9:.2f}e9 bytes"
-        return _Said([f"{words}, and no other surely does: {one}.", MARGINS], values)
+        told.lines += [f"{words}, and no other surely does: one image takes {_bytes(largest.training)}.", MARGINS]
+        return
     most = f"{largest.batch} each" if each else str(largest.batch)
-    sentence = f"{words}; the largest that surely does is {most}, with {largest.training.peak / 1e9:.2f}e9"
+    words += f"; the largest that surely does is {most}, with {largest.training.peak / 1e9:.2f}e9"
     smaller: Size = (_rounded(size[0]), _rounded(size[1]))
     if answer != FITS and smaller != size and not counter.given:
-        try:
+        with suppress(Exception):
             other = largest_batch(counter.at(smaller), memory.size).batch
-            sentence += f"; at {smaller[0]} x {smaller[1]} it is {other}"
-        except Exception:
-            pass
+            words += f"; at {smaller[0]} x {smaller[1]} it is {other}"
     shared = memory.device is not None and memory.device.host == "module"
-    more = _fitting(found, memory, counter, size) if answer != FITS else []
     note = " Its memory is shared with the system, whose part is not known." if shared else ""
-    return _Said([f"{sentence}.{note}", *more, MARGINS], values)
+    more = _fitting(found, memory, counter, size) if answer != FITS else []
+    told.lines += [f"{words}.{note}", *more, MARGINS]
 
 
 def _fitting(found: Training, memory: Memory, counter: Counter, size: Size) -> List[str]:
@@ -218,33 +213,34 @@ def _fitting(found: Training, memory: Memory, counter: Counter, size: Size) -> L
     lines = []
     frozen = counter.with_frozen(size, found.batch, _BACKBONE)
     if frozen is not None and frozen.fits(memory.size) == FITS:
-        lines.append(f"It fits with --freeze {_BACKBONE}: {frozen.peak / 1e9:.2f}e9 bytes at the peak.")
+        lines.append(f"It fits with --freeze {_BACKBONE}: {_bytes(frozen)} at the peak.")
     proposal = found.checkpoint_to_fit(memory.size)
     if proposal is not None:
-        words = f"{proposal.training.peak / 1e9:.2f}e9 bytes at the peak for {proposal.work - 1:.0%} more work"
+        words = f"{_bytes(proposal.training)} at the peak for {proposal.work - 1:.0%} more work"
         many = f"{len(proposal.modules)} module{'s' * (len(proposal.modules) != 1)}"
         lines += [f"It fits with {many} checkpointed: {words}. After model = ...:"]
         lines += [f"    {line}" for line in proposal.snippet.splitlines()]
     return lines
 
 
-def _time(found: Training, device: Device, arguments: argparse.Namespace) -> _Said:
-    """How long a step takes, and an epoch, if somebody says of how many images, and all of them."""
+def _tell_the_time(told: Told, device: Device, arguments: argparse.Namespace) -> None:
+    """Say how long a step takes, and an epoch, if somebody says of how many images, and all of them."""
+    found = told.training
     try:
         seconds, basis = step_seconds(found, device)
     except DeviceError:
-        return _Said([], {})
-    values = {"step_seconds": seconds, "step_seconds_low": seconds / REACH, "step_seconds_high": seconds * REACH}
+        return
+    told.values.update(step_seconds=seconds, step_seconds_low=seconds / REACH, step_seconds_high=seconds * REACH)
     words = f"A step takes about {seconds * 1e3:.0f} ms ({seconds / REACH * 1e3:.0f} to {seconds * REACH * 1e3:.0f})"
     if arguments.images:
         hours = seconds * -(-arguments.images // (found.batch * found.gpus)) / 3600
-        values["epoch_hours"] = hours
+        told.values["epoch_hours"] = hours
         words += f", an epoch of {arguments.images} images {_long(hours)}"
         if arguments.epochs:
-            values["hours"] = hours * arguments.epochs
+            told.values["hours"] = hours * arguments.epochs
             words += f", {arguments.epochs} epochs {_long(hours * arguments.epochs)}"
     without = "loading images, validation and what GPUs exchange" if found.gpus > 1 else "loading images and validation"
-    return _Said([f"{words}, without {without}; from {basis}, and 44 trainings on an RTX 3090."], values)
+    told.lines.append(f"{words}, without {without}; from {basis}, and 44 trainings on an RTX 3090.")
 
 
 def _long(hours: float) -> str:

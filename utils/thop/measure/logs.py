@@ -12,7 +12,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Any, Container, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 import torch
 
@@ -25,7 +25,6 @@ from ..deploy.estimates import SHARED, Basis, Estimate, Sheet, prior_of
 from ..deploy.fitting import Groups, Measured, before, fit_from
 from ..deploy.launches import Deployed, Launch
 from ..deploy.runtimes import DeviceError, unreadable
-from .names import module_of
 
 _LONGEST, _SHORTEST = 100.0, 1e-6  # seconds of a pass; what is beyond is in another unit
 _PROFILING = 1.5  # width of what a profiler adds to each launch
@@ -153,6 +152,26 @@ _FORMATS: Dict[str, Any] = {
 def _nodes_in(name: str) -> List[List[str]]:
     """The nodes of an exported graph that a name holds, each as the parts of its scope and its own name."""
     return [[part for part in node.split("/") if part] for node in re.findall(r"/[\w./-]+", name)]
+
+
+def module_of(parts: Sequence[str], known: Container[str], strict: bool) -> Tuple[str, Optional[str]]:
+    """The path of the module that a scope belongs to, and the first part behind it.
+
+    Inside of a container that was called, parts bear its name once more (``/m/m.0``). A module that is called again has
+    a number behind it (``/m_1``), which is left out where the rest is known. ``strict``: the path ends at what is not
+    known, where a runtime has put words of its own behind; else all of it counts.
+    """
+    path, before = "", ""
+    for part in parts:
+        above = path[: len(path) - len(before)].rstrip(".") if before and part.startswith(f"{before}.") else path
+        found = f"{above}.{part}" if above else part
+        again = re.sub(r"_\d+$", "", found)
+        if found not in known and again in known:
+            found = again
+        elif strict and found not in known:
+            return path, part
+        path, before = found, part
+    return path, None
 
 
 def _unnumbered(name: str) -> str:

@@ -20,7 +20,7 @@ from ..count.record import Recording, record
 from ..deploy.runtimes import DeviceError, unreadable
 from ..run import in_few_words
 from ..run.inputs import Size, images_for, usual_size
-from .names import module_of
+from .logs import module_of
 
 _DTYPES = {1: torch.float32, 2: torch.uint8, 3: torch.int8, 5: torch.int16, 6: torch.int32, 7: torch.int64,
            9: torch.bool, 10: torch.float16, 11: torch.float64, 16: torch.bfloat16}  # fmt: skip

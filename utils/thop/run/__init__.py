@@ -9,7 +9,6 @@ from .ambient import collector_paused, modes_aside
 from .blank import BlankBuildFailed, blank, built_blank
 from .calls import Observer
 from .copier import ModelCopy
-from .copies import is_unused, light_copy, own_way_aside
 from .driven import Drive, Driven
 from .inputs import NotCountable, as_inputs, as_model, network_of, unwrap
 from .module_fields import is_unread, lacks_shapes, look_at, parameter_sizes

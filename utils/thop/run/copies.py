@@ -1,18 +1,16 @@
 """How a run copies tensors: as shapes, or for real."""
 
 import copy
-from contextlib import contextmanager, suppress
-from typing import Any, Callable, Iterator, Optional
+from contextlib import suppress
+from typing import Any, Callable, Optional
 
 import torch
 from torch import Tensor, nn
 
-from .ambient import Ambient
 from .dispatch import SMALL, OperatorMode
 from .inputs import NotCountable
-from .reach import has_own_construction
 from .shape_tensor import CPU, META, NeedsValues, ShapeTensor, mark_weight, shape_tensor, without_values
-from .torch_private import COMPILED_CALL, UninitializedTensorMixin, make_alias, no_torch_dispatch
+from .torch_private import UninitializedTensorMixin, make_alias, no_torch_dispatch
 
 _SMALL_BUFFER = 4096
 """Elements up to which a buffer, or a tensor that is a plain attribute, keeps its values."""
@@ -122,59 +120,3 @@ def _uninitialized_copy(tensor: Any, device: Optional[torch.device]) -> Tensor:
     """Copy a lazy layer's parameter or buffer, which ``copy.deepcopy`` can't do for buffers."""
     storage = tensor.data
     return type(tensor)(requires_grad=tensor.requires_grad, device=device or storage.device, dtype=storage.dtype)
-
-
-def light_copy(model: nn.Module) -> Any:
-    """Return what stands for ``copy.deepcopy(model)``, an object of the same class, and empty until it is used.
-
-    Most checkouts only hand it on to thop, and are spared the copy; to whoever looks at it, or writes to it, it is what
-    ``copy.deepcopy`` makes.
-    """
-    kind: Any = type(model)
-    if isinstance(model, torch.jit.ScriptModule):
-        with own_way_aside(model):
-            return copy.deepcopy(model)
-
-    def use(self: Any, name: str) -> Any:
-        object.__setattr__(self, "__class__", kind)
-        _fill(model, self)
-        return getattr(self, name)
-
-    try:
-        return object.__new__(type(kind)(kind.__name__, (kind,), {"__getattribute__": use, "__module__": __name__}))
-    except Exception:  # a class that will have no subclass, or none like this
-        with own_way_aside(model):
-            return copy.deepcopy(model)
-
-
-def is_unused(duplicate: Any, model: nn.Module) -> bool:
-    """Say whether a light copy of a model has not been looked at yet."""
-    return type(duplicate) is not type(model) and type(duplicate).__module__ == __name__
-
-
-def _fill(model: nn.Module, duplicate: Any) -> None:
-    ambient = Ambient()
-    try:
-        ambient.set_aside()  # no mode of somebody else's hears of it, nor is in the way
-        with own_way_aside(model):
-            if has_own_construction(type(model)):
-                vars(duplicate).update(vars(copy.deepcopy(model)))
-            else:  # what refers to the model refers to this copy of it
-                state = {**vars(model), COMPILED_CALL: None}
-                vars(duplicate).update(copy.deepcopy(state, {id(model): duplicate}))
-    finally:
-        ambient.restore()
-
-
-@contextmanager
-def own_way_aside(model: nn.Module) -> Iterator[None]:
-    """Take a model's own attribute ``__deepcopy__`` off for a while: it may be what leads here.
-
-    An interrupt may put the end of this off until the frames are collected, when whoever gave it has taken it back.
-    """
-    own_way = vars(model).pop("__deepcopy__", None)
-    try:
-        yield
-    finally:
-        if own_way is not None and getattr(getattr(own_way, "__self__", None), "in_force", True):
-            vars(model)["__deepcopy__"] = own_way

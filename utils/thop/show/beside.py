@@ -2,18 +2,14 @@
 
 The function itself runs, with its own namespace and decorators, in whatever module it is. For the time of the call,
 and for this thread alone, three things of the process are led past here: ``thop.profile``, by whatever name it has been
-imported; standard output and error; and loggers. Another thread meets what was there before. A copy that the function
-makes of the model shares the weights, which nobody counts who only asks for FLOPs.
+imported; standard output and error; and loggers. Another thread meets what was there before.
 """
 
 import contextlib
-import copy
 import importlib
 import inspect
-import linecache
 import logging
 import os
-import re
 import sys
 import threading
 from dataclasses import dataclass
@@ -23,8 +19,6 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import torch
 from torch import nn
-
-from ..run import light_copy, own_way_aside
 
 # ---- changes of the process that last as long as a call, and are taken back whatever way it ends ----
 
@@ -40,34 +34,27 @@ class Changes:
 
     def attribute(self, owner: Any, name: str, value: Any) -> None:
         """Give a class or an object an attribute, past an object's class's own ways of setting one."""
-        if not isinstance(owner, type):
+        if isinstance(owner, type):
+            self._put(vars(owner), name, value, partial(setattr, owner), partial(delattr, owner))
+        else:
             self.item(vars(owner), name, value)
-            return
-        had, before = name in vars(owner), vars(owner).get(name)
-
-        def back() -> None:
-            if vars(owner).get(name) is value:
-                if had:
-                    setattr(owner, name, before)
-                else:
-                    delattr(owner, name)
-
-        self._ways_back.append(back)
-        setattr(owner, name, value)
 
     def item(self, table: Dict[str, Any], name: str, value: Any) -> None:
         """Put something into a dict."""
+        self._put(table, name, value, table.__setitem__, table.__delitem__)
+
+    def _put(self, table: Any, name: str, value: Any, put: Callable[..., Any], take: Callable[..., Any]) -> None:
         had, before = name in table, table.get(name)
 
         def back() -> None:
-            if table.get(name) is value:
+            if name in table and table[name] is value:
                 if had:
-                    table[name] = before
+                    put(name, before)
                 else:
-                    table.pop(name, None)
+                    take(name)
 
         self._ways_back.append(back)
-        table[name] = value
+        put(name, value)
 
     def code(self, function: FunctionType, code: Any) -> None:
         """Let a function do something else, by whatever name it is known."""
@@ -125,12 +112,10 @@ _ONE_AT_A_TIME = threading.RLock()
 
 
 class Listener:
-    """What is heard of one call, in order; in_force: its ways are, so that they may be put back where they were."""
+    """What is heard of one call, in order."""
 
-    in_force = False
-
-    def __init__(self, model: nn.Module, answer: Answer) -> None:
-        self.model, self.answer = model, answer
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
         self.texts: List[Text] = []
         self.real_thop: Optional[Thop] = None
 
@@ -152,26 +137,18 @@ class Listener:
         for part in texts:
             part.emit(part.text if part.new is None else part.new)
 
-    def copy_of_model(self, memo: Any) -> Any:
-        """Make the copy that the function asks for: a light one where thop alone gets it, and at once."""
-        if _is_for_thop(sys._getframe(2)):
-            return light_copy(self.model)
-        with own_way_aside(self.model):
-            return copy.deepcopy(self.model, memo)
-
 
 @contextlib.contextmanager
-def beside(function: Callable[..., Any], model: nn.Module, answer: Answer, aloud: bool = False) -> Iterator[Listener]:
+def beside(function: Callable[..., Any], answer: Answer, aloud: bool = False) -> Iterator[Listener]:
     """Listen to a function that is called inside; nothing is printed before ``Listener.emit``.
 
     aloud: what it tells a logger that nobody has set up is printed.
     """
-    listener, namespaces, changes = Listener(model, answer), _namespaces(function), Changes()
+    listener, namespaces, changes = Listener(answer), _namespaces(function), Changes()
     with _ONE_AT_A_TIME:
         try:
             try:
                 changes.keep_grad_mode()
-                changes.item(vars(listener), "in_force", True)
                 changes.item(vars(_THREAD), "listener", listener)
                 _lead_thop_here(listener, namespaces, changes)
                 mute = [logger for logger in loggers_of(function) if is_mute(logger)] if aloud else []
@@ -179,25 +156,11 @@ def beside(function: Callable[..., Any], model: nn.Module, answer: Answer, aloud
                 for name in ("stdout", "stderr"):
                     if getattr(sys, name) is not None:  # as in a program without a console
                         changes.attribute(sys, name, _Stream(getattr(sys, name)))
-                if isinstance(model, nn.Module) and not hasattr(model, "__deepcopy__"):
-                    changes.attribute(model, "__deepcopy__", listener.copy_of_model)
                 yield listener
             finally:
                 changes.take_back()
         finally:  # an interrupt may have cut the first one short
             changes.take_back()
-
-
-_FOR_THOP = re.compile(r"\bprofile\((copy\.)?deepcopy\(")
-
-
-def _is_for_thop(frame: Any) -> bool:
-    """Say whether a line that runs reads ``profile(deepcopy(...``: nothing keeps the copy but thop.
-
-    What keeps it may change the model, too, before it looks at the copy.
-    """
-    line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
-    return _FOR_THOP.search(line) is not None
 
 
 def _namespaces(function: Any) -> List[Dict[str, Any]]:
@@ -224,8 +187,7 @@ def answer_thop(args: Any, kwargs: Dict[str, Any]) -> Any:
         if original is None:
             raise ImportError("thop is not installed")
         return original(*args, **kwargs)
-    with own_way_aside(listener.model):  # it leads to the copies
-        return listener.answer(listener.real_thop, args, kwargs)
+    return listener.answer(listener.real_thop, args, kwargs)
 
 
 def _code_that_asks_here() -> Any:

@@ -3,26 +3,23 @@
 For machines in base units; for readers in units that fit, with the sentences below.
 """
 
-import json
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Optional, Sequence, Tuple
+from operator import attrgetter
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple
 
 import torch
 
-from ..answer import Answer, Rows, csv_of
+from ..answer import Answer, Rows, csv_of, frame_of, json_of
 from ..deploy.bound import TimeBound, time_bound
 from ..deploy.devices import Device
 from ..deploy.measurements import Measurement
 from ..deploy.prediction import Timing
 from ..deploy.runtimes import DeviceError
 from ..traffic import Traffic
-from ..units import kinds_not_counted
+from ..units import kinds_not_counted, together
 from .grid import Column, Grid, Line, Note, to_latex, to_markdown, to_text
 from .predictions import place_of, remarks_on, usually_off
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
 
 
 @dataclass
@@ -54,44 +51,20 @@ class Row:
         """What is compared, in base units: elements, operations, bytes, seconds."""
         if self.traffic is None:
             return {}
-        ops, kernel, output = (self._sum(column) for column in ("total_ops", "kernel", "output"))
-        found = {
-            "parameters": self.parameters,
-            "total_ops": ops,
-            "gflops": ops * 2 / 1e9,
-            "kernel": kernel,
-            "output": output,
-            "accesses": kernel + output,
-            **{name: getattr(self.traffic, name) for name in ("flops", "read_bytes", "written_bytes")},
-            "traffic_bytes": self.traffic.read_bytes + self.traffic.written_bytes,
-            "arithmetic_intensity": self.traffic.arithmetic_intensity,
-            "peak_activation_bytes": self.traffic.peak_activation_bytes,
-        }
-        if self.bound is not None:
-            found["time_seconds"] = self.bound.seconds
-            found["time_memory_seconds"] = self.bound.memory_seconds
+        ops, kernel, output = (self._total(column) for column in ("total_ops", "kernel", "output"))
+        found: Dict[str, Any] = {"parameters": self.parameters, "total_ops": ops, "gflops": ops * 2 / 1e9}
+        found.update(kernel=kernel, output=output, accesses=kernel + output)
+        found["traffic_bytes"] = self.traffic.read_bytes + self.traffic.written_bytes
+        for one in QUANTITIES:
+            if one.path and getattr(self, one.path.partition(".")[0]) is not None:
+                found[one.key] = attrgetter(one.path)(self)
         if self.prediction is not None:
-            found.update(self._predicted(self.prediction))
-        if self.published is not None:
-            found["measured_seconds"] = self.published.seconds
+            found["launch_gflops"] = self.prediction.flops / 1e9
+            found["images_per_second"] = self.images / self.prediction.seconds if self.prediction.seconds else None
+            found.setdefault("measured_seconds", None)
         return found
 
-    def _predicted(self, prediction: Timing) -> Dict[str, Any]:
-        """The expected time of a pass over all images, and what comes of it."""
-        return {
-            "predicted_seconds": prediction.seconds,
-            "predicted_low_seconds": prediction.low,
-            "predicted_high_seconds": prediction.high,
-            "images_per_second": self.images / prediction.seconds if prediction.seconds else None,
-            "measured_seconds": None,
-            "launches": prediction.launch_count,
-            "launch_gflops": prediction.flops / 1e9,
-            "launch_bytes": prediction.bytes,
-            "arena_bytes": prediction.memory.arena_bytes,
-            "weight_bytes": prediction.memory.weight_bytes,
-        }
-
-    def _sum(self, column: str) -> float:
+    def _total(self, column: str) -> float:
         """A total of the layer ledger, whole where it is."""
         total = math.fsum(getattr(layer, column) for layer in self.traffic.layers) if self.traffic else 0.0
         return int(total) if total == int(total) else total
@@ -177,30 +150,15 @@ def records(rows: Sequence[Row]) -> List[Dict[str, Any]]:
             record["device"] = row.bound.device.name if row.bound else None
             record["binds"] = row.bound.binds if row.bound else None
         if any(row.prediction for row in rows):
-            record.update(_place(row.prediction))
+            place = row.prediction
+            record.update({name: getattr(place, name, None) for name in ("device", "runtime", "precision")})
+            record["runtime"] = place.runtime.name if place else None
+            record["predicted_binds"], record["basis"] = (place.binds, place.basis) if place else (None, None)
         record.update({f"{key}_percent": difference(values.get(key), base.get(key)) for key in keys})
         record["kinds_not_counted"] = len(row.traffic.missing) if row.traffic else None
         record.update(mode=row.traffic.mode if row.traffic else None, remarks="; ".join(row.remarks()), error=row.error)
         found.append(record)
     return found
-
-
-def _place(prediction: Optional[Timing]) -> Dict[str, Optional[str]]:
-    """Where a prediction is for, what holds most of the time there, and what it rests on."""
-    if prediction is None:
-        return dict.fromkeys(("device", "runtime", "precision", "predicted_binds", "basis"))
-    runtime, binds = prediction.runtime.name, prediction.binds
-    return {"device": prediction.device, "runtime": runtime, "precision": prediction.precision,
-            "predicted_binds": binds, "basis": prediction.basis}  # fmt: skip
-
-
-def to_dataframe(rows: Sequence[Row]) -> "DataFrame":
-    """The records as a table; columns of whole numbers stay whole where a model could not be counted."""
-    from pandas import DataFrame
-
-    frame = DataFrame(records(rows), dtype=object)
-    whole = [name for name, column in frame.items() if {type(value) for value in column} - {type(None)} == {int}]
-    return frame.astype(dict.fromkeys(whole, "Int64")).infer_objects()
 
 
 # ---- for readers ----
@@ -220,13 +178,15 @@ _SECONDS: Sequence[Unit] = (("ms", 1e-3), ("us", 1e-6))
 
 @dataclass(frozen=True)
 class Quantity:
-    """What is compared, and the units that it can be shown in, the largest first.
+    """What is compared: its key for machines, its heading for readers, and the units that it can be shown in.
 
-    compared: whether a difference to the first row stands below; spare: as of a column.
+    path: where it is read off a row, if it is no more than that; units: the largest first; compared: whether a
+    difference to the first row stands below; spare: as of a column.
     """
 
     key: str
     heading: str
+    path: str = ""
     units: Sequence[Unit] = _ONES
     compared: bool = True
     spare: int = 0
@@ -249,29 +209,37 @@ class Quantity:
 
 
 COMPARED = (
-    Quantity("parameters", "params", _ELEMENTS, spare=4),
+    Quantity("parameters", "params", units=_ELEMENTS, spare=4),
     Quantity("gflops", "GFLOPs"),
-    Quantity("total_ops", "multiply-adds", _OPERATIONS),
-    Quantity("kernel", "kernel", _ELEMENTS, spare=7),
-    Quantity("output", "output", _ELEMENTS, spare=6),
-    Quantity("accesses", "accesses", _ELEMENTS),
-    Quantity("traffic_bytes", "traffic", _BYTES),
-    Quantity("arithmetic_intensity", "FLOPs/B", spare=9),
-    Quantity("peak_activation_bytes", "peak", _BYTES, spare=8),
-    Quantity("time_seconds", "least", _SECONDS),
-    Quantity("predicted_seconds", "time", _SECONDS),
+    Quantity("total_ops", "multiply-adds", units=_OPERATIONS),
+    Quantity("kernel", "kernel", units=_ELEMENTS, spare=7),
+    Quantity("output", "output", units=_ELEMENTS, spare=6),
+    Quantity("accesses", "accesses", units=_ELEMENTS),
+    Quantity("traffic_bytes", "traffic", units=_BYTES),
+    Quantity("arithmetic_intensity", "FLOPs/B", "traffic.arithmetic_intensity", spare=9),
+    Quantity("peak_activation_bytes", "peak", "traffic.peak_activation_bytes", _BYTES, spare=8),
+    Quantity("time_seconds", "least", "bound.seconds", _SECONDS),
+    Quantity("predicted_seconds", "time", "prediction.seconds", _SECONDS),
 )
 PREDICTED = (
     Quantity("launch_gflops", "GFLOPs"),
-    Quantity("launch_bytes", "moves", _BYTES),
-    Quantity("launches", "launches", _WHOLE, spare=2),
-    Quantity("predicted_seconds", "time", _SECONDS),
-    Quantity("predicted_low_seconds", "from", _SECONDS, compared=False),
-    Quantity("predicted_high_seconds", "to", _SECONDS, compared=False),
+    Quantity("launch_bytes", "moves", "prediction.bytes", _BYTES),
+    Quantity("launches", "launches", "prediction.launch_count", _WHOLE, spare=2),
+    COMPARED[-1],
+    Quantity("predicted_low_seconds", "from", "prediction.low", _SECONDS, compared=False),
+    Quantity("predicted_high_seconds", "to", "prediction.high", _SECONDS, compared=False),
     Quantity("images_per_second", "images/s"),
-    Quantity("measured_seconds", "published", _SECONDS, compared=False),
-    Quantity("arena_bytes", "arena", _BYTES, compared=False, spare=1),
-    Quantity("weight_bytes", "weights", _BYTES, compared=False, spare=1),
+    Quantity("measured_seconds", "published", "published.seconds", _SECONDS, compared=False),
+    Quantity("arena_bytes", "arena", "prediction.memory.arena_bytes", _BYTES, compared=False, spare=1),
+    Quantity("weight_bytes", "weights", "prediction.memory.weight_bytes", _BYTES, compared=False, spare=1),
+)
+QUANTITIES = (
+    *COMPARED,
+    *PREDICTED,
+    Quantity("flops", "", "traffic.flops"),
+    Quantity("read_bytes", "", "traffic.read_bytes"),
+    Quantity("written_bytes", "", "traffic.written_bytes"),
+    Quantity("time_memory_seconds", "", "bound.memory_seconds"),
 )
 NAMES = {quantity.heading.lower(): quantity for quantity in COMPARED}
 """What is compared, by what it is called on the command line."""
@@ -279,49 +247,77 @@ _TIMES = ("time_seconds", "predicted_seconds")
 _IF_KNOWN = (*_TIMES, *(quantity.key for quantity in PREDICTED))
 USUAL = tuple(quantity for quantity in COMPARED if quantity.heading != "multiply-adds")
 """What stands in a table where nobody asks for more."""
+_ON_DEVICES = tuple(one for one in PREDICTED if one.heading in ("time", "from", "to", "images/s", "published"))
+_Texts = List[Tuple[Column, Callable[[Row], str]]]
+
+
+def _on_devices(rows: Sequence[Row]) -> bool:
+    """Whether rows are of several devices."""
+    return len({row.device for row in rows if row.device}) > 1
 
 
 def grid_of_comparison(rows: Sequence[Row], quantities: Sequence[Quantity] = USUAL) -> Grid:
-    """Lay out the cells; the input is a column of its own where not all have the same."""
-    numbers, base = [row.numbers() for row in rows], baseline_of(rows)
-    first = base.numbers()
+    """Lay out the cells, with the differences below them; on several devices the times alone."""
+    numbers, base, on_devices = [row.numbers() for row in rows], baseline_of(rows), _on_devices(rows)
+    first = {} if on_devices else base.numbers()
     known = {key for values in numbers for key, value in values.items() if value is not None}
-    shown = [one for one in quantities if one.key in known or one.key not in _IF_KNOWN]
-    timed, inputs = bool(known & set(_TIMES)), _inputs(rows)
-    several = len({text for text in inputs if text}) > 1
-    head = [Column("model", is_text=True)] + [Column("input", is_text=True, spare=5)] * several
-    columns, cells = _numbers(shown, numbers)
-    lines = []
-    for row, values, text, shown_numbers in zip(rows, numbers, inputs, cells):
-        differences: List[str] = []
-        if row is not base and row.traffic and first:
-            differences = ["", *[""] * several, *(_difference(one, values, first) for one in shown), *[""] * timed]
-        place = row.prediction or row.bound
-        texts = [_named(row), *[text] * several, *shown_numbers, *[place.binds if place else ""] * timed]
-        lines.append(Line(texts, differences, error="" if row.traffic else row.error))
-    return Grid([*head, *columns, *[Column("binds", spare=3)] * timed], lines, notes=notes(rows))
-
-
-def _numbers(quantities: Sequence[Quantity], numbers: Sequence[Dict[str, Any]]) -> Tuple[List[Column], List[List[str]]]:
-    """The columns of some quantities, and their cells, by row."""
-    columns = []
-    rows: List[List[str]] = [[] for _ in numbers]
-    for one in quantities:
-        unit, cells = one.shown([values.get(one.key) for values in numbers])
+    chosen = _ON_DEVICES if on_devices else quantities
+    shown = [one for one in chosen if on_devices or one.key in known or one.key not in _IF_KNOWN]
+    before, after = _texts_on_devices(rows) if on_devices else _texts(rows, bool(known & set(_TIMES)))
+    columns, cells = [], []
+    for one in shown:
+        unit, texts = one.shown([values.get(one.key) for values in numbers])
         columns.append(Column(one.heading, unit, spare=one.spare))
-        for row, cell in zip(rows, cells):
-            row.append(cell)
-    return columns, rows
+        cells.append(texts)
+    lines = []
+    for i, row in enumerate(rows):
+        below: List[str] = []
+        if row is not base and row.traffic and first:
+            differences = [_difference(one, numbers[i], first) for one in shown]
+            below = [*[""] * len(before), *differences, *[""] * len(after)]
+        start, end = ([write(row) for _, write in texts] for texts in (before, after))
+        line = [*start, *(texts[i] for texts in cells), *end]
+        lines.append(Line(line, below, "" if row.traffic else row.error))
+    heads, tails = ([column for column, _ in texts] for texts in (before, after))
+    return Grid([*heads, *columns, *tails], lines, notes=notes(rows))
+
+
+def _texts(rows: Sequence[Row], timed: bool) -> Tuple[_Texts, _Texts]:
+    """What stands before and behind the numbers; the input only where not all have the same."""
+    mixed = len({row.dtype for row in rows if row.traffic}) > 1
+
+    def given(row: Row) -> str:
+        return f"{row.input} {row.dtype}" if mixed and row.traffic else row.input
+
+    def binds(row: Row) -> str:
+        place = row.prediction or row.bound
+        return place.binds if place else ""
+
+    several = len({given(row) for row in rows if row.input}) > 1
+    before: _Texts = [(Column("model", is_text=True), _named)]
+    before += [(Column("input", is_text=True, spare=5), given)] if several else []
+    return before, [(Column("binds", spare=3), binds)] if timed else []
+
+
+def _texts_on_devices(rows: Sequence[Row]) -> Tuple[_Texts, _Texts]:
+    """The same for several devices: where each row is of, and what its time rests on."""
+
+    def basis(row: Row) -> str:
+        measured = row.prediction.measured if row.prediction else 0
+        return f"{measured} networks" if measured else "its data sheet" if row.prediction else ""
+
+    before: _Texts = [
+        (Column("device", is_text=True), lambda row: row.device),
+        (Column("runtime", is_text=True, spare=1), lambda row: row.prediction.runtime.name if row.prediction else ""),
+        (Column("precision", is_text=True, spare=3), lambda row: row.prediction.precision if row.prediction else ""),
+    ]
+    if len({row.name for row in rows}) > 1:
+        before.insert(0, (Column("model", is_text=True), _named))
+    return before, [(Column("rests on", is_text=True, spare=2), basis)]
 
 
 def _named(row: Row) -> str:
     return row.name + _STAR * bool(row.traffic and row.traffic.missing)
-
-
-def _inputs(rows: Sequence[Row]) -> List[str]:
-    """What each model was run on, with the type where not all have the same."""
-    mixed = len({row.dtype for row in rows if row.traffic}) > 1
-    return [f"{row.input} {row.dtype}" if mixed and row.traffic else row.input for row in rows]
 
 
 def _difference(quantity: Quantity, numbers: Dict[str, Any], first: Dict[str, Any]) -> str:
@@ -333,9 +329,9 @@ def _difference(quantity: Quantity, numbers: Dict[str, Any], first: Dict[str, An
 
 def notes(rows: Sequence[Row]) -> List[Note]:
     """The sentences below the table: what the numbers mean, and which are not what they seem."""
-    good = [row for row in rows if row.traffic]
+    good, on_devices = [row for row in rows if row.traffic], _on_devices(rows)
     found: List[Note] = []
-    if len(rows) > 1:
+    if len(rows) > 1 and not on_devices:
         base = baseline_of(rows)
         against = f"Percentages are differences to {base.name}."
         found.append(against if base.traffic else f"No differences, for {base.name} was not counted.")
@@ -349,12 +345,11 @@ def notes(rows: Sequence[Row]) -> List[Note]:
     if good:
         peak = "peak is the most memory that activations take at once"
         found.append({"accesses": "accesses are elements, kernel + output", "peak": peak})
-    found += _about_time(rows)
-    remarks: Dict[str, List[str]] = {}
-    for row in good:
-        for remark in [*row.remarks(), *([row.error] if row.error else [])]:
-            remarks.setdefault(remark, []).append(_named(row))
-    return [*found, *(f"{', '.join(models)}: {remark}." for remark, models in remarks.items())]
+    found += [{"from": "nine of ten times lie between 'from' and 'to'"}] if on_devices else _about_time(rows)
+    found += published_by(rows)
+    said = [(remark, _named(row)) for row in (good[:1] if on_devices else good) for remark in row.remarks()]
+    said += [(row.error, row.device if on_devices else _named(row)) for row in good if row.error]
+    return [*found, *(f"{', '.join(named)}: {remark}." for remark, named in together(said).items())]
 
 
 def _about_time(rows: Sequence[Row]) -> List[Note]:
@@ -366,67 +361,28 @@ def _about_time(rows: Sequence[Row]) -> List[Note]:
         what = "in the precision that was counted" if prediction is None else "for the same launches"
         found.append({"least": f"least is the least time that the data sheet of {bound.device.title} allows, {what}"})
     if prediction is not None:
-        where = place_of(prediction)
-        found.append(
-            {"time": f"time is the expected one on {where}, from {prediction.basis}; {usually_off(prediction)}"}
-        )
+        basis = f"from {prediction.basis}; {usually_off(prediction)}"
+        found.append({"time": f"time is the expected one on {place_of(prediction)}, {basis}"})
     moves, memory = "moves is what is read and written there", "arena and weights are what lies in the device's memory"
-    found.append({"binds": "binds says what most of the time goes to", "moves": moves, "arena": memory})
-    return [*found, *published_by(rows)]
+    return [*found, {"binds": "binds says what most of the time goes to", "moves": moves, "arena": memory}]
 
 
 def published_by(rows: Sequence[Row]) -> List[str]:
     """Say who has published times of these very networks."""
-    found: Dict[str, None] = {}
-    for row in rows:
-        known = row.published
-        if known is not None:
-            found[f"{known.source.partition(':')[0]}{'' if known.decode else ', heads undecoded'}"] = None
-    names = list(found)
+    known = [row.published for row in rows if row.published is not None]
+    names = [f"{one.source.partition(':')[0]}{'' if one.decode else ', heads undecoded'}" for one in known]
+    names = list(dict.fromkeys(names))
     more = f" and {len(names) - _SOURCES} others" if len(names) > _SOURCES else ""
     return [f"Published, of the same network at this size, by {'; '.join(names[:_SOURCES])}{more}."] if names else []
-
-
-def grid_of_devices(rows: Sequence[Row]) -> Grid:
-    """Lay out the times of models on several devices, a row for each."""
-    several = len({row.name for row in rows}) > 1
-    head = [Column("model", is_text=True)] * several + [Column("device", is_text=True, is_whole=True)]
-    head += [Column("runtime", is_text=True, spare=1), Column("precision", is_text=True, spare=3)]
-    columns, cells = _numbers([one for one in PREDICTED if one.key in _ON_DEVICES], [row.numbers() for row in rows])
-    lines = []
-    for row, numbers in zip(rows, cells):
-        place, where, basis = row.prediction, ["", ""], ""
-        if place is not None:
-            where = [place.runtime.name, place.precision]
-            basis = f"{place.measured} networks" if place.measured else "its data sheet"
-        texts = [*[_named(row)] * several, row.device, *where, *numbers, basis]
-        lines.append(Line(texts, error="" if row.traffic else row.error))
-    first = next((row for row in rows if row.traffic), rows[0])
-    what = "" if several else f"{first.name}, "
-    said = [f"{what}input {first.input}. Nine of ten times lie between 'from' and 'to'.", *published_by(rows)]
-    missing = [f"{row.name}: {remark}." for row in rows[:1] for remark in row.remarks()]
-    reasons: Dict[str, List[str]] = {}
-    for row in rows:
-        if row.traffic and row.error:
-            reasons.setdefault(row.error, []).append(row.device)
-    refused = [f"{', '.join(called)}: {error}." for error, called in reasons.items()]
-    columns = [*head, *columns, Column("rests on", is_text=True, spare=2)]
-    return Grid(columns, lines, notes=[*said, *missing, *refused])
-
-
-_ON_DEVICES = (
-    "predicted_seconds", "predicted_low_seconds", "predicted_high_seconds", "images_per_second", "measured_seconds",
-)  # fmt: skip
 
 
 def comparison_text(rows: Sequence[Row], form: str, quantities: Sequence[Quantity] = USUAL) -> str:
     """Write the comparison as csv or json, which have all numbers, or as markdown, latex or text."""
     if form == "csv":
-        return csv_of(to_dataframe(rows))
+        return csv_of(frame_of(records(rows)))
     if form == "json":
-        return json.dumps(records(rows), indent=1, allow_nan=False) + "\n"
-    devices = {row.device for row in rows if row.device}
-    grid = grid_of_devices(rows) if len(devices) > 1 else grid_of_comparison(rows, quantities)
+        return json_of(records(rows)) + "\n"
+    grid = grid_of_comparison(rows, quantities)
     if form in ("markdown", "latex"):
         return to_markdown(grid) if form == "markdown" else to_latex(grid)
     return to_text(grid, _WIDE) + "\n"

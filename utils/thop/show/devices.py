@@ -17,15 +17,15 @@ def matching(devices: Mapping[str, Device], word: str) -> List[Device]:
     """
     wanted = word.lower().rstrip("s") if word.lower().rstrip("s") in KINDS else word.lower()
     begins = re.compile(rf"(?<![a-z0-9]){re.escape(wanted)}")
-    found = [one for one in listed_devices(devices) if wanted == one.kind or begins.search(_words(one))]
+    found = []
+    for one in listed_devices(devices):
+        words = " ".join([one.name, one.title, *one.aliases, *one.runtimes]).lower()
+        if wanted == one.kind or begins.search(words):
+            found.append(one)
     if not found:
         find_device(word)  # which says what comes close
         raise DeviceError(f"no device has {word!r} in its name, title or runtimes")
     return found
-
-
-def _words(device: Device) -> str:
-    return " ".join([device.name, device.title, *device.aliases, *device.runtimes]).lower()
 
 
 def devices_text(devices: Sequence[Device]) -> str:
@@ -54,6 +54,12 @@ def _runtimes(device: Device) -> str:
     return ", ".join(found) or ("published times alone" if refused else "its data sheet alone")
 
 
+def _figures(device: Device) -> Dict[str, float]:
+    """What is known of its data sheet."""
+    found = {"bandwidth": device.bandwidth, "memory": device.memory, **device.peaks}
+    return {name: value for name, value in found.items() if value}
+
+
 def device_text(device: Device) -> str:
     """All that is known of one device: figures with their sources, runtimes, what else it is called."""
     lines = [f"{device.name}: {device.title}"]
@@ -61,13 +67,10 @@ def device_text(device: Device) -> str:
         lines.append(f"  also called {listed(device.aliases, ' or ')}")
     for what, names in device.variants.items():
         lines.append(f"  --{what} {listed(names, ' or ')}: measured apart")
-    for name, value in (("bandwidth", device.bandwidth), ("memory", device.memory), *device.peaks.items()):
-        if value:
-            unit = {"bandwidth": "B/s", "memory": "B"}.get(name, "OP/s" if name.startswith("int") else "FLOP/s")
-            number = scaled(value, "%.4g", " ")
-            lines.append(
-                f"  {name:<9}  {f'{number[:-1]} {number[-1]}{unit}':>12}  {device.sources.get(name, '')}".rstrip()
-            )
+    for name, value in _figures(device).items():
+        unit = {"bandwidth": "B/s", "memory": "B"}.get(name, "OP/s" if name.startswith("int") else "FLOP/s")
+        number = scaled(value, "%.4g ", " ") + unit
+        lines.append(f"  {name:<9}  {number:>12}  {device.sources.get(name, '')}".rstrip())
     for name, known in device.runtimes.items():
         basis = known.basis
         off = f", {basis.error - 1:.0%} off where they were left out" if basis.error else " and devices like it"
@@ -79,15 +82,13 @@ def device_text(device: Device) -> str:
 def device_records(device: Device) -> List[Dict[str, Any]]:
     """A record for each figure of a device, in base units."""
     head = {"device": device.name, "title": device.title, "kind": device.kind}
-    figures = {"bandwidth": device.bandwidth, "memory": device.memory, **device.peaks}
     rows = [
         {**head, "figure": name, "value": value, "source": device.sources.get(name, "")}
-        for name, value in figures.items()
-        if value
+        for name, value in _figures(device).items()
     ]
     for runtime, known in device.runtimes.items():
+        basis = {"source": known.basis.source, "networks": known.basis.networks, "error": known.basis.error or None}
         for precision in known.precisions:
-            what = {"figure": f"{runtime} {precision}", "value": known.constants(precision).peak}
-            basis = {"networks": known.basis.networks, "error": known.basis.error or None}
-            rows.append({**head, **what, "source": known.basis.source, **basis})
+            figure = {"figure": f"{runtime} {precision}", "value": known.constants(precision).peak}
+            rows.append({**head, **figure, **basis})
     return rows

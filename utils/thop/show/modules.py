@@ -12,10 +12,11 @@ from ..count.calls import LayerRow
 from ..count.places import Layer
 from ..profile import Profile
 from ..traffic import Traffic
-from ..units import first_of, readable, readable_bytes
-from .grid import Column, Grid, Line, cut, heaviest
+from ..units import first_of, readable, readable_bytes, together
+from .grid import Column, Grid, cut, grid_of, heaviest
 
 ITSELF = "(itself)"
+_LONGEST_TYPE = 16
 _MARKED = 5
 _MOST_NAMES = 6
 _FEWEST_MODULES = 4
@@ -165,24 +166,24 @@ class View:
         return rows[: min(_MARKED, len(rows) // 3)]
 
 
-def _places(row: ModuleRow, by_path: bool, longest_type: int) -> List[str]:
-    """What the row is called, its class and its output shape; for what a module did itself, the operators that did it.
-
-    by_path: in a sorted table, where nothing above a row says where it belongs.
-    """
-    kind = row.type
-    if row.itself:
-        name = f"{row.full_name} {ITSELF}" if by_path else ITSELF
-        operators = list(row.operators)
-        kind = operators[0] if len(operators) == 1 else f"{len(operators)} operators" if operators else ""
-    else:
-        name = row.full_name if by_path else row.name or row.type
-    return [name, cut(kind, longest_type), row.shape if row.calls else "not called"]
-
-
 def part(value: float, total: float) -> float:
     """A share of the total; of nothing, nothing."""
     return value / total if total else 0.0
+
+
+def _name(row: ModuleRow, by_path: bool) -> str:
+    """What the row is called; by_path: in a sorted table, where nothing above a row says where it belongs."""
+    if by_path:
+        return f"{row.full_name} {ITSELF}" if row.itself else row.full_name
+    return "  " * row.level + (ITSELF if row.itself else row.name or row.type)
+
+
+def _kind(row: ModuleRow) -> str:
+    """Its class; of what a module did itself, the operators that did it."""
+    operators = list(row.operators)
+    if not row.itself:
+        return cut(row.type, _LONGEST_TYPE)
+    return cut(operators[0], _LONGEST_TYPE) if len(operators) == 1 else f"{len(operators)} operators" * bool(operators)
 
 
 def _gflops(row: ModuleRow) -> str:
@@ -190,53 +191,28 @@ def _gflops(row: ModuleRow) -> str:
     return f"{gflops:.3f}" if gflops >= 0.0005 else "<0.001" if gflops else "0"
 
 
-_PLACES = (
-    Column("module", is_text=True, is_code=True),
-    Column("type", is_text=True, is_code=True, spare=3),
-    Column("output shape", spare=2),
-)
-_COUNTS: Sequence[Tuple[Column, Callable[[ModuleRow], Any]]] = (
-    (Column("params", spare=4), lambda row: readable(row.parameters)),
-    (Column("GFLOPs"), _gflops),
-    (Column("kernel", group="accesses", spare=5), lambda row: readable(row.kernel)),
-    (Column("output", group="accesses", spare=1), lambda row: readable(row.output)),
-    (Column("share", group="accesses"), lambda row: row.accesses),
-)
-_BYTES: Sequence[Tuple[Column, Callable[[ModuleRow], Any]]] = (
-    (Column("bytes", group="traffic"), lambda row: readable_bytes(row.bytes)),
-    (Column("share", group="traffic"), lambda row: row.bytes),
-    (Column("FLOPs/B", group="traffic"), lambda row: f"{row.intensity:.1f}"),
-)
-"""The columns of numbers, and what stands in them: a text, or a number of which the share of the total does."""
-
-
-def grid_of_modules(view: View, remarks: Sequence[str], longest_type: int = 1000) -> Grid:
-    """Put the rows into a grid; what they are sorted by is in it; the largest share of all rows fills its cell."""
-    last = "FLOPs/B" if view.sort == "intensity" else "share"
-    moved = [each for each in _BYTES if each[0].text in ("bytes", last)]
-    shown, marked = [*_COUNTS, *moved], view.marked()
-
-    def cells(row: ModuleRow) -> Tuple[List[str], Dict[int, float]]:
-        values = [value(row) for _, value in shown]
-        whole = [value(view.total) for _, value in shown]
-        shares = {i: part(value, whole[i]) for i, value in enumerate(values) if not isinstance(value, str)}
-        texts = [f"{shares[i]:.1%}" if i in shares else str(value) for i, value in enumerate(values)]
-        return texts, {i + len(_PLACES): share for i, share in shares.items()}
-
-    lines = []
-    for row in view.rows:
-        numbers, bars = cells(row)
-        mark = " *" if any(row is m for m in marked) else ""
-        named, level = _places(row, bool(view.sort), longest_type), 0 if view.sort else row.level
-        line = Line([*named, *numbers], mark=mark, level=level, title=row.full_name, bars=bars)
-        line.kinds = ["sum"] * row.is_sum + ["itself"] * row.itself + ["marked"] * bool(mark)
-        lines.append(line)
-    for i in lines[0].bars if lines else ():
-        largest = max(line.bars[i] for line in lines) or 1.0
-        for line in lines:
-            line.bars[i] /= largest
-    columns = [*_PLACES, *(column for column, _ in shown)]
-    return Grid(columns, lines, ["total", "", "", *cells(view.total)[0]], list(remarks))
+def grid_of_modules(view: View, remarks: Sequence[str]) -> Grid:
+    """Put the rows into a grid; what they are sorted by is in it, and those that move the most have a mark."""
+    marked, total = [id(row) for row in view.marked()], view.total
+    columns: List[Tuple[Column, Callable[[ModuleRow], str]]] = [
+        (
+            Column("module", is_text=True, is_code=True),
+            lambda row: _name(row, bool(view.sort)) + " *" * (id(row) in marked),
+        ),
+        (Column("type", is_text=True, is_code=True, spare=3), _kind),
+        (Column("output shape", is_text=True, spare=2), lambda row: row.shape if row.calls else "not called"),
+        (Column("params", spare=4), lambda row: readable(row.parameters)),
+        (Column("GFLOPs"), _gflops),
+        (Column("kernel", spare=5), lambda row: readable(row.kernel)),
+        (Column("output", spare=1), lambda row: readable(row.output)),
+        (Column("accesses", "share"), lambda row: f"{part(row.accesses, total.accesses):.1%}"),
+        (Column("traffic"), lambda row: readable_bytes(row.bytes)),
+    ]
+    if view.sort == "intensity":
+        columns.append((Column("FLOPs/B"), lambda row: f"{row.intensity:.1f}"))
+    else:
+        columns.append((Column("traffic", "share"), lambda row: f"{part(row.bytes, total.bytes):.1%}"))
+    return grid_of(columns, view.rows, total, remarks)
 
 
 # ---- the sentences below it ----
@@ -317,14 +293,15 @@ def _fusible(rows: Sequence[ModuleRow]) -> List[ModuleRow]:
 
 def idle_parts(not_run: Dict[str, int], in_training: Optional[Dict[str, int]], parameters: int) -> List[str]:
     """Name modules that the evaluation did not run, those first that training does; with their share of parameters."""
-    ends: Dict[str, List[str]] = {}
-    for name in not_run:
-        end = "" if in_training is None else ", nor in training" if name in in_training else ", in training only"
-        ends.setdefault(end, []).append(name)
+
+    def end(name: str) -> str:
+        return "" if in_training is None else ", nor in training" if name in in_training else ", in training only"
+
+    ends = together((end(name), name) for name in not_run)
     return [
-        f"Not run in evaluation{end}: {first_of(names, _MOST_NAMES)} "
+        f"Not run in evaluation{said}: {first_of(names, _MOST_NAMES)} "
         f"({readable(sum(not_run[name] for name in names))} of {readable(parameters)} parameters)."
-        for end, names in sorted(ends.items(), reverse=True)
+        for said, names in sorted(ends.items(), reverse=True)
     ]
 
 
@@ -336,11 +313,9 @@ def reservations(profile: Profile, traffic: Traffic) -> List[str]:
         notes.append(f"Not among the accesses, as they only move data: {_calls(profile.only_moved)}{counted}.")
     if profile.missing:
         notes.append(f"Not among the accesses, for want of a rule: {_calls(profile.missing)}{counted}.")
-    grouped: Dict[str, Dict[str, int]] = {}
-    for operator, (calls, assumption) in traffic.uncounted.items():
-        grouped.setdefault(assumption, {})[operator] = calls
-    for assumption, operators in grouped.items():
-        notes.append(f"Not exact: {_calls(operators)}: {assumption}.")
+    calls_of = {operator: calls for operator, (calls, _) in traffic.uncounted.items()}
+    for assumption, names in together((said, name) for name, (_, said) in traffic.uncounted.items()).items():
+        notes.append(f"Not exact: {_calls({name: calls_of[name] for name in names})}: {assumption}.")
     if profile.mode == "real":
         depends = "they may depend on the weights' values"
         notes.append(f"Accesses and bytes were counted in a real forward pass: {profile.why}; {depends}.")

@@ -1,31 +1,18 @@
-"""Pictures for a page: several models compared, predicted times, and bars of anything; and how pictures are saved.
+"""Pictures for a page: several models compared, predicted times, bars of anything; what all pictures have in common.
 
 They are one or two columns of a paper wide, and readable in grey. They are made without pyplot: no display is needed,
 and the user's own settings of matplotlib neither matter nor change.
 """
 
 import math
+from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from ..answer import PathLike
-from ..deploy.prediction import LayerTime, Prediction
-from .drawing import (
-    ARITHMETIC,
-    COLUMN,
-    DPI,
-    INK,
-    MEMORY,
-    Mark,
-    Style,
-    end_of,
-    fit_axis,
-    new_axes,
-    new_figure,
-    number_marks,
-    own_settings,
-    write_head,
-)
+from ..count.calls import LayerRow
+from ..deploy.prediction import Prediction
 from .grid import cut, heaviest
 from .predictions import timing_headline
 
@@ -33,12 +20,204 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Style = Dict[str, Any]
+
+COLUMN = 3.4  # inches: a column of a paper
+DPI = 300
+LINE = 0.13  # inches of a line of text
+# Of each pair one is dark and one light, so that grey tells them apart.
+ARITHMETIC: Style = {"facecolor": "#1f4e8c", "edgecolor": "#ffffff"}
+MEMORY: Style = {"facecolor": "#f5c04a", "edgecolor": "#5b4300"}
+KERNEL: Style = {"facecolor": "#00504a"}
+OUTPUT: Style = {"facecolor": "#8fd3c4"}
+INK = "#333333"
+
+_SETTINGS: Any = {
+    "font.size": 7, "axes.titlesize": 7.5, "axes.labelsize": 7, "xtick.labelsize": 7, "ytick.labelsize": 7,
+    "legend.fontsize": 7, "axes.linewidth": 0.6, "axes.labelpad": 2, "axes.axisbelow": True,
+    "xtick.major.width": 0.6, "ytick.major.width": 0.6, "xtick.minor.width": 0.4, "ytick.minor.width": 0.4,
+    "xtick.major.size": 3, "ytick.major.size": 3, "xtick.minor.size": 1.5, "ytick.minor.size": 1.5,
+    "xtick.major.pad": 2, "ytick.major.pad": 2, "grid.linewidth": 0.4, "grid.color": "0.88",
+    "legend.frameon": False, "legend.borderaxespad": 0, "legend.borderpad": 0.2, "legend.handletextpad": 0.4,
+    "legend.columnspacing": 0.9, "legend.handlelength": 1.0,
+    "svg.fonttype": "none", "svg.hashsalt": "utils.thop", "pdf.fonttype": 42,
+}  # fmt: skip
+
+
+@contextmanager
+def own_settings() -> Iterator[None]:
+    """Take matplotlib's defaults and ours for a while, whatever the user has set."""
+    import matplotlib
+    from matplotlib import style
+
+    with style.context("default"), matplotlib.rc_context(_SETTINGS):
+        yield
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """Make a figure of a size in inches, without pyplot."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=DPI)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+# ---- text ----
+
+
+def end_of(text: str, longest: int) -> str:
+    """Keep the end of a name, which tells it from its neighbours, if possible from a dot on."""
+    if len(text) <= longest:
+        return text
+    end = text[2 - longest :]
+    dot = end.find(".") + 1
+    return ".." + (end[dot:] if len(end) - dot > longest / 2 else end)
+
+
+def layer_name(layer: LayerRow) -> str:
+    """What a layer is called; a path of numbers alone does not tell that it is one."""
+    named = any(letter.isalpha() for letter in layer.path)
+    return end_of(layer.path if named else f"{layer.type} {layer.path}".strip(), 32)
+
+
+def in_units(number: float) -> str:
+    """Round to three digits, and add the prefix of the unit that follows: 236000000000 as "236 G"."""
+    from matplotlib.ticker import EngFormatter
+
+    text = EngFormatter(sep=" ").format_eng(float(f"{number:.3g}")).rstrip()
+    return text if text[-1].isalpha() else f"{text} "
+
+
+def above_a_list(height: float, lines: Sequence[str], width: float = COLUMN) -> Tuple["Figure", "Axes"]:
+    """Make a figure with axes, so many inches high, above lines of text in two columns; return it and the axes."""
+    rows = -(-len(lines) // 2)
+    figure = new_figure(width, height + LINE * (rows + 2))
+    axes, below = figure.subplots(2, 1, gridspec_kw={"height_ratios": (height, LINE * (rows + 2))})
+    write_lines(below, lines, rows)
+    return figure, axes
+
+
+def write_lines(axes: "Axes", lines: Sequence[str], rows: int) -> None:
+    """Write lines into axes that hold nothing else, below each other, in columns of so many rows."""
+    axes.axis("off")
+    axes.set_ylim(rows or 1, 0)
+    for i, line in enumerate(lines):
+        axes.text(i // rows / 2, i % rows + 0.5, line, va="center").set_in_layout(False)
+
+
+class Mark(NamedTuple):
+    """A mark that has a number: where it is, in the units of its axes, and its radius in points."""
+
+    x: float
+    y: float
+    radius: float
+
+
+_SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))  # of a mark, the best first
+_GROUND: Style = {"facecolor": "white", "edgecolor": "none", "pad": 0.3}
+_GAPS = (1.5, 5.0)  # points between a mark and its number
+
+
+def number_marks(axes: "Axes", marks: Sequence[Mark], others: Sequence[Mark] = ()) -> int:
+    """Write 1, 2, 3 beside marks, clear of all marks and the legend; return how many have none, for want of room.
+
+    Marks of one place have their numbers in one text. The limits of the axes must not change any more.
+    """
+    from matplotlib.transforms import Bbox
+
+    figure: Any = axes.figure
+    figure.tight_layout(pad=0.5)
+    renderer, point, legend = figure.canvas.get_renderer(), figure.dpi / 72, axes.get_legend()
+    taken = [legend.get_window_extent(renderer)] if legend else []
+    together: Dict[Tuple[int, int], List[int]] = {}
+    for i, mark in enumerate((*marks, *others)):
+        place = axes.transData.transform(mark[:2])
+        taken.append(Bbox([place - mark.radius * point, place + mark.radius * point]))
+        if i < len(marks):
+            x, y = place / point
+            together.setdefault((round(x), round(y)), []).append(i)
+    missing = 0
+    for same in together.values():
+        words = "\n".join(", ".join(str(i + 1) for i in same[k : k + 5]) for k in range(0, len(same), 5))
+        mark = marks[same[0]]
+        text = axes.annotate(words, mark[:2], (0, 0), textcoords="offset points", ha="center", va="center", zorder=4,
+                             bbox=_GROUND)  # fmt: skip
+        text.set_in_layout(False)
+        middle = text.get_window_extent(renderer)
+        for gap, (across, up) in product(_GAPS, _SIDES):
+            away = (mark.radius + gap) * point
+            dx, dy = across * (away + middle.width / 2), up * (away + middle.height / 2)
+            box = middle.translated(dx, dy)
+            inside = axes.bbox.contains(*box.min) and axes.bbox.contains(*box.max)
+            if inside and not box.count_overlaps(taken):
+                text.xyann = dx / point, dy / point
+                taken.append(box)
+                break
+        else:
+            text.remove()
+            missing += len(same)
+    return missing
+
+
+# ---- axes ----
+
+
+class Part(NamedTuple):
+    """A part of each bar: what it is, its colours, and its height in each bar."""
+
+    words: str
+    style: Style
+    heights: Sequence[float]
+
+
+_UPRIGHT = 8.0  # points along the axis that a name takes that stands upright
+_FEWEST = 8  # fewer bars are not drawn wider
+
+
+def draw_along(axes: "Axes", width: float, title: str, unit: str, names: Sequence[str], parts: Sequence[Part]) -> None:
+    """Draw a stacked bar for each module, in so many inches; as many have names below as there is room for."""
+    below = [0.0] * len(names)
+    for part in parts:
+        gid = part.words.partition(" ")[0]
+        axes.bar(range(len(names)), part.heights, 0.8, bottom=below, label=part.words, gid=gid, lw=0, **part.style)
+        below = [low + height for low, height in zip(below, part.heights)]
+    step = math.ceil(len(names) * _UPRIGHT / (width * 72)) or 1
+    shown = range(0, len(names), step)
+    spare = max(0, _FEWEST - len(names)) / 2
+    axes.set_xlim(-0.7 - spare, len(names) - 0.3 + spare)
+    axes.set_ylim(0.0, 1.06 * max(below, default=0.0) or 1.0)
+    axes.set_xticks(list(shown))
+    axes.set_xticklabels([end_of(names[i], 20) for i in shown], rotation=90)
+    axes.set_ylabel(unit)
+    axes.grid(True, axis="y")
+    axes.set_title(title, loc="left", pad=15, weight="bold")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.015), ncol=len(parts))
+
+
+def log_axis(axes: "Axes", which: str, low: float, high: float, unit: float = 1.0) -> None:
+    """Make an axis logarithmic, with plain numbers in a unit; a short one has more of them."""
+    from matplotlib import ticker
+
+    getattr(axes, f"set_{which}scale")("log")
+    getattr(axes, f"set_{which}lim")(low, high)
+    axis = getattr(axes, f"{which}axis")
+    steps = (1.0,) if high / low >= 300 else (1.0, 3.0) if high / low >= 20 else (1.0, 2.0, 5.0)
+    axis.set_major_locator(ticker.LogLocator(subs=steps, numticks=20))
+    axis.set_minor_locator(ticker.LogLocator(subs=tuple(range(1, 10)), numticks=200))
+    axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value / unit:g}"))
+    axis.set_minor_formatter(ticker.NullFormatter())
+
+
+# ---- the pictures ----
+
 SUFFIXES = (".png", ".svg", ".pdf")
 _NO_DATE: Dict[str, Dict[str, None]] = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 _FEW = 30  # models; of more, marks are smaller
 _BARS = 40  # at most, of a figure of bars alone
-_LINE = 0.13  # inches of a line in the list of names
 _FAR = 30.0  # between the largest and the smallest value of an axis that is logarithmic
+_MARGIN = 1.4  # of such an axis, beyond its values
 
 
 class Point(NamedTuple):
@@ -62,45 +241,45 @@ def comparison_figure(points: Sequence[Point], said: Sequence[str] = ()) -> "Fig
     none is 0. said: lines above, of what they were counted on.
     """
     with own_settings():
-        lines, timed = -(-len(points) // 2), bool(points) and all(point.seconds for point in points)
-        below = _LINE * (lines + 1) if points else 0.0
-        height = 3.1 + below + _LINE * len(said)
-        figure = new_figure(COLUMN, height)
-        axes = new_axes(figure, 0.48, 0.48 + below, COLUMN - 0.62, 2.56)
+        figure, axes = above_a_list(3.0, [f"{i}  {end_of(point.name, 24)}" for i, point in enumerate(points, 1)])
+        timed = bool(points) and all(point.seconds for point in points)
         xs = [point.gflops for point in points]
         ys = [(point.seconds or 0.0) * 1e3 if timed else point.accesses / 1e6 for point in points]
         lows, highs = [point.low * 1e3 for point in points], [point.high * 1e3 for point in points]
-        both = xs, [*ys, *lows, *highs] if timed else ys
-        wide = all(min(one, default=0.0) > 0 for one in both) and any(max(one) > _FAR * min(one) for one in both)
-        for which, values in zip("xy", both):
-            fit_axis(axes, which, values, wide)
+        if timed:
+            axes.vlines(xs, lows, highs, color=INK, lw=0.6, alpha=0.5, zorder=2)
+        area = 18 if len(points) <= _FEW else 9
+        axes.scatter(xs, ys, s=area, linewidths=0.4, zorder=3, gid="models", **ARITHMETIC)
+        _scale(axes, xs, [*ys, *lows, *highs] if timed else ys)
         axes.set_xlabel("GFLOPs")
         axes.set_ylabel("ms, with the range of nine of ten" if timed else "memory accesses (M)")
         axes.grid(True)
-        if timed:
-            axes.vlines(xs, lows, highs, color=INK, lw=0.6, alpha=0.5, zorder=2)
-        for i, words in enumerate(said):
-            figure.text(0.02, 1 - (0.05 + _LINE * i) / height, cut(words, 62), ha="left", va="top")
-        area = 18 if len(points) <= _FEW else 9
-        axes.scatter(xs, ys, s=area, linewidths=0.4, zorder=3, gid="models", **ARITHMETIC)
+        axes.set_title("\n".join(cut(words, 62) for words in said), loc="left")
         missing = number_marks(axes, [Mark(x, y, math.sqrt(area) / 2) for x, y in zip(xs, ys)])
-        for i, point in enumerate(points):
-            across, line = divmod(i, lines)
-            at = (0.02 + 0.5 * across, (below + 0.1 - _LINE * (line + 0.5)) / height)
-            figure.text(*at, f"{i + 1}  {end_of(point.name, 24)}", ha="left", va="center")
         if missing:
-            text = f"{missing} of {len(points)} models are without a number, for want of room"
-            figure.text(0.99, 0.01, text, ha="right", va="bottom", style="italic")
+            axes.set_xlabel(f"GFLOPs ({missing} of {len(points)} models have no number)")
     return figure
+
+
+def _scale(axes: "Axes", xs: Sequence[float], ys: Sequence[float]) -> None:
+    """Leave a margin for numbers, and make both axes logarithmic where values of one are far apart."""
+    both = {"x": xs, "y": ys}
+    if all(min(one, default=0.0) > 0 for one in both.values()) and any(
+        max(one) > _FAR * min(one) for one in both.values()
+    ):
+        for which, values in both.items():
+            log_axis(axes, which, min(values) / _MARGIN, max(values) * _MARGIN)
+    else:
+        axes.margins(0.12)
+        axes.ticklabel_format(style="plain", useOffset=False)
 
 
 def bars_figure(title: str, names: Sequence[str], values: Sequence[float], label: str) -> "Figure":
     """Draw a bar for each name, of many the largest, in their order from top to bottom."""
     with own_settings():
         shown = heaviest(values, _BARS)
-        left = 0.3 + 0.052 * max((len(end_of(names[i], 36)) for i in shown), default=1)
         figure = new_figure(2 * COLUMN, 0.75 + 0.16 * max(len(shown), 3))
-        axes = new_axes(figure, left, 0.4, 2 * COLUMN - left - 0.15, 0.16 * max(len(shown), 3))
+        axes = figure.add_subplot()
         axes.barh(range(len(shown)), [values[i] for i in shown], **ARITHMETIC)
         axes.set_yticks(range(len(shown)))
         axes.set_yticklabels([end_of(names[i], 36) for i in shown])
@@ -108,7 +287,8 @@ def bars_figure(title: str, names: Sequence[str], values: Sequence[float], label
         fewer = f" (the {len(shown)} largest of {len(values)})" if len(shown) < len(values) else ""
         axes.set_xlabel(label + fewer)
         axes.grid(True, axis="x")
-        axes.set_title(end_of(title, 100), loc="left")
+        axes.set_title(title, loc="left")
+        figure.tight_layout(pad=0.5)
     return figure
 
 
@@ -126,64 +306,29 @@ def save_figure(figure: "Figure", path: PathLike) -> None:
 
 # ---- where the time goes ----
 
-_STARTING: Style = {"facecolor": "#b9b9b9", "edgecolor": "#555555"}
-_LOOKING_UP: Style = {"facecolor": "#7fb3a3", "edgecolor": "#ffffff"}
 _STYLES: Dict[str, Style] = {
     "arithmetic": ARITHMETIC,
-    "output stage": _LOOKING_UP,
+    "output stage": {"facecolor": "#7fb3a3", "edgecolor": "#ffffff"},
     "memory": MEMORY,
-    "starting launches": _STARTING,
+    "starting launches": {"facecolor": "#b9b9b9", "edgecolor": "#555555"},
 }
 _MODULES = 60
 
 
 def time_figure(name: str, prediction: Prediction) -> "Figure":
     """Draw a network's predicted time in the order of the run: a bar for each module, coloured by what binds it."""
-    with own_settings():
-        layers = _modules(prediction)
-        longest = max((len(_label(layer)) for layer in layers), default=1)
-        below = 0.25 + 0.055 * longest
-        figure = new_figure(2 * COLUMN, 2.6 + below)
-        axes = new_axes(figure, 0.5, below, 2 * COLUMN - 0.6, 1.9)
-        _draw_modules(axes, layers)
-        height = figure.get_size_inches()[1]
-        figure.text(0.5, 1 - 0.06 / height, end_of(name, 70), ha="center", va="top", size=9, weight="bold")
-        figure.text(0.5, 1 - 0.23 / height, timing_headline(prediction), ha="center", va="top")
-    return figure
-
-
-def _modules(prediction: Prediction) -> List[LayerTime]:
-    """The modules of the finest level of which there are no more than can be read."""
-    for depth in (None, 4, 3, 2):
-        layers = prediction.layers(depth)
-        if len(layers) <= _MODULES:
-            return layers
-    return prediction.layers(1)
-
-
-def _label(layer: LayerTime) -> str:
-    return end_of(layer.path or "(itself)", 20)
-
-
-def _draw_modules(axes: "Axes", layers: Sequence[LayerTime]) -> None:
-    from matplotlib.patches import Patch
-
-    below = [0.0] * len(layers)
+    levels = (prediction.layers(depth) for depth in (None, 4, 3, 2, 1))
+    layers = next((found for found in levels if len(found) <= _MODULES), prediction.layers(1))
+    total = sum(layer.seconds for layer in layers) or 1.0
+    parts = []
     for binds, style in _STYLES.items():
         heights = [layer.parts.get(binds, 0.0) * 1e3 for layer in layers]
         if any(heights):
-            axes.bar(range(len(layers)), heights, 0.8, bottom=below, lw=0.3, **style)
-            below = [low + height for low, height in zip(below, heights)]
-    axes.set_xlim(-0.7, len(layers) - 0.3)
-    axes.set_ylim(0.0, 1.06 * max(below) or 1.0)
-    axes.set_xticks(range(len(layers)))
-    axes.set_xticklabels([_label(layer) for layer in layers], rotation=90)
-    axes.set_ylabel("ms")
-    axes.grid(True, axis="y")
-    shares: List[Tuple[Patch, str]] = []
-    total = sum(layer.seconds for layer in layers) or 1.0
-    for binds, style in _STYLES.items():
-        share = sum(layer.parts.get(binds, 0.0) for layer in layers) / total
-        if share:
-            shares.append((Patch(**style), f"bound by {binds} ({share:.0%})"))
-    write_head(axes, "Time along the network", shares)
+            parts.append(Part(f"bound by {binds} ({sum(heights) / 1e3 / total:.0%})", style, heights))
+    with own_settings():
+        figure = new_figure(2 * COLUMN, 3.4)
+        figure.suptitle(f"{end_of(name, 70)}\n{timing_headline(prediction)}", size=7.5)
+        names = [layer.path or "(itself)" for layer in layers]
+        draw_along(figure.add_subplot(), 2 * COLUMN - 0.6, "Time along the network", "ms", names, parts)
+        figure.tight_layout(pad=0.5)
+    return figure

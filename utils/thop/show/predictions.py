@@ -1,16 +1,16 @@
 """What a network takes elsewhere: its expected time, module by module, what would be faster, a step of training."""
 
-from typing import Dict, List, Sequence, Tuple
+from typing import Callable, List, Sequence, Tuple
 
-from ..deploy.changes import Advice
+from ..deploy.changes import Advice, Change
 from ..deploy.clock import ARITHMETIC, MEMORY, OUTPUT_STAGE, STARTING
 from ..deploy.fits import AFTER_FIRST, AFTER_LAST, CONTEXT, Reserved
 from ..deploy.launches import Deployed
 from ..deploy.prediction import LayerTime, Prediction, Timing
 from ..deploy.training import Training
 from ..deploy.unused import left_out, two_predictions
-from ..units import listed, readable_bytes
-from .grid import Column, Grid, Line, to_text
+from ..units import first_of, listed, readable_bytes, together
+from .grid import Column, Grid, Line, grid_of, heaviest, to_text
 
 _WIDE = 120
 _MODULES = 40  # rows of the time
@@ -31,9 +31,8 @@ def place_of(timing: Timing) -> str:
 
 def usually_off(timing: Timing) -> str:
     """How far such a prediction is off on average."""
-    return (
-        f"typically {timing.error - 1:.0%} off" if timing.error < _TWICE else f"typically off by x {timing.error:.1f}"
-    )
+    off = f"{timing.error - 1:.0%} off" if timing.error < _TWICE else f"off by x {timing.error:.1f}"
+    return f"typically {off}"
 
 
 def timing_headline(timing: Timing) -> str:
@@ -44,25 +43,24 @@ def timing_headline(timing: Timing) -> str:
 
 def headline(prediction: Prediction) -> str:
     """The prediction in one line."""
-    binds = ", ".join(
-        f"{what} {prediction.share(what):.0%}"
-        for what in (MEMORY, ARITHMETIC, OUTPUT_STAGE, STARTING)
-        if prediction.share(what) >= 0.005
-    )
-    return f"{timing_headline(prediction)}; of it {binds}"
+    shares = [(what, prediction.share(what)) for what in (MEMORY, ARITHMETIC, OUTPUT_STAGE, STARTING)]
+    binds = [f"{what} {share:.0%}" for what, share in shares if share >= 0.005]
+    return f"{timing_headline(prediction)}; of it {', '.join(binds)}"
 
 
 def time_table(prediction: Prediction) -> str:
     """The time by module, in the order of the run; of very many, the heaviest."""
     layers = prediction.layers(2)
-    shown: Sequence[LayerTime] = layers
     notes: List[str] = [f"Predicted from {prediction.basis}; {usually_off(prediction)}."]
     if prediction.published:
         notes.append(f"Published: {milliseconds(prediction.published.seconds)} ({prediction.published.source}).")
-    notes += [memory_line(prediction), *(f"{line[0].upper()}{line[1:]}." for line in remarks_on(prediction))]
+    memory = prediction.memory
+    where = f" (at {memory.at})" if memory.at else ""
+    sizes = f"{readable_bytes(memory.arena_bytes)} for activations{where}, {readable_bytes(memory.weight_bytes)}"
+    notes += [f"In memory: {sizes} for weights.", *(f"{line[0].upper()}{line[1:]}." for line in remarks_on(prediction))]
     notes += [f"Not known of {name}: {assumed}." for name, assumed in prediction.uncounted.items()]
-    if len(layers) > _MODULES:
-        shown = sorted(layers, key=lambda layer: layer.seconds, reverse=True)[:_MODULES]
+    shown = [layers[i] for i in heaviest([layer.seconds for layer in layers], _MODULES)]
+    if len(shown) < len(layers):
         rest = sum(layer.share for layer in layers) - sum(layer.share for layer in shown)
         notes.insert(0, f"The {_MODULES} heaviest of {len(layers)} modules; the others take {rest:.1%}.")
     return to_text(time_grid(prediction, shown, notes))
@@ -70,21 +68,11 @@ def time_table(prediction: Prediction) -> str:
 
 def remarks_on(prediction: Timing) -> List[str]:
     """Name what the runtime gives back to the CPU."""
-    found: Dict[Tuple[str, str], List[str]] = {}
-    for operator, path, reason in dict.fromkeys(prediction.leaves):
-        found.setdefault((operator, reason), []).append(path or THE_MODEL)
+    left = together(((operator, reason), path or THE_MODEL) for operator, path, reason in prediction.leaves)
     return [
         f"left to the CPU: {operator} at {listed(paths[:_NAMES])}{' and others' * (len(paths) > _NAMES)} ({reason})"
-        for (operator, reason), paths in found.items()
+        for (operator, reason), paths in left.items()
     ]
-
-
-def memory_line(prediction: Prediction) -> str:
-    """What the network takes of the device's memory."""
-    memory = prediction.memory
-    where = f" (at {memory.at})" if memory.at else ""
-    weights = readable_bytes(memory.weight_bytes)
-    return f"In memory: {readable_bytes(memory.arena_bytes)} for activations{where}, {weights} for weights."
 
 
 def time_grid(prediction: Prediction, layers: Sequence[LayerTime], notes: List[str]) -> Grid:
@@ -104,19 +92,22 @@ _NAMES = 6
 
 def advice_grid(advice: Advice) -> Grid:
     """A row for each change that is worth it; below them, heads that only training needs."""
-    columns = [Column("change", is_text=True, is_whole=True), Column("time", "ms"), Column("gain")]
-    columns.append(Column("price", is_text=True, spare=1))
-    lines = [Line([one.what, f"{one.seconds * 1e3:.3g}", f"{one.gain:.0%}", one.price]) for one in advice.rows]
-    notes = [f"Each was tried on a changed copy, under {advice.before.runtime.title}; it takes "
-             f"{milliseconds(advice.before.seconds)} as it is."]  # fmt: skip
-    return Grid(columns, lines, notes=[*notes, *auxiliary(advice.before.deployed)])
+    columns: List[Tuple[Column, Callable[[Change], str]]] = [
+        (Column("change", is_text=True), lambda one: one.what),
+        (Column("time", "ms"), lambda one: f"{one.seconds * 1e3:.3g}"),
+        (Column("gain"), lambda one: f"{one.gain:.0%}"),
+        (Column("price", is_text=True, spare=1), lambda one: one.price),
+    ]
+    takes = f"it takes {milliseconds(advice.before.seconds)} as it is"
+    tried = f"Each was tried on a changed copy, under {advice.before.runtime.title}; {takes}."
+    return grid_of(columns, advice.rows, notes=[tried, *auxiliary(advice.before.deployed)])
 
 
 def advice_text(advice: Advice) -> str:
     """The changes in a table, or that none is worth it."""
-    grid = advice_grid(advice)
     none = "Nothing that was tried would make it faster by more than 4%."
-    return to_text(grid, _WIDE) if advice.rows else "\n".join([none, *auxiliary(advice.before.deployed)])
+    grid = advice_grid(advice)
+    return to_text(grid, _WIDE) if advice.rows else "\n".join([none, *grid.sentences[1:]])
 
 
 def auxiliary(network: Deployed) -> List[str]:
@@ -124,20 +115,17 @@ def auxiliary(network: Deployed) -> List[str]:
     found = []
     unused = left_out(network)
     if unused:
-        names = listed(sorted(unused, key=lambda name: -unused[name])[:_NAMES])
-        more = f" and {len(unused) - _NAMES} more" if len(unused) > _NAMES else ""
-        found.append(
-            f"An export leaves out {names}{more} ({sum(unused.values()) / 1e9:.1f} GFLOPs): nothing that it gives out "
-            "needs them."
-        )
+        heads = sorted(unused, key=lambda name: -unused[name])
+        names = first_of(heads, _NAMES) if len(heads) > _NAMES else listed(heads)
+        flops = f"{sum(unused.values()) / 1e9:.1f} GFLOPs"
+        found.append(f"An export leaves out {names} ({flops}): nothing that it gives out needs them.")
     two = two_predictions(network)
     if two is not None:
         path, *saved = two
-        without = [f"{(network.flops - flops) / 1e9:.1f}" for flops in saved]
+        both, first, second = (f"{(network.flops - flops) / 1e9:.1f}" for flops in (0, *saved))
         found.append(
-            f"{path} gives out two sets of predictions, as with an auxiliary head for training: it is "
-            f"{network.flops / 1e9:.1f} GFLOPs with both, {without[0]} without the first, {without[1]} without the "
-            "second."
+            f"{path} gives out two sets of predictions, as with an auxiliary head for training: it is {both} GFLOPs "
+            f"with both, {first} without the first, {second} without the second."
         )
     return found
 
@@ -158,9 +146,8 @@ def memory_grid(found: Training) -> Grid:
     columns = [Column("memory", is_text=True), Column("size"), Column("of the peak")]
     parts = [(what, size) for what, size in found.parts().items() if size]
     lines = [Line([what, readable_bytes(size), f"{size / found.peak:.1%}"]) for what, size in parts]
-    notes = [
-        f"At the peak {readable_bytes(found.peak)} are alive: not all parts at once, but what the backward makes too.",
-    ]
+    alive = f"At the peak {readable_bytes(found.peak)} are alive"
+    notes = [f"{alive}: not all parts at once, but what the backward makes too."]
     if found.amp:
         first, last = (_reserved(found, by) for by in (AFTER_FIRST, AFTER_LAST))
         reserved = f"{first} by the first epoch, {last} by the last, cuDNN's workspaces among it, if there is as much"

@@ -1,6 +1,5 @@
 """How counts are shown: readable numbers, the end of the summary line, the table of modules, exports."""
 
-import json
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Dict, Iterator, List, NamedTuple, Optiona
 
 from torch import nn
 
-from ..answer import Answer, PathLike, csv_of, finite, written
+from ..answer import Answer, PathLike, csv_of, json_of, record_of, written
 from ..count.record import Recording
 from ..profile import Profile, not_run_in_training
 from ..traffic import Traffic, traffic_of
@@ -18,7 +17,6 @@ from .modules import (
     ModuleRow,
     View,
     addends,
-    check_choice,
     choose,
     deepest,
     findings,
@@ -64,7 +62,6 @@ def sizes_of(model: nn.Module) -> Sizes:
 
 ALL_LEVELS = 1000  # of modules: more than any network has
 _FITS = 25  # rows of a table that nobody has asked the depth of
-_LONGEST_TYPE = 15  # of a text
 
 
 @dataclass(eq=False, repr=False)
@@ -154,19 +151,24 @@ class ModelInfo(Answer):
     def _rows(self) -> Tuple[ModuleRow, List[ModuleRow]]:
         return module_rows(self._counted(), self.traffic)
 
-    def _view(self, depth: Optional[int], sort: Optional[str]) -> Tuple[View, List[str]]:
-        """The rows that are shown, and the remarks below them."""
+    def grid(self, depth: Optional[int] = None, sort: Optional[str] = None, most: Optional[int] = None) -> Grid:
+        """The table of modules with the sentences below it; of its rows so many of the heaviest at most."""
         total, rows = self._rows
         sort, depth = self.sort if sort is None else sort, self.depth if depth is None else depth
+        levels, remarks = deepest(rows), []
+        usual = levels if sort else fitting_depth(rows, _FITS)
+        shown = whole = View(choose(rows, usual if depth is None else depth, sort), total, sort)
         if depth is None:
-            depth = deepest(rows) if sort else fitting_depth(rows, _FITS)
-            whole = View(choose(rows, depth, sort), total, sort)
-            view = replace(whole, rows=whole.heaviest(_FITS))
-            fewer = self._left_out(depth, deepest(rows), len(view.rows), len(whole.rows))
-        else:
-            view = whole = View(choose(rows, depth, sort), total, sort)
-            fewer = []
-        return view, [*findings(rows, whole), *self._idle, *fewer, *reservations(self._counted(), self.traffic)]
+            shown = replace(whole, rows=whole.heaviest(_FITS))
+            if len(shown.rows) < len(whole.rows):
+                remarks = [f"The {len(shown.rows)} heaviest of {len(whole.rows)} rows: depth={levels} shows all."]
+            elif len(whole.rows) < len(rows) and not sort:
+                remarks = [f"What lies deeper is added to its module: depth={levels} shows all levels."]
+        if most is None or len(shown.rows) <= most:
+            notes = [*findings(rows, whole), *self._idle, *remarks, *reservations(self._counted(), self.traffic)]
+            return grid_of_modules(shown, notes)
+        note = f"The {most} heaviest of {len(shown.rows)} rows; table() has more."
+        return grid_of_modules(replace(shown, rows=shown.heaviest(most)), [note])
 
     @cached_property
     def _idle(self) -> List[str]:
@@ -177,16 +179,6 @@ class ModelInfo(Answer):
                 subject = self._recorded().subject
                 in_training = not_run_in_training(subject.model, subject.inputs)
         return idle_parts(not_run, in_training, self.parameters)
-
-    @staticmethod
-    def _left_out(depth: int, most: int, shown: int, rows: int) -> List[str]:
-        """Say what a table that fits on a screen leaves out."""
-        found = [f"The {shown} heaviest of {rows} rows."] if shown < rows else []
-        if depth < most:
-            found.append(f"What lies deeper is added to its module: depth={most} shows all levels.")
-        elif found:
-            found[0] = f"{found[0][:-1]}: depth={most} shows all."
-        return found
 
     # ---- to read ----
 
@@ -203,13 +195,13 @@ class ModelInfo(Answer):
             ValueError: there is no such depth or sort.
             RuntimeError: the model could not be counted; it says why.
         """
-        return to_text(grid_of_modules(*self._view(depth, sort), _LONGEST_TYPE))
+        return to_text(self.grid(depth, sort))
 
     def to_markdown(  # type: ignore[override]
         self, depth: Optional[int] = None, sort: Optional[str] = None, path: Optional[PathLike] = None
     ) -> str:
         """The same table as GitHub reads it; written to a file too if one is named."""
-        return written(to_markdown(grid_of_modules(*self._view(depth, sort))), path)
+        return written(to_markdown(self.grid(depth, sort)), path)
 
     def caption(self) -> str:
         """The totals in one line, traffic among them; raises RuntimeError where the model could not be counted."""
@@ -223,15 +215,6 @@ class ModelInfo(Answer):
         if self.profile is None:
             return f"Memory accesses not counted ({self.error})"
         return self.caption() + (" at {}x{}".format(*self.imgsz) if self.imgsz else "")
-
-    def grids(self, few: int) -> Tuple[Optional[Grid], Optional[Grid]]:
-        """The few heaviest rows of the table, as a text has them, and all that are shown; None where there are none."""
-        if self.profile is None:
-            return None, None
-        view, remarks = self._view(None, None)
-        shown = replace(view, rows=view.heaviest(few))
-        notes = [f"The {few} heaviest of {len(view.rows)} rows; table() has more."] if len(view.rows) > few else []
-        return grid_of_modules(shown, notes, _LONGEST_TYPE), grid_of_modules(view, remarks)
 
     # ---- to reckon with ----
 
@@ -269,48 +252,42 @@ class ModelInfo(Answer):
 
     to_dataframe = to_frame  # its older name
 
-    def to_csv(
-        self,
-        path: Optional[PathLike] = None,
-        depth: Optional[int] = None,
-        sort: Optional[str] = None,
-    ) -> str:
+    def to_csv(self, path: Optional[PathLike] = None, depth: Optional[int] = None, sort: Optional[str] = None) -> str:
         """Return the rows of ``to_frame`` as CSV; written to a file too if one is named."""
         return written(csv_of(self.to_frame(depth, sort)), path)
 
-    def to_json(
-        self,
-        path: Optional[PathLike] = None,
-        depth: Optional[int] = None,
-        sort: Optional[str] = None,
-    ) -> str:
+    def to_json(self, path: Optional[PathLike] = None, depth: Optional[int] = None, sort: Optional[str] = None) -> str:
         """Return the totals, the rows of ``to_frame``, the operators and what was left out as JSON.
 
         They are written to a file too if one is named.
         """
         found = {**self._totals(), "layers": self._records(depth, sort)}
-        return written(json.dumps(finite(found), indent=1, allow_nan=False), path)
+        return written(json_of(found), path)
 
     def _records(self, depth: Optional[int], sort: Optional[str]) -> List[Dict[str, Any]]:
         """Rows for machines."""
-        check_choice(depth, sort)
         return [_record(row) for row in addends(choose(self._rows[1], depth, sort))]
 
     def _totals(self) -> Dict[str, Any]:
-        profile, traffic = self._counted(), self.traffic
-        names = ("layers", "parameters", "gradients", "gflops")
-        totals = dict(zip(names, self))
-        totals.update(
-            {f"total_{name}": profile[i] for i, name in enumerate(("ops", "params", "kernel_macs", "output_macs"))}
-        )
-        result = {"imgsz": self.imgsz, "mode": profile.mode, "why": profile.why, "missing": profile.missing}
-        result.update(only_moved=profile.only_moved, not_run=profile.not_run)
-        for name in ("flops", "read_bytes", "written_bytes", "arithmetic_intensity", "peak_activation_bytes"):
-            totals[name] = getattr(traffic, name)
-        columns = ("operator", "calls", "flops", "read_bytes", "written_bytes", "intensity")
-        operators = [{name: getattr(row, name) for name in columns} for row in traffic.operators]
-        uncounted = {name: {"calls": calls, "assumed": text} for name, (calls, text) in traffic.uncounted.items()}
-        return {**result, "totals": totals, "operators": operators, "uncounted": uncounted}
+        profile = self._counted()
+        found = {"imgsz": self.imgsz, **{name: getattr(profile, name) for name in _RUN}}
+        totals = dict(zip(("layers", "parameters", "gradients", "gflops"), self))
+        totals.update({name: getattr(profile, name) for name in TOTALS})
+        moved = totals_of(self.traffic)
+        operators, uncounted = moved.pop("operators"), moved.pop("uncounted")
+        return {**found, "totals": {**totals, **moved}, "operators": operators, "uncounted": uncounted}
+
+
+TOTALS = ("total_ops", "total_params", "total_kernel_macs", "total_output_macs")
+_RUN = ("mode", "why", "missing", "only_moved", "not_run")
+
+
+def totals_of(traffic: Traffic) -> Dict[str, Any]:
+    """What the operator ledger says of a whole pass, in base units, operator by operator too."""
+    found = record_of(traffic)
+    found["operators"] = [record_of(row) for row in traffic.operators]
+    found["uncounted"] = {name: {"calls": calls, "assumed": text} for name, (calls, text) in traffic.uncounted.items()}
+    return found
 
 
 _RECORD = (

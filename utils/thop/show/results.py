@@ -1,13 +1,12 @@
 """How each answer reads: as text of a few lines, as HTML, as a table of all its rows, as a picture."""
 
-import json
 import math
 import textwrap
 from dataclasses import dataclass, field, replace
 from functools import partial, singledispatch
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-from ..answer import finite, record_of
+from ..answer import frame_of, json_of, record_of
 from ..deploy.calibration import Calibration
 from ..deploy.changes import Advice
 from ..deploy.choice import Choice
@@ -18,8 +17,8 @@ from ..profile import Profile
 from ..traffic import Traffic
 from ..units import kinds_not_counted, readable, readable_bytes
 from .choice import choice_figure, choice_grid, choice_headline
-from .comparison import Comparison, grid_of_comparison, records, to_dataframe
-from .grid import WIDTH, Column, Grid, Line, cut, heaviest, html_message, to_html, to_markdown, to_text
+from .comparison import Comparison, grid_of_comparison, records
+from .grid import WIDTH, Column, Grid, cut, grid_of, heaviest, html_message, to_html, to_markdown, to_text
 from .network_plot import accesses_figure
 from .plots import Point, bars_figure, comparison_figure, save_figure, time_figure
 from .predictions import (
@@ -33,14 +32,15 @@ from .predictions import (
     training_headline,
     usually_off,
 )
-from .report import ModelInfo, accesses, moved
+from .report import TOTALS, ModelInfo, accesses, moved, totals_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
 _FEW, _MANY = 10, 36  # rows of a text and of HTML
-_PLACES = [Column("module", is_text=True), Column("type", is_text=True), Column("output shape"), Column("GFLOPs")]
+_LONGEST = 100  # of a picture's title
+Draw = Callable[[], "Figure"]
 
 
 @dataclass
@@ -48,17 +48,18 @@ class Sheet:
     """An answer laid out: a line that says it all, and its rows.
 
     grid: None where there is no table; records: the rows for machines; weights: what each line's importance is measured
-    by, where not all are shown; draw: makes the picture; make_frame: makes the frame, where it is more than
-    the records; few: what a text shows, where the answer itself says which rows.
+    by, where not all are shown; few: what a text shows, where the answer itself says which rows.
+    draw: makes the picture; without, it has a bar for each line, of ``bars`` or else the weights; label: of their axis.
     """
 
     caption: str
     grid: Optional[Grid]
     records: Sequence[Dict[str, Any]]
     totals: Dict[str, Any]
-    draw: Callable[[], "Figure"]
+    draw: Optional[Draw] = None
     weights: Sequence[float] = field(default_factory=list)
-    make_frame: "Optional[Callable[[], DataFrame]]" = None
+    label: str = ""
+    bars: Sequence[float] = field(default_factory=list)
     few: Optional[Grid] = None
 
     def shortened(self, grid: Grid, most: int) -> Grid:
@@ -83,14 +84,12 @@ class Sheet:
         return to_html(self.shortened(self.grid, _MANY), self.caption) if self.grid else html_message(self.caption)
 
     def frame(self) -> "DataFrame":
-        """All rows."""
-        from pandas import DataFrame
-
-        return DataFrame(list(self.records)) if self.make_frame is None else self.make_frame()
+        """All rows; columns of whole numbers stay whole where one of them is missing."""
+        return frame_of(self.records)
 
     def json(self) -> str:
         """Totals and all rows; what is no number is null."""
-        return json.dumps(finite({"totals": self.totals, "rows": list(self.records)}), indent=1, allow_nan=False)
+        return json_of({"totals": self.totals, "rows": list(self.records)})
 
     def markdown(self) -> str:
         """All rows, for GitHub."""
@@ -98,7 +97,11 @@ class Sheet:
 
     def plot(self, path: Any = None) -> "Figure":
         """The picture, saved where a file is named."""
-        figure = self.draw()
+        if self.draw is not None:
+            figure = self.draw()
+        else:
+            names = [line.cells[0] for line in self.grid.lines] if self.grid else []
+            figure = bars_figure(cut(self.caption, _LONGEST), names, self.bars or self.weights, self.label)
         if path is not None:
             save_figure(figure, path)
         return figure
@@ -110,50 +113,47 @@ def sheet_of(answer: Any) -> Sheet:
     raise TypeError(f"nothing says how a {type(answer).__name__} reads")
 
 
-def _name(path: str) -> str:
-    return path or THE_MODEL
+def _places(path: Callable[[Any], str], kind: Callable[[Any], str]) -> List[Tuple[Column, Callable[[Any], str]]]:
+    """The columns that say which module a row is of, and what it computes."""
+    return [
+        (Column("module", is_text=True), lambda row: path(row) or THE_MODEL),
+        (Column("type", is_text=True, spare=2), kind),
+        (Column("output shape", is_text=True, spare=3), lambda row: "x".join(map(str, row.output_shape))),
+    ]
 
 
-def _shape(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape))
+def _gflops(flops: float) -> str:
+    return f"{flops / 1e9:.3f}"
 
 
 @sheet_of.register(ModelInfo)
 def _info(found: ModelInfo) -> Sheet:
-    few, grid = found.grids(_FEW)
-    return Sheet(found.headline(), grid, (), {}, lambda: accesses_figure(found.headline(), found.traffic), few=few)
+    if found.profile is None:
+        return Sheet(found.headline(), None, (), {})
+    draw = partial(accesses_figure, found.headline(), found.traffic)
+    return Sheet(found.headline(), found.grid(), (), {}, draw, few=found.grid(most=_FEW))
 
 
 @sheet_of.register(Profile)
 def _profile(found: Profile) -> Sheet:
-    layers = found.layers
     gflops = f"{readable(found.total_ops)} multiply-accumulates ({found.total_ops * 2 / 1e9:.1f} GFLOPs)"
     words = [gflops, f"{readable(found.total_params)} parameters"]
     words.append(accesses(found.total_kernel_macs, found.total_output_macs))
-    columns = [*_PLACES, Column("kernel", group="accesses"), Column("output", group="accesses")]
-
-    def cells(ops: float, kernel: float, output: float) -> List[str]:
-        return [f"{ops * 2 / 1e9:.3f}", readable(kernel), readable(output)]
-
-    lines = [
-        Line([_name(one.path), one.kind.__name__, _shape(one.output_shape), *cells(one.ops, one.kernel, one.output)])
-        for one in layers
+    columns = [
+        *_places(lambda row: row.path, lambda row: row.kind.__name__),
+        (Column("GFLOPs"), lambda row: _gflops(row.total_ops * 2)),
+        (Column("kernel", "accesses"), lambda row: readable(row.total_kernel_macs)),
+        (Column("output", "accesses"), lambda row: readable(row.total_output_macs)),
     ]
-    total = ["total", "", "", *cells(found.total_ops, found.total_kernel_macs, found.total_output_macs)]
     rows = [
         {"path": each.path, "type": each.kind.__name__, "calls": each.calls, "output_shape": list(each.output_shape),
          "parameters": sum(each.parameters.values()), "ops": each.ops, "kernel": each.kernel, "output": each.output}
-        for each in layers
+        for each in found.layers
     ]  # fmt: skip
-    weights = [layer.kernel + layer.output for layer in layers]
-    totals = {name: getattr(found, name) for name in _TOTALS}
-    totals.update(missing=found.missing, only_moved=found.only_moved, mode=found.mode, why=found.why)
-    draw = partial(bars_figure, "Memory accesses by layer", [_name(each.path) for each in layers], weights, "accesses")
+    totals = {name: getattr(found, name) for name in (*TOTALS, "missing", "only_moved", "mode", "why")}
     caption = " ".join(filter(None, [", ".join(words), kinds_not_counted(found.missing)]))
-    return Sheet(caption, Grid(columns, lines, total), rows, totals, draw, weights)
-
-
-_TOTALS = ("total_ops", "total_params", "total_kernel_macs", "total_output_macs")
+    weights = [layer.kernel + layer.output for layer in found.layers]
+    return Sheet(caption, grid_of(columns, found.layers, found), rows, totals, weights=weights, label="accesses")
 
 
 @sheet_of.register(Traffic)
@@ -161,54 +161,52 @@ def _traffic(found: Traffic) -> Sheet:
     peak = f"{readable_bytes(found.peak_activation_bytes)} of activations at the peak"
     caption = f"{moved(found)}, {found.flops / 1e9:.1f} GFLOPs, {peak}"
     layers = [layer for layer in found.layers if layer.bytes or layer.flops]
-    columns = [*_PLACES, *(Column(text, group="traffic") for text in ("read", "written")), Column("FLOPs/B")]
-
-    def cells(one: Any, intensity: float) -> List[str]:
-        sizes = readable_bytes(one.read_bytes), readable_bytes(one.written_bytes)
-        return [f"{one.flops / 1e9:.3f}", *sizes, f"{intensity:.1f}"]
-
-    lines = [Line([_name(row.path), row.type, _shape(row.output_shape), *cells(row, row.intensity)]) for row in layers]
-    grid = Grid(columns, lines, ["total", "", "", *cells(found, found.arithmetic_intensity)])
-    names = ("flops", "read_bytes", "written_bytes", "arithmetic_intensity", "peak_activation_bytes", "mode", "why")
-    totals: Dict[str, Any] = {name: getattr(found, name) for name in names}
-    totals["operators"] = [record_of(row) for row in found.operators]
-    totals["uncounted"] = {name: {"calls": calls, "assumed": text} for name, (calls, text) in found.uncounted.items()}
-    weights = [layer.bytes for layer in layers]
+    columns = [
+        *_places(lambda row: row.path, lambda row: row.type),
+        (Column("GFLOPs"), lambda row: _gflops(row.flops)),
+        (Column("read"), lambda row: readable_bytes(row.read_bytes)),
+        (Column("written"), lambda row: readable_bytes(row.written_bytes)),
+        (Column("FLOPs/B"), lambda row: f"{(row.arithmetic_intensity if row is found else row.intensity):.1f}"),
+    ]
+    totals = {**totals_of(found), "mode": found.mode, "why": found.why}
     rows = [record_of(row) for row in found.layers]
-    return Sheet(caption, grid, rows, totals, partial(accesses_figure, caption, found), weights)
-
-
-_ELEMENTS = {"weight_elements": "of weights", "read_elements": "read", "written_elements": "written"}
+    weights = [layer.bytes for layer in layers]
+    return Sheet(
+        caption, grid_of(columns, layers, found), rows, totals, partial(accesses_figure, caption, found), weights
+    )
 
 
 @sheet_of.register(Deployed)
 def _deployed(found: Deployed) -> Sheet:
-    def cells(one: Any) -> List[str]:
-        return [f"{one.flops / 1e9:.3f}", *(readable(getattr(one, name)) for name in _ELEMENTS)]
-
     launches = found.launches
-    sums = [f"{readable(getattr(found, name))} elements {what}" for name, what in _ELEMENTS.items()]
-    caption = f"{len(launches)} launches under {found.runtime.title}: {found.flops / 1e9:.1f} GFLOPs, {', '.join(sums)}"
-    columns = [Column("module", is_text=True), Column("operators", is_text=True), Column("GFLOPs")]
-    columns += [Column(text, group="elements") for text in ("weights", "read", "written")]
-    lines = [Line([_name(each.layers[0]), cut(" + ".join(each.operators), 32), *cells(each)]) for each in launches]
-    total = ["total", "", *cells(found)]
-    totals = {"runtime": found.runtime.name, "launches": len(launches), "flops": found.flops}
-    totals.update({name: getattr(found, name) for name in _ELEMENTS})
-    weights = [each.elements for each in launches]
-    names = [_name(each.layers[0]) for each in launches]
-    draw = partial(bars_figure, "Elements read and written by launch", names, weights, "elements")
-    return Sheet(caption, Grid(columns, lines, total), list(map(record_of, launches)), totals, draw, weights)
+    weights, read, written = map(readable, (found.weight_elements, found.read_elements, found.written_elements))
+    sums = f"{weights} elements of weights, {read} elements read, {written} elements written"
+    caption = f"{len(launches)} launches under {found.runtime.title}: {found.flops / 1e9:.1f} GFLOPs, {sums}"
+    columns = [
+        (Column("module", is_text=True), lambda one: one.layers[0] or THE_MODEL),
+        (Column("operators", is_text=True, spare=1), lambda one: cut(" + ".join(one.operators), 32)),
+        (Column("GFLOPs"), lambda one: _gflops(one.flops)),
+        (Column("weights", "elements"), lambda one: readable(one.weight_elements)),
+        (Column("read", "elements"), lambda one: readable(one.read_elements)),
+        (Column("written", "elements"), lambda one: readable(one.written_elements)),
+    ]
+    totals = {**record_of(found), "runtime": found.runtime.name, "launches": len(launches)}
+    elements, rows = [each.elements for each in launches], list(map(record_of, launches))
+    return Sheet(caption, grid_of(columns, launches, found), rows, totals, weights=elements, label="elements")
 
 
 @sheet_of.register(Timing)
 def _timing(found: Timing) -> Sheet:
     numbers = {**record_of(found), "runtime": found.runtime.name}
-    times = [Column(text, "ms") for text in ("time", "from", "to")]
-    cells = [found.device, *(f"{value * 1e3:.3f}" for value in (found.seconds, found.low, found.high)), found.binds]
-    draw = partial(bars_figure, timing_headline(found), [found.device], [found.seconds * 1e3], "ms")
-    grid = Grid([Column("device", is_text=True), *times, Column("binds")], [Line(cells)])
-    return Sheet(timing_headline(found), grid, [numbers], numbers, draw)
+    columns = [
+        (Column("device", is_text=True), lambda one: one.device),
+        (Column("time", "ms"), lambda one: f"{one.seconds * 1e3:.3f}"),
+        (Column("from", "ms"), lambda one: f"{one.low * 1e3:.3f}"),
+        (Column("to", "ms"), lambda one: f"{one.high * 1e3:.3f}"),
+        (Column("binds"), lambda one: one.binds),
+    ]
+    bars = [found.seconds * 1e3]
+    return Sheet(timing_headline(found), grid_of(columns, [found]), [numbers], numbers, label="ms", bars=bars)
 
 
 @sheet_of.register(Prediction)
@@ -223,16 +221,13 @@ def _prediction(found: Prediction) -> Sheet:
 
 @sheet_of.register(Training)
 def _training(found: Training) -> Sheet:
-    grid = memory_grid(found)
     totals = {name: value for name, value in record_of(found).items() if name != "kept_by_layer"}
     for name in ("forward", "loss", "backward", "optimizer", "validation"):
         totals[name] = record_of(getattr(found, name))
     kept = [{"path": path, "kept_bytes": size} for path, size in found.kept_by_layer]
-    names = [line.cells[0] for line in grid.lines]
-    sizes = [size / 1e6 for size in found.parts().values() if size]
-    draw = partial(bars_figure, "Memory of a training step", names, sizes, "MB")
     caption = training_headline(f"A step of {found.batch} images" if found.batch != 1 else "A step of one image", found)
-    return Sheet(caption, grid, kept, totals, draw)
+    sizes = [size / 1e6 for size in found.parts().values() if size]
+    return Sheet(caption, memory_grid(found), kept, totals, label="MB", bars=sizes)
 
 
 @sheet_of.register(Calibration)
@@ -241,52 +236,42 @@ def _calibration(found: Calibration) -> Sheet:
         f"{found.name}: {len(found.rates)} network{'s' * (len(found.rates) != 1)} under {found.runtime.title}, "
         f"{found.precision}; nine of ten others lie within x {found.ranges[-1]:.2f}"
     )
-    columns = [Column("network", is_text=True), Column("predicted / measured"), Column("GFLOP/s")]
-    pairs = list(zip(found.ratios or [math.nan], found.rates))
-    words = ["" if math.isnan(error) else f"{error:.2f}" for error, _ in pairs]
-    lines = [Line([str(i), word, f"{rate / 1e9:.0f}"]) for i, (word, (_, rate)) in enumerate(zip(words, pairs), 1)]
-    rows = [{"network": i, "predicted_to_measured": e, "flops_per_second": r} for i, (e, r) in enumerate(pairs, 1)]
+    errors = found.ratios or [math.nan] * len(found.rates)
+    rows = [
+        {"network": i, "predicted_to_measured": error, "flops_per_second": rate}
+        for i, (error, rate) in enumerate(zip(errors, found.rates), 1)
+    ]
+    columns = [
+        (Column("network", is_text=True), lambda row: str(row["network"])),
+        (Column("predicted / measured"), lambda row: f"{row['predicted_to_measured']:.2f}".replace("nan", "")),
+        (Column("GFLOP/s"), lambda row: f"{row['flops_per_second'] / 1e9:.0f}"),
+    ]
     totals = {"name": found.name, "runtime": found.runtime.name, "precision": found.precision, "error": found.error}
     totals.update(found.constants._asdict())
-    draw = partial(
-        bars_figure,
-        caption.partition(";")[0],
-        [row.cells[0] for row in lines],
-        [error for error, _ in pairs],
-        "predicted / measured",
-    )
-    return Sheet(caption, Grid(columns, lines), rows, totals, draw)
+    return Sheet(caption, grid_of(columns, rows), rows, totals, label="predicted / measured", bars=errors)
 
 
 @sheet_of.register(Comparison)
 def _comparison(found: Comparison) -> Sheet:
-    grid = grid_of_comparison(found.rows)
-    names = [row.name for row in found.rows]
-    caption = f"{len(names)} models side by side" if len(names) != 1 else names[0]
-    table = partial(to_dataframe, found.rows)
-    return Sheet(caption, grid, records(found.rows), {}, partial(_points, found), make_frame=table)
+    caption = f"{len(found.rows)} models side by side" if len(found.rows) != 1 else found.rows[0].name
+    return Sheet(caption, grid_of_comparison(found.rows), records(found.rows), {}, partial(_points, found))
 
 
 @sheet_of.register(Advice)
 def _advice(found: Advice) -> Sheet:
     rows = [{**record_of(row), "cfg": row.cfg} for row in found.rows]
-    draw = partial(bars_figure, headline(found.before), [row.what for row in found.rows],
-                   [row.seconds * 1e3 for row in found.rows], "ms")  # fmt: skip
     totals = {**record_of(found.before.timing()), "runtime": found.before.runtime.name}
-    return Sheet(headline(found.before), advice_grid(found), rows, totals, draw)
+    bars = [row.seconds * 1e3 for row in found.rows]
+    return Sheet(headline(found.before), advice_grid(found), rows, totals, label="ms", bars=bars)
 
 
 @sheet_of.register(Choice)
 def _choice(found: Choice) -> Sheet:
     rows = [{name: value for name, value in record_of(row).items() if name != "timing"} for row in found.rows]
-    totals = {
-        "device": found.device,
-        "limit_seconds": found.limit,
-        "images_per_second": found.fps,
-        "basis": found.basis,
-    }
-    few = choice_grid(found, _FEW)
-    return Sheet(choice_headline(found), choice_grid(found), rows, totals, partial(choice_figure, found), few=few)
+    totals = {"device": found.device, "limit_seconds": found.limit, "images_per_second": found.fps}
+    totals["basis"] = found.basis
+    draw, few = partial(choice_figure, found), choice_grid(found, _FEW)
+    return Sheet(choice_headline(found), choice_grid(found), rows, totals, draw, few=few)
 
 
 def _points(found: Comparison) -> "Figure":

@@ -5,6 +5,7 @@ runs as it stands, with the caller's own arguments, while we stand beside it; wh
 added, and what it returns is what comes back.
 """
 
+import inspect
 import math
 import re
 import sys
@@ -16,7 +17,7 @@ from torch import nn
 
 from ..count.record import Recording, record
 from ..profile import Profile, profile
-from ..run import in_few_words, is_unused, network_of, unwrap
+from ..run import in_few_words, modes_aside, network_of, unwrap
 from ..run.inputs import (
     Size,
     as_inputs,
@@ -25,15 +26,17 @@ from ..run.inputs import (
     fitting_size,
     image_size,
     images_for,
+    like_given,
     resized,
     usual_size,
 )
 from ..units import kinds_not_counted
-from .asked import UNSAID, Asked, understand
 from .beside import Listener, beside, is_mute, loggers_of
-from .report import ModelInfo, accesses, check_choice, sizes_of
+from .modules import check_choice
+from .report import ModelInfo, accesses, sizes_of
 
 DEFAULT: Size = (640, 640)
+UNSAID: Any = inspect.Parameter.empty
 _SMALL_IMAGE = 128 * 128
 """Pixels up to which an image stands for a larger one, whose figure is multiplied from it."""
 
@@ -66,19 +69,128 @@ class Count:
             return self.at(shown).total_ops
         return self.at(size).total_ops * _area(shown) / _area(size)
 
-    def info(self, size: Optional[Size], layers: int = 0, of: Optional[nn.Module] = None) -> ModelInfo:
+    def info(self, size: Optional[Size], error: str = "", layers: int = 0, of: Optional[nn.Module] = None) -> ModelInfo:
         """Put the numbers together, with the parameters of ``of``; where there is no count, ``error`` says why."""
         sizes = sizes_of(self.model if of is None else of)
-        error, recorded = "", None
+        recorded = None
         try:
             recorded = None if size is None else self.recorded(size)
         except Exception as reason:
             error = in_few_words(reason)
+        error = error if recorded is None else ""
         return ModelInfo(layers or sizes.layers, sizes.parameters, sizes.gradients, size, recorded, error)
 
 
 def _area(size: Size) -> int:
     return size[0] * size[1]
+
+
+# ---- what was asked for, in the words of the checkout's own function ----
+
+
+class Asked(NamedTuple):
+    """A call of ``model_info``.
+
+    args, kwargs: what the checkout's function gets after the model; size: the image size as it was given, or that is
+    the function's own default, UNSAID where neither is known; takes_size: whether the function hears of it;
+    is_other: whether it is another than the function's own; table: whether the table of modules is wanted; depth, sort:
+    what of it.
+    """
+
+    args: Tuple[Any, ...]
+    kwargs: Dict[str, Any]
+    size: Any
+    takes_size: bool
+    is_other: bool
+    table: bool
+    depth: Any = None
+    sort: Any = None
+
+
+_SIZES = ("imgsz", "img_size")
+_OURS = (*_SIZES, "verbose", "detailed", "depth", "sort")
+
+
+def _own(
+    model: Any,
+    verbose: Any = False,
+    img_size: Any = 640,
+    imgsz: Any = None,
+    detailed: Any = False,
+    depth: Any = None,
+    sort: Any = None,
+) -> None:
+    """Stand for the arguments that ``model_info`` takes where a checkout has no function of this name."""
+
+
+def understand(checkout: Any, model: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Asked:
+    """Part a caller's arguments into the checkout's and ours; raises TypeError for what neither takes."""
+    if checkout is None:
+        bound = inspect.signature(_own).bind(model, *args, **kwargs)
+        bound.apply_defaults()
+        given = bound.arguments
+        size = given["img_size"] if given["imgsz"] is None else given["imgsz"]
+        table = bool(given["verbose"] or given["detailed"])
+        return Asked((), {}, size, True, False, table, given["depth"], given["sort"])
+    signature = _signature(checkout)
+    taken, rest = _parted(signature, kwargs)
+    bound = signature.bind(model, *args, **taken)
+    said = dict(bound.arguments)
+    bound.apply_defaults()
+    values = bound.arguments
+    name = next((name for name in _SIZES if name in values), "")
+    size = values[name] if name else next((rest[other] for other in _SIZES if rest.get(other) is not None), UNSAID)
+    if name:
+        args, taken = _fitting(signature, model, name, size, args, taken)
+    tabled = [next((values[word] for word in ("detailed", "verbose") if word in values), False)]
+    tabled += [rest.get("verbose"), rest.get("detailed"), "detailed" not in said and said.get("verbose")]
+    is_other = _is_other(size, signature.parameters[name].default) if name else size is not UNSAID
+    return Asked(args, taken, size, bool(name), is_other, any(tabled), rest.get("depth"), rest.get("sort"))
+
+
+def _is_other(size: Any, default: Any) -> bool:
+    try:
+        return as_size(size) != as_size(default)
+    except ValueError:
+        return size is not default
+
+
+def _signature(function: Any) -> inspect.Signature:
+    try:
+        return inspect.signature(function)
+    except (TypeError, ValueError):
+        return inspect.signature(lambda *args, **kwargs: None)
+
+
+def _parted(signature: inspect.Signature, kwargs: Dict[str, Any]) -> Tuple[Dict[str, Any], Dict[str, Any]]:
+    """Return the named arguments that the checkout's function takes, and those that are ours alone."""
+    names = signature.parameters
+    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in names.values())
+    taken: Dict[str, Any] = {}
+    rest: Dict[str, Any] = {}
+    for name, value in kwargs.items():
+        own = name in names or (takes_any and name not in ("depth", "sort")) or name not in _OURS
+        (taken if own else rest)[name] = value
+    for name, other in (_SIZES, _SIZES[::-1], ("detailed", "verbose")):  # the same by another name
+        if name in rest and other in names and other not in taken:
+            taken[other] = rest.pop(name)
+    return taken, rest
+
+
+def _fitting(
+    signature: inspect.Signature, model: Any, name: str, size: Any, args: Tuple[Any, ...], taken: Dict[str, Any]
+) -> Tuple[Tuple[Any, ...], Dict[str, Any]]:
+    """Hand on a size as it was given, or one in the same form that the model's stride divides."""
+    try:
+        fitting = fitting_size(unwrap(model), size)
+        if fitting == as_size(size):
+            return args, taken
+    except ValueError:
+        return args, taken
+    position = list(signature.parameters).index(name) - 1
+    if position < len(args):
+        return (*args[:position], like_given(fitting, size), *args[position + 1 :]), taken
+    return args, {**taken, name: like_given(fitting, size)}
 
 
 # ---- the line ----
@@ -97,26 +209,9 @@ _END = re.compile(r"(?:\s|\x1b\[[\d;]*m)*\Z")
 """What ends a line without being read: white space, and the codes that end a colour."""
 
 
-class Figure(NamedTuple):
-    """The GFLOPs in a line: the number as it stands, where it and its word stand."""
-
-    text: str
-    start: int
-    end: int
-    end_of_word: int
-
-    def in_its_form(self, value: float) -> str:
-        """Format another number with as many decimals."""
-        return f"{value:.{len(self.text.partition('.')[2])}f}"
-
-
-def find_figure(line: str) -> Optional[Figure]:
-    """Find the GFLOPs in a line."""
-    for pattern in _FLOPS:
-        found = pattern.search(line)
-        if found:
-            return Figure(found["number"], found.start("number"), found.end("number"), found.end())
-    return None
+def find_figure(line: str) -> Optional["re.Match[str]"]:
+    """Find the GFLOPs in a line: the number, and the word that belongs to it."""
+    return next(filter(None, (pattern.search(line) for pattern in _FLOPS)), None)
 
 
 def find_line(texts: List[str]) -> Optional[Tuple[int, int]]:
@@ -165,8 +260,6 @@ class Summary:
         try:
             if self.size is None:
                 raise RuntimeError(self.error)
-            if is_unused(model, self.model):
-                model = self.model
             if custom_ops or type(unwrap(model)) is not type(self.model):  # what is of its class is a copy of it
                 another = profile(model, inputs, custom_ops, verbose=False)
                 return another.total_ops, another.total_params
@@ -202,20 +295,22 @@ class Summary:
         assert end is not None
         return line[: end.start()] + self.addition(figure is not None) + line[end.start() :]
 
-    def _with_ours(self, line: str, figure: Figure) -> str:
+    def _with_ours(self, line: str, figure: "re.Match[str]") -> str:
         """Put our GFLOPs beside the checkout's where they are others after rounding.
 
         They stand in its place where it has none, for want of thop, or is of another size than was asked for.
         """
-        missing = not self.answered and self.without_thop and not float(figure.text)
+        theirs = figure["number"]
+        missing = not self.answered and self.without_thop and not float(theirs)
         counted = self.counted() if self.answered or missing else None
-        ours = figure.text if counted is None else figure.in_its_form(2e-9 * counted.total_ops)
-        if ours == figure.text:
+        decimals = len(theirs.partition(".")[2])
+        ours = theirs if counted is None else f"{2e-9 * counted.total_ops:.{decimals}f}"
+        if ours == theirs:
             return line
         if missing or self.asked.is_other:
-            return line[: figure.start] + ours + line[figure.end :]
+            return line[: figure.start("number")] + ours + line[figure.end("number") :]
         self.differs = True
-        return f"{line[: figure.end_of_word]} ({ours} exact){line[figure.end_of_word :]}"
+        return f"{line[: figure.end()]} ({ours} exact){line[figure.end() :]}"
 
     def addition(self, flops_shown: bool) -> str:
         """What follows the checkout's own words: GFLOPs if they lack them, the accesses, and the size if it differs."""
@@ -324,7 +419,7 @@ def _lend_thop(kind: type) -> None:
 
 def _listen(checkout: Any, model: nn.Module, asked: Asked, summary: Summary) -> Tuple[Any, bool, Listener]:
     """Call the checkout's function; what it raises, training is spared."""
-    with beside(checkout, unwrap(model), summary.answer, asked.table) as heard:
+    with beside(checkout, summary.answer, asked.table) as heard:
         try:
             return checkout(model, *asked.args, **asked.kwargs), False, heard
         except Exception:
@@ -334,9 +429,7 @@ def _listen(checkout: Any, model: nn.Module, asked: Asked, summary: Summary) -> 
 def _info(summary: Summary, texts: List[str]) -> ModelInfo:
     found = [match for match in map(_LAYERS.search, texts) if match]
     layers = int((found[-1][1] or found[-1][2]).replace(",", "")) if found else 0
-    info = summary.count.info(summary.size, layers, summary.model)
-    info.error = info.error or (summary.error if info.recording is None else "")
-    return info
+    return summary.count.info(summary.size, summary.error, layers, summary.model)
 
 
 def _is_just(info: ModelInfo, value: Any) -> bool:
@@ -356,13 +449,12 @@ def memory_info(model: nn.Module, imgsz: Any = None, inputs: Any = None) -> Mode
     model = as_model(model, "memory_info")
     inputs = None if inputs is None else as_inputs(inputs, "memory_info")
     imgsz = usual_size(model) if imgsz is None else imgsz
+    size, error = None, ""
     try:
         size = (None if inputs is None else image_size(inputs)) or fitting_size(model, imgsz)
-    except ValueError as error:
-        info = Count(model).info(None)
-        info.error = in_few_words(error)
-        return info
-    return Count(model, inputs).info(size)
+    except ValueError as reason:
+        error = in_few_words(reason)
+    return Count(model, inputs).info(size, error)
 
 
 def unannounced(checkout: Any, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -370,7 +462,7 @@ def unannounced(checkout: Any, model: nn.Module, *args: Any, **kwargs: Any) -> A
     checkout = getattr(checkout, "of_checkout", checkout)
     if checkout is None:
         return None
-    with beside(checkout, unwrap(model), lambda *asked: (0.0, 0.0)):
+    with modes_aside(), beside(checkout, lambda *asked: (0.0, 0.0)):  # it may copy the model, values or not
         try:
             return checkout(model, *args, **kwargs)
         except Exception:
