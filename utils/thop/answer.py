@@ -66,11 +66,14 @@ def written(text: str, path: Optional[PathLike]) -> str:
 
 def frame_of(records: Sequence[Dict[str, Any]]) -> "DataFrame":
     """Make a table of rows; columns of whole numbers stay whole where one of them is missing."""
-    from pandas import DataFrame
+    from pandas import DataFrame, array
 
-    frame = DataFrame(list(records), dtype=object)
-    whole = [name for name, column in frame.items() if {type(value) for value in column} == {int, type(None)}]
-    return frame.astype(dict.fromkeys(whole, "Int64")).infer_objects()
+    frame = DataFrame(list(records))
+    for name in frame.columns:
+        values = [record.get(name) for record in records]
+        if {type(value) for value in values} == {int, type(None)}:
+            frame[name] = array(values, dtype="Int64")
+    return frame
 
 
 def csv_of(frame: "DataFrame") -> str:
