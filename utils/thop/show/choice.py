@@ -7,7 +7,7 @@ from ..deploy.choice import Candidate, Choice
 from ..deploy.measurements import TASKS
 from ..units import together
 from .grid import Column, Grid, grid_of
-from .plots import COLUMN, INK, Mark, above_a_list, number_marks, own_settings
+from .plots import COLUMN, INK, Mark, above_a_list, log_axis, number_marks, own_settings
 from .predictions import milliseconds
 
 if TYPE_CHECKING:
@@ -90,12 +90,12 @@ def choice_figure(found: Choice) -> "Figure":
         axes.step([row.seconds * 1e3 for row in front], best, where="post", lw=2.6, color="0.8", zorder=0,
                   label="the front")  # fmt: skip
         axes.axvline(found.limit * 1e3, lw=0.9, ls="--", color=INK)
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter("{x:g}")
+        times = [found.limit * 1e3, *(end * 1e3 for row in rows for end in (row.low, row.high))]
+        log_axis(axes, "x", min(times) / 1.1, max(times) * 1.1)
         axes.set_xlabel("ms for a pass")
         axes.set_ylabel(TASKS[found.task])
         axes.grid(True)
-        axes.legend(loc="lower right")
+        axes.legend(loc="lower right", frameon=True, framealpha=0.9, edgecolor="none")
         none = "" if rows else "; no accuracy is published of these"
         axes.set_title(f"{found.title}; dashed: {found.fps:.4g} images a second{none}", loc="left")
         number_marks(axes, [Mark(row.seconds * 1e3, row.map or 0.0, 2.0) for row in front])

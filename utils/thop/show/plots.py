@@ -8,12 +8,13 @@ import math
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from ..answer import PathLike
 from ..count.calls import LayerRow
 from ..deploy.prediction import Prediction
-from .grid import cut, heaviest
+from .grid import heaviest
 from .predictions import timing_headline
 
 if TYPE_CHECKING:
@@ -254,7 +255,7 @@ def comparison_figure(points: Sequence[Point], said: Sequence[str] = ()) -> "Fig
         axes.set_xlabel("GFLOPs")
         axes.set_ylabel("ms, with the range of nine of ten" if timed else "memory accesses (M)")
         axes.grid(True)
-        axes.set_title("\n".join(cut(words, 62) for words in said), loc="left")
+        axes.set_title("\n".join(fill(words, 48) for words in said), loc="left")
         missing = number_marks(axes, [Mark(x, y, math.sqrt(area) / 2) for x, y in zip(xs, ys)])
         if missing:
             axes.set_xlabel(f"GFLOPs ({missing} of {len(points)} models have no number)")
