@@ -2,14 +2,18 @@
 
 The function itself runs, with its own namespace and decorators, in whatever module it is. For the time of the call,
 and for this thread alone, three things of the process are led past here: ``thop.profile``, by whatever name it has been
-imported; standard output and error; and loggers. Another thread meets what was there before.
+imported; standard output and error; and loggers. Another thread meets what was there before. A copy of the model that
+the function hands to thop and to nobody else is not made: what answers writes to nothing.
 """
 
 import contextlib
+import copy
 import importlib
 import inspect
+import linecache
 import logging
 import os
+import re
 import sys
 import threading
 from dataclasses import dataclass
@@ -139,7 +143,7 @@ class Listener:
 
 
 @contextlib.contextmanager
-def beside(function: Callable[..., Any], answer: Answer, aloud: bool = False) -> Iterator[Listener]:
+def beside(function: Callable[..., Any], model: Any, answer: Answer, aloud: bool = False) -> Iterator[Listener]:
     """Listen to a function that is called inside; nothing is printed before ``Listener.emit``.
 
     aloud: what it tells a logger that nobody has set up is printed.
@@ -151,6 +155,9 @@ def beside(function: Callable[..., Any], answer: Answer, aloud: bool = False) ->
                 changes.keep_grad_mode()
                 changes.item(vars(_THREAD), "listener", listener)
                 _lead_thop_here(listener, namespaces, changes)
+                for space in namespaces:
+                    if space.get("deepcopy") is copy.deepcopy:
+                        changes.item(space, "deepcopy", partial(_copied, model))
                 mute = [logger for logger in loggers_of(function) if is_mute(logger)] if aloud else []
                 _lead_loggers_here(namespaces, function, changes, mute)
                 for name in ("stdout", "stderr"):
@@ -206,13 +213,30 @@ def _lead_thop_here(listener: Listener, namespaces: List[Dict[str, Any]], change
         return
     outer = _ORIGINALS.get(id(function))
     if outer is not None:  # a call inside of a call
-        listener.real_thop = outer
+        listener.real_thop = partial(_on_a_copy, outer)
         return
     original = FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__)
     original.__kwdefaults__ = function.__kwdefaults__
-    listener.real_thop = original
+    listener.real_thop = partial(_on_a_copy, original)
     changes.item(_ORIGINALS, id(function), original)  # type: ignore[arg-type]
     changes.code(function, _code_that_asks_here())
+
+
+_FOR_THOP = re.compile(r"\bprofile\(deepcopy\(")
+
+
+def _copied(model: Any, value: Any, memo: Any = None) -> Any:
+    """Copy a value, but for the model where the line that runs reads ``profile(deepcopy(``: thop alone gets it."""
+    frame = sys._getframe(1)
+    line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
+    if value is model and _THREAD.listener is not None and _FOR_THOP.search(line):
+        return model
+    return copy.deepcopy(value, memo)
+
+
+def _on_a_copy(original: Thop, model: Any, *args: Any, **kwargs: Any) -> Any:
+    """Let the real thop, which writes to what it counts, count a copy."""
+    return original(copy.deepcopy(model), *args, **kwargs)
 
 
 def _installed_thop() -> Optional[ModuleType]:

@@ -419,7 +419,7 @@ def _lend_thop(kind: type) -> None:
 
 def _listen(checkout: Any, model: nn.Module, asked: Asked, summary: Summary) -> Tuple[Any, bool, Listener]:
     """Call the checkout's function; what it raises, training is spared."""
-    with beside(checkout, summary.answer, asked.table) as heard:
+    with beside(checkout, model, summary.answer, asked.table) as heard:
         try:
             return checkout(model, *asked.args, **asked.kwargs), False, heard
         except Exception:
@@ -462,7 +462,7 @@ def unannounced(checkout: Any, model: nn.Module, *args: Any, **kwargs: Any) -> A
     checkout = getattr(checkout, "of_checkout", checkout)
     if checkout is None:
         return None
-    with modes_aside(), beside(checkout, lambda *asked: (0.0, 0.0)):  # it may copy the model, values or not
+    with modes_aside(), beside(checkout, model, lambda *asked: (0.0, 0.0)):  # it may copy the model, values or not
         try:
             return checkout(model, *args, **kwargs)
         except Exception:
