@@ -1,4 +1,7 @@
-"""Every model of the 7.0.14 release, counted three ways: by us, by hand-wrapped layers, by the reference package."""
+"""Every model of the 7.0.14 release, counted three ways: by us, by hand-wrapped layers, by the reference package.
+
+Large ones have fewer channels here, or most of the time goes into making weights and multiplying by them.
+"""
 
 from typing import Any
 
@@ -15,8 +18,7 @@ FULL_SIZE = {f"yolov5{size}.yaml" for size in "nsm"} | {"segment/yolov5s-seg.yam
 
 @pytest.mark.parametrize("cfg", ALL_CFGS)
 def test_three_counts_agree(yolo: Any, cfg: str) -> None:
-    model = yolo(cfg)
-    side = 640 if cfg in FULL_SIZE else 256
+    model, side = (yolo(cfg), 640) if cfg in FULL_SIZE else (yolo(cfg, width=0.25), 256)
     image = torch.zeros(1, 3, side, side)
     counted = profile(model, (image,), verbose=False)
     seen = count_by_wrapping(model, image)
