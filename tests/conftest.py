@@ -54,8 +54,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: getattr(item, "originalname", item.name) not in _LONGEST)
 
 
-def pytest_collection_finish() -> None:
-    """Keep the garbage collector from going through all of torch again in each test that asks it who holds what."""
+@pytest.fixture(scope="module", autouse=True)
+def frozen() -> None:
+    """Keep the garbage collector from going through all of torch again in each test that asks it who holds what.
+
+    Before every file, as more is imported with each.
+    """
     gc.collect()
     gc.freeze()
 
