@@ -35,9 +35,9 @@ _SWEEPS = ("test_digests", "test_training", "test_graphs", "test_torchvision_cla
            "test_operations_of_torchvision_classifiers_equal_the_reference")  # fmt: skip
 """Files and tests that go through many networks."""
 _LONGEST = ("test_every_command_works", "test_models_of_several_checkouts_in_one_table",
-            "test_summary_in_a_patched_release", "test_the_tour_shows_what_it_shows_today",
-            "test_made_up_modules_touch_nothing", "test_another_checkout_than_that_which_was_patched",
-            "test_networks_of_ones_own", "test_tables_are_current")  # fmt: skip
+            "test_summary_in_a_patched_release", "test_made_up_modules_touch_nothing",
+            "test_another_checkout_than_that_which_was_patched", "test_networks_of_ones_own",
+            "test_tables_are_current")  # fmt: skip
 """From 12 seconds to a minute each: first, or one process is alone with them at the end."""
 
 
