@@ -14,10 +14,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
 import torch
+from releases import LATEST, release
 from tqdm import tqdm
 
-from benchmarks.common import real_model, use_release
+from benchmarks.common import use_release
 from utils.thop import profile
+from utils.thop.command.models import Setup, build, find
 
 COLUMNS = ("model", "size", "parameters (M)", "GFLOPs", "memory accesses (M)", "kernel (M)", "output (M)")
 MODELS = (*((f"yolov5{s}", 640) for s in "nsmlx"), *((f"hub/yolov5{s}6", 1280) for s in "nsmlx"))
@@ -26,7 +28,9 @@ MODELS = (*((f"yolov5{s}", 640) for s in "nsmlx"), *((f"hub/yolov5{s}6", 1280) f
 def row(cfg: str, size: int) -> str:
     """Count one model and return its row; rounding comes last, so a sum can differ by 0.1 from its parts."""
     image = torch.empty(1, 3, size, size, device="meta")  # only its shape is needed
-    ops, parameters, kernel, output = profile(real_model(f"{cfg}.yaml"), inputs=(image,), verbose=False)
+    (source,) = find([str(release(LATEST) / "yolov5" / "models" / f"{cfg}.yaml")])
+    model = build(source, Setup(), without_values=True).model  # nor are its weights looked at
+    ops, parameters, kernel, output = profile(model, inputs=(image,), verbose=False)
     numbers = parameters / 1e6, ops * 2 / 1e9, (kernel + output) / 1e6, kernel / 1e6, output / 1e6
     return " | ".join([f"| {Path(cfg).name}", str(size), *(f"{number:.1f}" for number in numbers)]) + " |"
 

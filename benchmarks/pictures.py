@@ -7,13 +7,13 @@ python benchmarks/pictures.py --check docs/figures.md   exit with 1 if the file'
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
+import warm
 from releases import LATEST, ROOT, release
 
 from benchmarks.model_table import table_in
@@ -39,9 +39,9 @@ sys.exit(main())
 
 def command(words: str, *more: str) -> str:
     """Run the command in the latest release and return what it prints."""
-    line = [sys.executable, "-c", _RUN, str(ROOT), *words.split(), *more]
-    checkout = release(LATEST) / "yolov5"
-    return subprocess.run(line, cwd=checkout, check=True, stdout=subprocess.PIPE, text=True, encoding="utf-8").stdout
+    done = warm.run(["-c", _RUN, str(ROOT), *words.split(), *more], release(LATEST) / "yolov5", both=False)
+    assert not done.returncode, done.stderr
+    return done.stdout
 
 
 def main() -> int:

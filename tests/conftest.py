@@ -35,9 +35,9 @@ _SWEEPS = ("test_digests", "test_training", "test_graphs", "test_torchvision_cla
            "test_operations_of_torchvision_classifiers_equal_the_reference")  # fmt: skip
 """Files and tests that go through many networks."""
 _LONGEST = ("test_every_command_works", "test_models_of_several_checkouts_in_one_table",
-            "test_summary_in_a_patched_release", "test_the_notebook_shows_what_it_shows_today",
-            "test_made_up_modules_touch_nothing", "test_another_checkout_than_that_which_was_patched",
-            "test_networks_of_ones_own", "test_tables_are_current")  # fmt: skip
+            "test_summary_in_a_patched_release", "test_made_up_modules_touch_nothing",
+            "test_another_checkout_than_that_which_was_patched", "test_networks_of_ones_own",
+            "test_tables_are_current")  # fmt: skip
 """From 12 seconds to a minute each: first, or one process is alone with them at the end."""
 
 
@@ -54,8 +54,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: getattr(item, "originalname", item.name) not in _LONGEST)
 
 
-def pytest_collection_finish() -> None:
-    """Keep the garbage collector from going through all of torch again in each test that asks it who holds what."""
+@pytest.fixture(scope="module", autouse=True)
+def frozen() -> None:
+    """Keep the garbage collector from going through all of torch again in each test that asks it who holds what.
+
+    Before every file, as more is imported with each.
+    """
     gc.collect()
     gc.freeze()
 

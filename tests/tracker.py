@@ -99,9 +99,8 @@ def measure(
     return tracker.peak, kept
 
 
-def main(text: str, batch: int, side: int) -> None:
+def step_of(text: str, batch: int, side: int) -> dict[str, Any]:
     """Count and measure a step with the checkout's own loss."""
-    sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
     from utils.thop.command.criteria import criterion_for
     from utils.thop.command.models import Setup, build, find
     from utils.thop.deploy import training
@@ -127,8 +126,9 @@ def main(text: str, batch: int, side: int) -> None:
 
     peak, kept = measure(built.model, x, loss=loss, made=[t for t in tree_leaves(targets) if t.stride()[-1:] != (0,)])
     told = {"counted": found.peak, "measured": peak, "kept": found.kept, "really_kept": kept}
-    print(json.dumps({**told, "summed": summed.peak, "name": criterion.name, "loss": found.loss_was}))
+    return {**told, "summed": summed.peak, "name": criterion.name, "loss": found.loss_was}
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *map(int, sys.argv[2:]))
+    sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
+    print(json.dumps(step_of(sys.argv[1], *map(int, sys.argv[2:]))))

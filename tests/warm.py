@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -69,6 +70,8 @@ def _serve() -> None:
     for name in PACKAGES:
         with contextlib.suppress(Exception):
             importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # or the collector goes through all of it again in each program
     for line in sys.stdin:
         child = os.fork()
         if not child:
@@ -116,6 +119,7 @@ def _run(arguments: list[str], env: dict[str, str]) -> None:
     while arguments[0] in ("-W", "-u"):
         if arguments.pop(0) == "-W":
             warnings.simplefilter(arguments.pop(0))  # type: ignore[arg-type]
+    sys.path[1:1] = filter(None, env.get("PYTHONPATH", "").split(os.pathsep))
     first, *rest = arguments
     if first == "-c":
         sys.argv, sys.path[0] = ["-c", *rest[1:]], ""

@@ -186,11 +186,12 @@ def test_advice_is_what_comes_of_following_it(build: Callable[[str], Any], cfg: 
     gains = [one.gain for one in found]
     assert gains == sorted(gains, reverse=True) and min(gains) > 0.04 and any(one.cfg for one in found)
     for one in found:
-        side, twin = one.imgsz or 640, build(cfg).eval()
+        side, twin = one.imgsz or 640, model
         if one.cfg is not None:
             twin = type(model)(copy.deepcopy(one.cfg)).eval()
             twin(torch.zeros(1, 3, 64, 64))  # with values
         elif not one.imgsz:
+            twin = copy.deepcopy(model)
             for module in twin.modules():
                 if isinstance(getattr(module, "act", None), torch.nn.SiLU):
                     module.act = torch.nn.ReLU()

@@ -462,10 +462,9 @@ print("alive")
     assert child.returncode == 0 and child.stdout.strip().endswith("alive"), (child.stdout, child.stderr)
 
 
-@pytest.mark.parametrize("first", range(0, 200, 100))
-def test_made_up_modules_touch_nothing(first: int) -> None:
-    ran, wrong = fuzzing.run_cases(first, first + 100)
-    assert ran == 100 and wrong == []
+def test_made_up_modules_touch_nothing() -> None:
+    ran, wrong = fuzzing.run_cases(0, 200)
+    assert ran == 200 and wrong == []
 
 
 # ---- reached by ways that no plain name shows ----

@@ -1,14 +1,14 @@
-"""A real notebook, executed by a real kernel in a patched release: its last cell shows the table as HTML."""
+"""Real notebooks, executed by a real kernel in a patched release: its last cell shows the table as HTML."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import re
 from typing import Any
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
-from releases import LATEST, copy_release, patch, yolo_settings
+
+from benchmarks import tour
 
 CELLS = (
     "from yolov5.models.yolo import Model\n"
@@ -20,33 +20,33 @@ CELLS = (
 )
 
 
-@pytest.fixture(name="outputs", scope="module")
-def outputs_of_the_cells(tmp_path_factory: pytest.TempPathFactory) -> list[list[Any]]:
-    """Execute the cells in a kernel of this Python, whose own files go into a temporary folder."""
+@pytest.fixture(name="cells", scope="module")
+def executed_cells(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """The cells of docs/tour.ipynb and those above, after one kernel of this Python has executed them."""
     folder = tmp_path_factory.mktemp("notebook")
-    release = copy_release(LATEST, folder / "release")
-    patch(release / "yolov5")
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in CELLS])
-    with pytest.MonkeyPatch.context() as environment:
-        for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR"):
-            environment.setenv(name, str(folder / name.lower()))
-        for name, value in yolo_settings(folder / "settings").items():
-            environment.setenv(name, value)
-        NotebookClient(notebook, timeout=300, kernel_name="python3", resources=in_folder(release)).execute()
-    path = folder / "executed.ipynb"
-    nbformat.write(notebook, path)
-    return [cell.outputs for cell in nbformat.read(path, as_version=4).cells]
+    notebook = nbformat.read(tour.TOUR, as_version=4)
+    notebook.cells += map(nbformat.v4.new_code_cell, CELLS)
+    nbformat.write(tour.executed(notebook, folder), folder / "executed.ipynb")
+    return list(nbformat.read(folder / "executed.ipynb", as_version=4).cells)
 
 
-def in_folder(folder: Path) -> dict[str, Any]:
-    """What tells nbclient where the kernel starts."""
-    return {"metadata": {"path": str(folder)}}
+@pytest.fixture(name="outputs", scope="module")
+def outputs_of_the_cells(cells: list[Any]) -> list[list[Any]]:
+    return [cell.outputs for cell in cells[-len(CELLS) :]]
 
 
 def html(outputs: list[Any]) -> str:
     """The HTML of a cell's result."""
     (result,) = [output for output in outputs if output.output_type == "execute_result"]
     return str(result.data["text/html"])
+
+
+def test_the_tour_shows_what_it_shows_today(cells: list[Any]) -> None:
+    before = tour.texts(nbformat.read(tour.TOUR, as_version=4))
+    assert tour.texts(nbformat.v4.new_notebook(cells=cells[: -len(CELLS)])) == before
+    text = tour.TOUR.read_text(encoding="utf-8")
+    assert "<table" in text and "memory accesses" in text
+    assert not re.search(r"/(tmp|home|root|Users)/", text)
 
 
 def test_the_call_prints_the_line_and_the_table(outputs: list[list[Any]]) -> None:
