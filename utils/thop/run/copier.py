@@ -225,24 +225,11 @@ class Copier:
                 duplicate.__dict__.setdefault(name, self.value(value))
         return duplicate
 
-    def default_mapping(self, original: Any) -> Any:
-        """Copy a defaultdict, its factory included."""
-        duplicate = self.remember(original, defaultdict(None))
-        duplicate.default_factory = self.value(original.default_factory)
-        for key, value in original.items():
-            duplicate[self.value(key)] = self.value(value)
-        return duplicate
-
     def sequence(self, original: Any) -> Any:
-        """Copy a list, deque or set; it is entered first, since it may hold itself."""
+        """Copy a list, deque or set."""
         if ATOMS.issuperset(map(type, original)):
             return self.remember(original, original.copy())
-        empty: Any = deque(maxlen=original.maxlen) if isinstance(original, deque) else type(original)()
-        duplicate = self.remember(original, empty)
-        add = duplicate.add if isinstance(duplicate, set) else duplicate.append
-        for value in self._numbered(original):
-            add(value)
-        return duplicate
+        return self.container(original)
 
     def _numbered(self, values: Any) -> List[Any]:
         """Copy the elements of something, each under its number for a name."""
@@ -448,7 +435,7 @@ class Copier:
         kind: Any = type(original)
         base: Any = next((base for base in kind.__mro__ if base in _BASES), None)
         if base is not None:
-            return self._make_container(original, base)
+            return self.container(original, base)
         is_local = issubclass(kind, threading.local)
         if has_own_construction(kind) and kind is not RemovableHandle and not is_local:
             if hasattr(kind, "__del__"):
@@ -461,9 +448,13 @@ class Copier:
         self.waiting.append((original, duplicate, (self.owner, self.attribute)))
         return duplicate
 
-    def _make_container(self, original: Any, base: Any) -> Any:
-        """Copy an object of a class derived from a builtin container, by the methods of that container."""
+    def container(self, original: Any, base: Any = None) -> Any:
+        """Copy a container, or an object of a class derived from one, by that one's methods.
+
+        It is entered before its elements are copied, since it may hold itself.
+        """
         kind: Any = type(original)
+        base = base or kind
         if base in (tuple, frozenset):
             duplicate = self.remember(original, base.__new__(kind, self._numbered(original)))
         elif base is deque:
@@ -537,7 +528,7 @@ _BASES = (tuple, frozenset, defaultdict, OrderedDict, dict, set, list, deque)
 _HANDLERS: Dict[type, Callable[[Copier, Any], Any]] = {
     dict: Copier.mapping,
     OrderedDict: Copier.mapping,
-    defaultdict: Copier.default_mapping,
+    defaultdict: Copier.container,
     list: Copier.sequence,
     set: Copier.sequence,
     deque: Copier.sequence,

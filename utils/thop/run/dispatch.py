@@ -418,12 +418,7 @@ class ShapeMode(OperatorMode):
             out = self._by_meta_kernel(func, effects, args, self._somewhere(effects, kwargs, tensors))
             self.own(out)
             return out
-        need_memory(tensors, func._schema.name)
-        if effects.written:
-            args, kwargs = self._protected(func, effects, args, kwargs)
-        out = func(*args, **kwargs)
-        self.own(out, effects.is_view and not effects.is_fresh)
-        return out
+        return super().compute(func, effects, args, kwargs)
 
     @staticmethod
     def _somewhere(effects: Effects, kwargs: Dict[str, Any], tensors: Sequence[Tensor]) -> Dict[str, Any]:
