@@ -7,16 +7,26 @@ above its rule.
 
 Operation counts (multiply-accumulates) are those of the package ``ultralytics-thop``, 2.1.6 or newer. Accesses are
 tensor elements, not bytes: weights read (``kernel``) and outputs written (``output``). Bias is neither.
+
+By hand the method is hooks on the layers of a model, a forward pass, the sums, the hooks off again:
+
+    add_hooks(model)
+    model(x)
+    total_ops, total_params, total_kernel_macs, total_output_macs, tree = dfs_count(model)
+    remove_hooks(model)
+
+:func:`utils.thop.profile` does the same on a copy that runs without values, and hears besides of what runs outside of
+every layer with a rule, which no hook does.
 """
 
 from math import prod
-from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Type
+from typing import Any, Callable, Dict, Iterable, Mapping, NamedTuple, Optional, Sequence, Tuple, Type
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from ..run import look_at, tensors_in
+from ..run import look_at, parameter_sizes, tensors_in
 
 BUFFERS = ("total_ops", "total_params", "total_kernel_macs", "total_output_macs")
 
@@ -39,13 +49,6 @@ def add_buffers(module: nn.Module) -> None:
         module._non_persistent_buffers_set.add(name)
 
 
-def remove_buffers(module: nn.Module) -> None:
-    """Take the buffers of ``module`` away again."""
-    for name in BUFFERS:
-        module._buffers.pop(name, None)
-        module._non_persistent_buffers_set.discard(name)
-
-
 def add_to_buffers(module: Any, cost: Cost) -> None:
     """Add ``cost`` to the buffers of ``module``."""
     module.total_ops += cost.ops
@@ -55,11 +58,7 @@ def add_to_buffers(module: Any, cost: Cost) -> None:
 
 def read_buffers(module: Any) -> Cost:
     """Return what the buffers of ``module`` hold."""
-    return Cost(
-        module.total_ops.item(),
-        module.total_kernel_macs.item(),
-        module.total_output_macs.item(),
-    )
+    return Cost(module.total_ops.item(), module.total_kernel_macs.item(), module.total_output_macs.item())
 
 
 Rule = Callable[[nn.Module, Tuple[Any, ...], Any], Cost]
@@ -393,12 +392,7 @@ def count_multihead_attention(m: Any, x: Tuple[Any, ...], y: Any) -> Cost:
     projections = m.embed_dim * (2 * queries * m.embed_dim + keys * (m.kdim + m.vdim))
     products = 2 * queries * attended * m.embed_dim
     ops = batch * (projections + products) + _softmax_ops(batch * m.num_heads * queries, attended)
-    in_projections: Iterable[Optional[Tensor]] = (
-        m.in_proj_weight,
-        m.q_proj_weight,
-        m.k_proj_weight,
-        m.v_proj_weight,
-    )
+    in_projections: Iterable[Any] = (m.in_proj_weight, m.q_proj_weight, m.k_proj_weight, m.v_proj_weight)
     kernel = m.out_proj.weight.numel() + sum(w.numel() for w in in_projections if w is not None)
     return Cost(ops, kernel, out.numel())
 
@@ -412,9 +406,36 @@ def count_nothing(m: nn.Module, x: Tuple[Any, ...], y: Any) -> Cost:
     return Cost()
 
 
-def families() -> Dict[str, List[str]]:
-    """Return the class names that each rule serves in this torch, by the rule's name."""
-    table: Dict[str, List[str]] = {}
-    for layer, hook in register_hooks.items():
-        table.setdefault(getattr(hook, "__name__", repr(hook)), []).append(layer.__name__)
-    return table
+# ---- the method by hand ----
+
+_HANDLE = "_counting_hook"
+
+
+def add_hooks(model: nn.Module, custom_ops: Optional[CustomOps] = None) -> None:
+    """Give every module its four buffers, and those with a rule the rule as a forward hook.
+
+    Each call of the model adds to the buffers of the modules that it calls. The buffers stay out of its state_dict.
+    """
+    module: Any
+    for module in model.modules():
+        _remove_hook(module)
+        add_buffers(module)
+        module.total_params += sum(parameter_sizes(module).values())
+        hook = find_hook(type(module), custom_ops)
+        if hook is not None and hook is not count_nothing:
+            module.__dict__[_HANDLE] = module.register_forward_hook(hook)
+
+
+def remove_hooks(model: nn.Module) -> None:
+    """Take the hooks and buffers off again; nothing stays behind."""
+    for module in model.modules():
+        _remove_hook(module)
+
+
+def _remove_hook(module: nn.Module) -> None:
+    handle: Any = module.__dict__.pop(_HANDLE, None)
+    if handle is not None:
+        handle.remove()
+    for name in BUFFERS:
+        module._buffers.pop(name, None)
+        module._non_persistent_buffers_set.discard(name)
