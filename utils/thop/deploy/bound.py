@@ -118,9 +118,7 @@ def time_bound(traffic: Traffic, device: Device) -> TimeBound:
     device.need_data_sheet()
     bounds: Dict[int, LayerBound] = {}
     for call in traffic.calls:
-        bound = bounds.get(id(call.layer))
-        if bound is None:
-            bound = bounds[id(call.layer)] = LayerBound(call.layer)
+        bound = bounds.setdefault(id(call.layer), LayerBound(call.layer))
         arithmetic = call.flops / device.peak(call.dtype) if call.flops and call.dtype is not None else 0.0
         bound.add(arithmetic, call.bytes / device.bandwidth)
     return TimeBound(device, [bounds[id(row)] for row in traffic.layers if id(row) in bounds])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..count.phases import BACKWARD, LOSS, OPTIMIZER, StepRecorder, bytes_of
 from ..run import Driven, ModelCopy, in_few_words, map_tensors, tensors_in
-from .checkpointing import checkpoint_modules
+from .fits import checkpoint_modules
 from .runtimes import DeviceError
 
 _MOMENTUM = 0.937  # as YOLOv5 has it; only whether there is one matters here

@@ -20,8 +20,17 @@ from ..answer import Answer, Rows
 from ..count.phases import BACKWARD, FORWARD, LOSS, OPTIMIZER, VALIDATION, Phase, phases_of
 from ..count.record import in_blocks
 from ..run import KNOWS_NODES, NotCountable, as_inputs, as_model, collector_paused, map_tensors, run, tensors_in
-from .checkpointing import Proposal, checkpoint_to_fit, need_modules
-from .fits import AFTER_LAST, Largest, answer_for, batches_summed, largest_batch, memory_in
+from .fits import (
+    AFTER_LAST,
+    Largest,
+    Proposal,
+    answer_for,
+    batches_summed,
+    checkpoint_to_fit,
+    largest_batch,
+    memory_in,
+    need_modules,
+)
 from .runtimes import DeviceError
 from .steps import SUMMED, Steps, optimizer_named, targets_for
 
