@@ -11,7 +11,7 @@ from typing import Any, Dict, Iterable, List, Tuple
 from torch import Tensor
 
 from ..run import ModelCopy, key_of, no_torch_function, node_running, storage_of, tensors_in
-from .calls import BACKWARD, FORWARD, LOSS, OPTIMIZER, VALIDATION, OperatorCall
+from .calls import BACKWARD, FORWARD, LOSS, OPTIMIZER, VALIDATION, Moving, OperatorCall
 from .facts import facts_of
 from .layers import Token
 from .places import Layer
@@ -24,7 +24,7 @@ THE_LOSS = "the loss"
 
 
 @dataclass
-class Phase:
+class Phase(Moving):
     """What one phase of a step computes and moves, in all and by module.
 
     flops: of products; layers: (path, FLOPs, bytes) of each module, in the order in which they came; calls: of the
@@ -36,11 +36,6 @@ class Phase:
     written_bytes: int = 0
     layers: List[Tuple[str, int, int]] = field(default_factory=list, repr=False)
     calls: List[OperatorCall] = field(default_factory=list, repr=False)
-
-    @property
-    def bytes(self) -> int:
-        """Bytes read and written together."""
-        return self.read_bytes + self.written_bytes
 
 
 class StepRecorder(Recorder):

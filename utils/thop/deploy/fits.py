@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..count.record import parts_of_detectors
 from ..run import Driven, NotCountable
+from .executed import above
 from .runtimes import DeviceError
 
 NOMINAL = 64
@@ -257,8 +258,8 @@ def _candidates(model: nn.Module, known: Any) -> List[Tuple[str, float]]:
     kept, work = _below(known.kept_by_layer), _below([(p, f) for p, f, _ in known.forward.layers])
     layers: Dict[str, List[int]] = {}
     for path, size in known.kept_by_layer:
-        for above in _above(path):
-            layers.setdefault(above, []).append(size)
+        for holder in above(path):
+            layers.setdefault(holder, []).append(size)
     found: List[Tuple[str, float]] = []
     waiting: List[Tuple[str, nn.Module]] = [("", model)]
     while waiting:
@@ -276,11 +277,6 @@ def _below(rows: Sequence[Tuple[str, int]]) -> Dict[str, int]:
     """The sums of all rows at and below each path."""
     found: Dict[str, int] = {}
     for path, value in rows:
-        for above in _above(path):
-            found[above] = found.get(above, 0) + value
+        for holder in above(path):
+            found[holder] = found.get(holder, 0) + value
     return found
-
-
-def _above(path: str) -> List[str]:
-    parts = path.split(".")
-    return [".".join(parts[: i + 1]) for i in range(len(parts))]

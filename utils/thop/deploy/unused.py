@@ -3,7 +3,7 @@
 from typing import Dict, List, Optional, Set, Tuple
 
 from ..count.calls import OperatorCall
-from .executed import is_inside
+from .executed import above, is_inside
 from .launches import Deployed
 
 
@@ -15,19 +15,13 @@ def left_out(network: Deployed) -> Dict[str, int]:
     executed = {step.number for launch in network.launches for step in launch.steps}
     executed |= {step.number for step in network.merged}
     steps = [step for step in network.flow.steps if step.flops]
-    kept = {prefix for step in steps if step.number in executed for prefix in _prefixes(step.path)}
+    kept = {prefix for step in steps if step.number in executed for prefix in above(step.path)}
     found: Dict[str, int] = {}
     for step in steps:
-        outermost = next((prefix for prefix in _prefixes(step.path) if prefix not in kept), None)
+        outermost = next((prefix for prefix in above(step.path) if prefix not in kept), None)
         if step.number not in executed and outermost and not is_inside(step.path, network.flow.averages):
             found[outermost] = found.get(outermost, 0) + step.flops
     return found
-
-
-def _prefixes(path: str) -> List[str]:
-    """The path of a module and those of all that hold it, the outermost first."""
-    parts = path.split(".")
-    return [".".join(parts[:count]) for count in range(1, len(parts) + 1)]
 
 
 def two_predictions(network: Deployed) -> Optional[Tuple[str, int, int]]:
