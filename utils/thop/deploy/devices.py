@@ -7,7 +7,6 @@ import re
 import time
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from itertools import count
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
@@ -17,7 +16,7 @@ import torch
 from ..answer import PathLike
 from ..run import in_few_words
 from ..units import dtype_name, listed
-from .estimates import Estimate, Sheet, positive, read_runtimes
+from .estimates import Estimate, Sheet, need_mapping, positive, read_runtimes
 from .runtimes import DeviceError, find_runtime, from_yaml, unreadable
 
 CATALOGUE = Path(__file__).with_name("devices.yaml")
@@ -29,19 +28,7 @@ KINDS = ("gpu", "cpu", "npu")
 HOSTS = ("desktop", "server", "module")
 _CLOSE = 5
 _VARIANTS = ("cores", "streams")
-_FIELDS = (
-    "title",
-    "kind",
-    "host",
-    "memory",
-    "bandwidth",
-    "peaks",
-    "sources",
-    "runtimes",
-    "usual",
-    "aliases",
-    *_VARIANTS,
-)
+_FIELDS = ("title", "kind", "host", "memory", "bandwidth", "peaks", "sources", "runtimes", "usual", "aliases")
 
 
 @dataclass(frozen=True)
@@ -149,7 +136,7 @@ def _device(name: str, entry: Any, path: Path, estimates: Mapping[str, Any]) -> 
     where = f"{path}: {name}"
     if key_of(name) == THIS:
         raise DeviceError(f"{where}: this name is kept for the machine that is measured")
-    _check_keys(entry, _FIELDS, where)
+    need_mapping(entry, where, (*_FIELDS, *_VARIANTS))
     kind = entry.get("kind") or "gpu"
     if kind not in KINDS:
         raise DeviceError(f"{where}: kind must be {listed(KINDS, ' or ')}, not {kind!r}")
@@ -175,19 +162,11 @@ def _data_sheet(entry: Any, where: str, path: Path, needed: bool) -> Tuple[float
         if entry.get(name) in (None, {}):
             raise DeviceError(f"{where}: {name} is missing")
     peaks, sources = entry["peaks"], entry.get("sources") or {}
-    _check_keys(peaks, PRECISIONS, f"{where}: peaks")
-    _check_keys(sources, ("bandwidth", *PRECISIONS), f"{where}: sources")
+    need_mapping(peaks, f"{where}: peaks", PRECISIONS)
+    need_mapping(sources, f"{where}: sources", ("bandwidth", *PRECISIONS))
     bandwidth = positive(entry["bandwidth"], f"{where}: bandwidth") * 1e9
     rates = {precision: positive(value, f"{where}: {precision}") * 1e12 for precision, value in peaks.items()}
     return bandwidth, rates, {figure: str(sources.get(figure) or path) for figure in ("bandwidth", *rates)}
-
-
-def _check_keys(value: Any, known: Sequence[str], where: str) -> None:
-    if not isinstance(value, dict):
-        raise DeviceError(f"{where}: not a mapping; {CATALOGUE.name} shows the form")
-    unknown = [str(key) for key in value if key not in known]
-    if unknown:
-        raise DeviceError(f"{where}: {unknown[0]} is not known here, only {listed(known)}")
 
 
 def find_device(
@@ -282,14 +261,12 @@ def _best_rate(works: Sequence[_Work], where: torch.device, seconds: float) -> f
     Those far from the best are left out.
     """
     deadline = time.perf_counter() + seconds
-    rates = [0.0] * len(works)
-    for turn in count():
+    rates = [work.amount / _seconds(work.call, where) for work in works]
+    while time.perf_counter() < deadline:
         for i, work in enumerate(works):
-            if not turn or 2 * rates[i] > max(rates):
+            if 2 * rates[i] > max(rates):
                 rates[i] = max(rates[i], work.amount / _seconds(work.call, where))
-        if time.perf_counter() >= deadline:
-            return max(rates)
-    raise AssertionError
+    return max(rates)
 
 
 def _seconds(call: Callable[[], Any], where: torch.device) -> float:

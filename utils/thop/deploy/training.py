@@ -332,9 +332,6 @@ def statistics_bytes(model: nn.Module, gpus: int, block: int) -> int:
 
     Each layer keeps how many values each GPU had; the widest gathers means, deviations and that number, twice.
     """
-    layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-    return len(layers) * in_blocks(4 * gpus, block) + _gathered([layer.num_features for layer in layers], gpus, block)
-
-
-def _gathered(channels: Sequence[int], gpus: int, block: int) -> int:
-    return 2 * in_blocks(4 * gpus * (2 * max(channels) + 1), block) if channels else 0
+    channels = [module.num_features for module in model.modules() if isinstance(module, _BatchNorm)]
+    gathered = 2 * in_blocks(4 * gpus * (2 * max(channels) + 1), block) if channels else 0
+    return len(channels) * in_blocks(4 * gpus, block) + gathered
