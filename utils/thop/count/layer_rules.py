@@ -302,80 +302,69 @@ def count_embedding_bag(m: Any, x: Tuple[Any, ...], y: Tensor) -> Cost:
     return Cost(0, x[0].numel() * m.embedding_dim, y.numel())
 
 
-def _rnn_step(inputs: int, hidden: int, bias: bool) -> int:
-    """One step of tanh(W x + U h): two matrix products, their sum, and two biases."""
-    return hidden * (inputs + hidden + 1 + (2 if bias else 0))
+def _step(m: Any, inputs: int, gates: int, others: int) -> int:
+    """One step of a recurrent layer: gates, element-wise steps, and the projection of the state if it has one.
 
-
-def _gru_step(inputs: int, hidden: int, bias: bool) -> int:
-    """Three gates, and four element-wise products and sums that mix the new state in."""
-    return 3 * _rnn_step(inputs, hidden, bias) + 4 * hidden
-
-
-def _lstm_step(inputs: int, hidden: int, bias: bool, projection: int = 0) -> int:
-    """Four gates, three element-wise steps for the cell, one for the state, and its projection if it has one."""
-    gate = hidden * (inputs + (projection or hidden) + 1 + (2 if bias else 0))
-    return 4 * gate + 4 * hidden + hidden * projection
-
-
-def _stacked_ops(m: Any, x: Any, step: Callable[[int], int], width: int) -> int:
-    """Steps of all layers and directions of a recurrent network for all positions of its input sequence.
-
-    ``step`` maps the size of a layer's input to one step's operations; ``width`` is the size of its output.
+    A gate is two matrix products, their sum, and two biases.
     """
+    projection = getattr(m, "proj_size", 0)
+    gate = m.hidden_size * (inputs + (projection or m.hidden_size) + 1 + (2 if m.bias else 0))
+    return gates * gate + others * m.hidden_size + m.hidden_size * projection
+
+
+def _stacked_cost(m: Any, x: Any, y: Tensor, gates: int, others: int) -> Cost:
+    """Steps of all layers and directions of a recurrent network for all positions of its input sequence."""
     if isinstance(x, PackedSequence):
         positions = int(x.batch_sizes.sum())
     else:
         positions = x.shape[0] * (x.shape[1] if x.dim() == 3 else 1)
     directions = 2 if m.bidirectional else 1
-    later_layers = (m.num_layers - 1) * step(width * directions)
-    return positions * directions * (step(m.input_size) + later_layers)
+    width = getattr(m, "proj_size", 0) or m.hidden_size
+    later_layers = (m.num_layers - 1) * _step(m, width * directions, gates, others)
+    ops = positions * directions * (_step(m, m.input_size, gates, others) + later_layers)
+    return Cost(ops, _weight_elements(m), elements(y))
+
+
+def _cell_cost(m: Any, x: Tensor, state: Tensor, gates: int, others: int) -> Cost:
+    """One step for each sample; an input of one dimension is a single sample."""
+    samples = x.shape[0] if x.dim() == 2 else 1
+    return Cost(_step(m, m.input_size, gates, others) * samples, _weight_elements(m), state.numel())
 
 
 @counts("RNN", sums_products=True)
 def count_rnn(m: Any, x: Tuple[Any, ...], y: Any) -> Cost:
     """All steps of an Elman network."""
-    ops = _stacked_ops(m, x[0], lambda inputs: _rnn_step(inputs, m.hidden_size, m.bias), m.hidden_size)
-    return Cost(ops, _weight_elements(m), elements(y[0]))
+    return _stacked_cost(m, x[0], y[0], gates=1, others=0)
 
 
 @counts("GRU", sums_products=True)
 def count_gru(m: Any, x: Tuple[Any, ...], y: Any) -> Cost:
-    """All steps of a gated recurrent unit."""
-    ops = _stacked_ops(m, x[0], lambda inputs: _gru_step(inputs, m.hidden_size, m.bias), m.hidden_size)
-    return Cost(ops, _weight_elements(m), elements(y[0]))
+    """All steps of a gated recurrent unit: four element-wise products and sums mix the new state in."""
+    return _stacked_cost(m, x[0], y[0], gates=3, others=4)
 
 
 @counts("LSTM", sums_products=True)
 def count_lstm(m: Any, x: Tuple[Any, ...], y: Any) -> Cost:
-    """All steps of a long short-term memory, projected or not."""
-    projection = m.proj_size
-    width = projection or m.hidden_size
-    ops = _stacked_ops(m, x[0], lambda n: _lstm_step(n, m.hidden_size, m.bias, projection), width)
-    return Cost(ops, _weight_elements(m), elements(y[0]))
-
-
-def _cell_cost(m: Any, x: Any, step: int, state: Tensor) -> Cost:
-    """One step for each sample; an input of one dimension is a single sample."""
-    return Cost(step * (x.shape[0] if x.dim() == 2 else 1), _weight_elements(m), state.numel())
+    """All steps of a long short-term memory: three element-wise ones for the cell, one for the state."""
+    return _stacked_cost(m, x[0], y[0], gates=4, others=4)
 
 
 @counts("RNNCell", sums_products=True)
 def count_rnn_cell(m: Any, x: Tuple[Any, ...], y: Tensor) -> Cost:
     """One step of an Elman network."""
-    return _cell_cost(m, x[0], _rnn_step(m.input_size, m.hidden_size, m.bias), y)
+    return _cell_cost(m, x[0], y, gates=1, others=0)
 
 
 @counts("GRUCell", sums_products=True)
 def count_gru_cell(m: Any, x: Tuple[Any, ...], y: Tensor) -> Cost:
     """One step of a gated recurrent unit."""
-    return _cell_cost(m, x[0], _gru_step(m.input_size, m.hidden_size, m.bias), y)
+    return _cell_cost(m, x[0], y, gates=3, others=4)
 
 
 @counts("LSTMCell", sums_products=True)
 def count_lstm_cell(m: Any, x: Tuple[Any, ...], y: Any) -> Cost:
     """One step of a long short-term memory; of its two outputs the hidden state is the output sequence's element."""
-    return _cell_cost(m, x[0], _lstm_step(m.input_size, m.hidden_size, m.bias), y[0])
+    return _cell_cost(m, x[0], y[0], gates=4, others=4)
 
 
 @counts("MultiheadAttention", sums_products=True)

@@ -180,12 +180,10 @@ class Layers(Observer):
         hook = layer.hook
         if hook is None:
             is_leaf = calls == self.calls
-            inherited = inherited_hook(type(module)) if is_leaf and MULTIPLIES not in self.kinds else None
-            if inherited is not None and inherited is not count_nothing:
-                self._charge(module, layer, args if not kwargs else _positional(module, args, kwargs), out, inherited)
-            elif not running:
+            hook = inherited_hook(type(module)) if is_leaf and MULTIPLIES not in self.kinds else None
+            if hook in (None, count_nothing) and not running:
                 self._charge_by_kinds(module, layer, out, is_leaf)
-        elif hook is not count_nothing:
+        if hook is not None and hook is not count_nothing:
             self._charge(module, layer, args if not kwargs else _positional(module, args, kwargs), out, hook)
         self.current, self.counted_layers_running, self.kinds = caller, running, kinds
 
