@@ -197,18 +197,12 @@ def find_device(
         raise DeviceError(f"no device is called {name!r}; {hint}")
     device = devices[found]
     for what, wanted in (("cores", cores), ("streams", streams)):
-        if wanted is not None:
-            device = devices[_variant(device, what, str(wanted))]
+        known = device.variants.get(what, {})
+        if wanted is not None and str(wanted) not in known:
+            measured = f"was measured with {listed(known, ' and ')}" if known else "is not known by their number"
+            raise DeviceError(f"{device.name} ({device.title}): {what}: nothing is known of {wanted}; it {measured}")
+        device = device if wanted is None else devices[known[str(wanted)]]
     return device
-
-
-def _variant(device: Device, what: str, wanted: str) -> str:
-    """The name of the entry for a number of cores or streams."""
-    known = device.variants.get(what, {})
-    if wanted not in known:
-        measured = f"was measured with {listed(known, ' and ')}" if known else "is not known by their number"
-        raise DeviceError(f"{device.name} ({device.title}): {what}: nothing is known of {wanted}; it {measured}")
-    return known[wanted]
 
 
 # ---- this machine ----

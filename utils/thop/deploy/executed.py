@@ -80,7 +80,7 @@ def executed(counted: Recording, steps: Sequence[OperatorCall], runtime: Runtime
     as_shipped = bool(counted.heads and counted.predictions) and not all_counts  # as exported
     varying = _varying(steps, counted.inputs, runtime.eager)
     outputs = set(counted.predictions if as_shipped else counted.outputs)
-    kept = list(steps) if all_counts else _asked_for(steps, outputs & varying, varying)
+    kept = list(steps) if all_counts else asked_for(steps, outputs & varying, varying)
     if not decode:
         kept, outputs = _cut(kept, outputs, varying, counted, decoded_branches(counted, runtime))
     units = [Unit([step], _kinds(step, varying, runtime.generates), _needs(step, varying)) for step in kept]
@@ -148,18 +148,18 @@ def _varying(steps: Sequence[OperatorCall], inputs: Set[int], eager: bool) -> Se
     return found
 
 
-def _needs(step: OperatorCall, varying: Set[int]) -> Set[int]:
-    """The values that a step can't run without, weights aside."""
+def _needs(step: OperatorCall, varying: Optional[Set[int]]) -> Set[int]:
+    """The values that a step can't run without, those alone that vary if it is told which do: weights aside."""
     values = {operand.value for operand in step.reads}
     if step.after is not None:
         values.add(step.after)
-    return values & varying
+    return values if varying is None else values & varying
 
 
-def _asked_for(
+def asked_for(
     steps: Sequence[OperatorCall],
     needed: Set[int],
-    varying: Set[int],
+    varying: Optional[Set[int]] = None,
     always: Callable[[OperatorCall], bool] = lambda step: False,
 ) -> List[OperatorCall]:
     """Steps whose results are needed, by others that are kept too, and those that are kept always."""
@@ -187,7 +187,7 @@ def _cut(
         activates = step.kind == ELEMENTWISE and step.path not in counted.heads
         return (weighted or activates or id(step) in stays) and not is_inside(step.path, counted.averages)
 
-    gone = set(map(id, tail)).difference(map(id, _asked_for(tail, set(), varying, ends)))
+    gone = set(map(id, tail)).difference(map(id, asked_for(tail, set(), varying, ends)))
     dropped = [step for step in tail if id(step) in gone]
     made = {operand.value for step in dropped for operand in step.writes}
     read = {value for step in dropped for value in _needs(step, varying)}

@@ -256,27 +256,24 @@ def _candidates(model: nn.Module, known: Any) -> List[Tuple[str, float]]:
     """
     heads, _ = parts_of_detectors(model)
     kept, work = _below(known.kept_by_layer), _below([(p, f) for p, f, _ in known.forward.layers])
-    layers: Dict[str, List[int]] = {}
-    for path, size in known.kept_by_layer:
-        for holder in above(path):
-            layers.setdefault(holder, []).append(size)
     found: List[Tuple[str, float]] = []
     waiting: List[Tuple[str, nn.Module]] = [("", model)]
     while waiting:
         path, module = waiting.pop()
-        is_block = path and path not in heads and len(layers.get(path, [])) > 1 and kept[path] <= _LARGEST * known.kept
+        sizes = kept.get(path, [])
+        is_block = path and path not in heads and len(sizes) > 1 and sum(sizes) <= _LARGEST * known.kept
         if is_block and not isinstance(module, (nn.ModuleList, nn.ModuleDict)):
-            found.append((path, kept[path] - max(layers[path])))  # what it returns stays
+            found.append((path, sum(sizes) - max(sizes)))  # what it returns stays
         elif path in kept or not path:
             waiting += [(f"{path}.{name}" if path else name, child) for name, child in module.named_children()]
     flops = max(known.forward.flops, 1)
-    return sorted(found, key=lambda one: one[1] / (work.get(one[0], 0) + 1e-4 * flops), reverse=True)
+    return sorted(found, key=lambda one: one[1] / (sum(work.get(one[0], [])) + 1e-4 * flops), reverse=True)
 
 
-def _below(rows: Sequence[Tuple[str, int]]) -> Dict[str, int]:
-    """The sums of all rows at and below each path."""
-    found: Dict[str, int] = {}
+def _below(rows: Sequence[Tuple[str, int]]) -> Dict[str, List[int]]:
+    """The numbers of all rows at and below each path."""
+    found: Dict[str, List[int]] = {}
     for path, value in rows:
         for holder in above(path):
-            found[holder] = found.get(holder, 0) + value
+            found.setdefault(holder, []).append(value)
     return found

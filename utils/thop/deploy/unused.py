@@ -1,9 +1,9 @@
 """What a deployed network computes in vain, or not at all: auxiliary heads, which only training needs."""
 
-from typing import Dict, List, Optional, Set, Tuple
+from typing import Dict, List, Optional, Tuple
 
 from ..count.calls import OperatorCall
-from .executed import above, is_inside
+from .executed import above, asked_for, is_inside
 from .launches import Deployed
 
 
@@ -39,18 +39,7 @@ def two_predictions(network: Deployed) -> Optional[Tuple[str, int, int]]:
     pair = next((found for found in by_shape.values() if len(found) == 2), None)
     if pair is None:
         return None
-    needed = [_needed(steps, one) for one in pair[::-1]]
-    saved = [sum(step.flops for step in steps if id(step) not in kept) for kept in needed]
-    return pair[0].path, saved[0], saved[1]
-
-
-def _needed(steps: List[OperatorCall], last: OperatorCall) -> Set[int]:
-    """The steps that one step needs, by identity, itself among them."""
-    values = {operand.value for operand in last.writes}
-    found: Set[int] = set()
-    for step in reversed(steps):
-        if any(operand.value in values for operand in step.writes):
-            found.add(id(step))
-            values.update(operand.value for operand in step.reads)
-            values.update(() if step.after is None else (step.after,))
-    return found
+    total = sum(step.flops for step in steps)
+    needed = [asked_for(steps, {operand.value for operand in one.writes}) for one in pair]
+    first, second = (total - sum(step.flops for step in kept) for kept in needed)
+    return pair[0].path, second, first
