@@ -8,6 +8,7 @@ import sys
 import weakref
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
 
 import torch
@@ -70,7 +71,7 @@ class Storages:
     def __init__(self, block: int = 1) -> None:
         self.block = block
         self.held: Dict[int, Held] = {}
-        self.values = 0
+        self.fresh = count(1)  # of values
         self.place: PlaceOfPhase = ("", "")
         self.peak_place: PlaceOfPhase = ("", "")
         self.alive = self.peak = 0
@@ -84,12 +85,8 @@ class Storages:
             self._forget(key)
             held = None
         if held is None:
-            held = self.held[key] = Held(self._next(), WeakStorage(storage, self._forget))
+            held = self.held[key] = Held(next(self.fresh), WeakStorage(storage, self._forget))
         return held
-
-    def _next(self) -> int:
-        self.values += 1
-        return self.values
 
     def _forget(self, key: int) -> None:
         held = self.held.pop(key, None)
@@ -99,7 +96,7 @@ class Storages:
     def written(self, tensor: Tensor) -> Held:
         """A tensor's storage has been written to: it holds a new value."""
         held = self.of(tensor)
-        held.value = self._next()
+        held.value = next(self.fresh)
         return held
 
     def made(self, tensor: Tensor) -> None:

@@ -85,7 +85,7 @@ def launch_bound(network: Deployed, device: Device, precision: str) -> TimeBound
     """
     device.need_data_sheet()
     runtime = network.runtime
-    names = [name for name in runtime.may_compute_in(precision) if name in device.peaks]
+    names = [name for name in (*runtime.computes_in.get(precision, ()), precision) if name in device.peaks]
     if not names:
         raise DeviceError(f"{device.name} ({device.title}) has no peak for {precision} here")
     peak, size = max(device.peaks[name] for name in names), min(BYTES[name] for name in names)

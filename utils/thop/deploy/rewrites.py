@@ -28,6 +28,7 @@ _COPIES = frozenset(("clone", "_to_copy", "contiguous", "_reshape_copy", "as_str
 _MAY_BE_IDLE = frozenset(("cat", "pool"))
 _GATES, _OF_ROWS = frozenset(("sigmoid", "hardsigmoid")), frozenset(("mean", "native_layer_norm"))
 _SHIFTS, _SCALES = frozenset(("add", "sub")), frozenset(("mul", "div"))
+_ADD = facts_of(torch.ops.aten.add.Tensor)
 Joined = Tuple[Unit, Sequence[Unit]]
 """What stands for a unit, and those that are part of it now."""
 
@@ -197,7 +198,7 @@ class _Rewriting:
             out, made = step.writes[0], self._new(step.writes[0])
             left = [view for view in step.reads if view not in biases]
             yield replace(unit, steps=[replace(step, reads=left, writes=[made])])
-            yield Unit([_sum(step, [made, *biases], out)], ("add", "arithmetic", "pointwise"), {made.value})
+            yield Unit([_other(step, _ADD, [made, *biases], out)], ("add", "arithmetic", "pointwise"), {made.value})
 
     def laid_out(self) -> Iterator[Unit]:
         """Put a copy before the first convolution of an input, and behind one whose result is returned."""
@@ -211,7 +212,7 @@ class _Rewriting:
             if any("convolution" in one.kinds for one in makers) and result and result.value in self.outputs:
                 made, step = self._new(result), last.steps[-1]
                 yield replace(last, steps=[*last.steps[:-1], replace(step, writes=[made])])
-                last = Unit([_copy(step, clone, made, result)], ("clone",), {made.value})
+                last = Unit([_other(step, clone, [made], result)], ("clone",), {made.value})
             yield last
 
     def padded_first(self) -> Iterator[Unit]:
@@ -224,7 +225,7 @@ class _Rewriting:
         """A unit that makes another tensor of a unit's first operand, and the unit, which reads that."""
         step = unit.steps[0]
         x, made = step.reads[0], self._new(step.reads[0])
-        copy = _copy(step, facts, x, made)
+        copy = _other(step, facts, [x], made)
         steps = [replace(step, reads=[made, *step.reads[1:]]), *unit.steps[1:]]
         needs = (unit.needs - {x.value}) | {made.value}
         return [Unit([copy], (facts.operator,), {x.value}), replace(unit, steps=steps, needs=needs)]
@@ -289,7 +290,7 @@ class _Rewriting:
             product = _share_of(step, part, part.elements / all_elements, made, last)
             steps, needs = [product], {part.value} | {view.value for view in sums}
             if last:
-                steps += [_sum(step, [made, *sums], out), *unit.steps[1:]]
+                steps += [_other(step, _ADD, [made, *sums], out), *unit.steps[1:]]
             yield Unit(steps, ("sum", "product") if last else unit.kinds, needs, unit.folded if last else 0)
             sums.append(made)
 
@@ -326,14 +327,9 @@ def _share_of(step: OperatorCall, part: View, share: float, made: View, with_bia
     return replace(step, flops=round(step.flops * share), reads=[part, *weights], writes=[made], geometry=geometry)
 
 
-def _sum(step: OperatorCall, reads: Sequence[View], out: View) -> OperatorCall:
-    facts = facts_of(torch.ops.aten.add.Tensor)
-    return replace(step, facts=facts, operator="add", flops=0, geometry=None, reads=reads, writes=[out])
-
-
-def _copy(step: OperatorCall, facts: OperatorFacts, x: View, made: View) -> OperatorCall:
-    """A call in the same module that makes another tensor of one."""
-    return replace(step, facts=facts, operator=facts.operator, flops=0, geometry=None, reads=[x], writes=[made])
+def _other(step: OperatorCall, facts: OperatorFacts, reads: Sequence[View], made: View) -> OperatorCall:
+    """A call in the same module of an operator that multiplies nothing."""
+    return replace(step, facts=facts, operator=facts.operator, flops=0, geometry=None, reads=reads, writes=[made])
 
 
 def _pads_unevenly(step: OperatorCall) -> bool:
