@@ -91,4 +91,4 @@ def test_nothing_that_travels_is_ignored_where_it_goes() -> None:
     """YOLOv5's .gitignore leaves out files by their suffix: who commits a patched checkout would lose them."""
     ignored = {".json", ".cfg", ".data", ".png", ".jpg", ".pt", ".onnx", ".pb", ".mat", ".log", ".zip"}
     shipped = [path for path in (ROOT / "utils").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-    assert len(shipped) > 100 and not [path.name for path in shipped if path.suffix in ignored]
+    assert len(shipped) > 50 and not [path.name for path in shipped if path.suffix in ignored]

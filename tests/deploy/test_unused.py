@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from utils.thop import deployed, profile
-from utils.thop.deploy.unused import left_out, two_predictions
+from utils.thop.deploy.launches import left_out, two_predictions
 from utils.thop.profile import not_run_in_training
 from utils.thop.show.predictions import auxiliary
 from utils.torch_utils import memory_info

@@ -22,8 +22,7 @@ _LATER = {
 
 _namesake.require_torch()
 if not _namesake.give_way(__name__):
-    from .count.by_hand import add_hooks, remove_hooks
-    from .count.layer_rules import register_hooks
+    from .count.layer_rules import add_hooks, register_hooks, remove_hooks
     from .profile import dfs_count, profile
     from .traffic import traffic
     from .units import clever_format

@@ -58,7 +58,7 @@ def profile(
 ) -> Profile:
     """Count what one forward pass of ``model`` computes, reads and writes, in evaluation mode.
 
-    It is ``add_hooks``, a forward pass and ``dfs_count`` (see ``count/by_hand.py``), only that the rules hear of the
+    It is ``add_hooks``, a forward pass and ``dfs_count`` (``count/layer_rules.py``), only that the rules hear of the
     calls of a copy that is run without values, and what runs outside of every layer with a rule is counted too.
 
     Args:

@@ -70,8 +70,20 @@ class Geometry(NamedTuple):
         return self.groups > 1 and self.groups == self.columns
 
 
+class Moving:
+    """What reads and writes bytes."""
+
+    read_bytes: int
+    written_bytes: int
+
+    @property
+    def bytes(self) -> int:
+        """Bytes read and written together."""
+        return self.read_bytes + self.written_bytes
+
+
 @dataclass
-class OperatorRow:
+class OperatorRow(Moving):
     """All calls of one ATen operator."""
 
     operator: str
@@ -79,11 +91,6 @@ class OperatorRow:
     flops: int = 0
     read_bytes: int = 0
     written_bytes: int = 0
-
-    @property
-    def bytes(self) -> int:
-        """Bytes read and written together."""
-        return self.read_bytes + self.written_bytes
 
     @property
     def intensity(self) -> float:
@@ -106,7 +113,7 @@ class LayerRow(OperatorRow):
 
 
 @dataclass
-class OperatorCall:
+class OperatorCall(Moving):
     """One call of an ATen operator, views among them; ``dtype`` is that of its operands where it has FLOPs.
 
     layer: the row of the module that ran it; facts: what is known of the operator; reads, writes: what it was given and
@@ -129,11 +136,6 @@ class OperatorCall:
     after: Optional[int] = field(repr=False, default=None)
     phase: str = field(repr=False, default=FORWARD)
     number: int = field(repr=False, default=0)
-
-    @property
-    def bytes(self) -> int:
-        """Bytes read and written together."""
-        return self.read_bytes + self.written_bytes
 
     @property
     def name(self) -> str:

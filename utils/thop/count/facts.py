@@ -1,6 +1,6 @@
 """What is known of an operator, looked up once: what it does, multiplies and moves, and what had to be assumed."""
 
-from typing import Any, Dict, NamedTuple, Optional, Tuple
+from typing import Any, Dict, NamedTuple, Optional
 
 import torch
 
@@ -163,6 +163,7 @@ def _look_up(func: Any) -> OperatorFacts:
     product = product_of(func)
     kind = kind_of(func, product)
     charge = SPECIAL_CASES.get(name)
+    moved = DATA_DEPENDENT.get(name) or ("" if name.startswith(("aten::", "prim")) else ASSUMED_ONCE)
     return OperatorFacts(
         func=func,
         name=name,
@@ -177,10 +178,5 @@ def _look_up(func: Any) -> OperatorFacts:
         charge=charge,
         has_row=charge is not reserved,
         makes_indices=name in POOLS_WITH_INDICES,
-        assumption="; ".join(_assumptions(name, kind)),
+        assumption="; ".join(filter(None, (moved, "" if kind else NO_FORMULA))),
     )
-
-
-def _assumptions(name: str, kind: str) -> Tuple[str, ...]:
-    moved = DATA_DEPENDENT.get(name) or ("" if name.startswith(("aten::", "prim")) else ASSUMED_ONCE)
-    return tuple(filter(None, (moved, "" if kind else NO_FORMULA)))

@@ -61,9 +61,15 @@ def _vector_products(args: Any, kwargs: Any, out: Any) -> int:
 
 
 @sums_products("mm", "bmm", "mv", "dot", "vdot", "_int_mm", "_scaled_mm", "_sparse_mm", "linear",
-               "mkldnn_linear")  # fmt: skip
+               "mkldnn_linear", "_cdist_forward", "_pdist_forward", "_euclidean_dist")  # fmt: skip
+@sums_products("_weight_int4pack_mm", "_weight_int8pack_mm", "_weight_int4pack_mm_for_cpu", weight=(1,))
+@sums_products("affine_grid_generator", operands=(0,))
 def _matrix_product(args: Any, kwargs: Any, out: Any) -> int:
-    """a @ b: each element of the result sums one product for each element of a's last axis."""
+    """a @ b: each element of the result sums one product for each element of a's last axis.
+
+    So it does where b is packed; a distance sums a power of a difference for each of the vectors' elements; a grid has
+    a point for each output element, with a one added, by the rows of a matrix, (N, 2, 3) or (N, 3, 4).
+    """
     return _elements(out) * args[0].shape[-1]
 
 
@@ -92,26 +98,18 @@ def _grouped_matrix_product(args: Any, kwargs: Any, out: Any) -> int:
     return _elements(out) * first.shape[-1]
 
 
-@sums_products("_weight_int4pack_mm", "_weight_int8pack_mm", "_weight_int4pack_mm_for_cpu", weight=(1,))
-def _packed_matrix_product(args: Any, kwargs: Any, out: Any) -> int:
-    """The second matrix is packed; the first one's last axis is still what is summed over."""
-    return _elements(out) * args[0].shape[-1]
-
-
 @sums_products("convolution", "_convolution", "mkldnn_convolution", "cudnn_convolution", "thnn_conv2d",
                "_slow_conv2d_forward", "slow_conv3d_forward", "slow_conv_dilated2d", "slow_conv_dilated3d",
-               "_conv_depthwise2d", "conv_depthwise3d", "_nnpack_spatial_convolution", weight=(1,))  # fmt: skip
+               "_conv_depthwise2d", "conv_depthwise3d", "_nnpack_spatial_convolution", "torchvision::deform_conv2d",
+               weight=(1,))  # fmt: skip
 def _convolution(args: Any, kwargs: Any, out: Any) -> int:
-    """Each output sums one filter's elements; transposed, each input is scattered into one filter's elements."""
+    """Each output sums one filter's elements; transposed, each input is scattered into one filter's elements.
+
+    That a deformable one's samples are interpolated is not counted, as in ``grid_sample``.
+    """
     transposed = len(args) > 6 and args[6] is True
     filters = args[1]
     return (args[0].numel() if transposed else _elements(out)) * prod(filters.shape[1:])
-
-
-@sums_products("affine_grid_generator", operands=(0,))
-def _affine_grid(args: Any, kwargs: Any, out: Any) -> int:
-    """A point for each output element, with a one added, by the rows of a matrix: (N, 2, 3) or (N, 3, 4)."""
-    return _elements(out) * args[0].shape[-1]
 
 
 @sums_products("cosine_similarity")
@@ -133,23 +131,11 @@ def _convolution_in_time(args: Any, kwargs: Any, out: Any) -> int:
     return _elements(out) * prod(args[1].shape[:2])
 
 
-@sums_products("torchvision::deform_conv2d", weight=(1,))
-def _deformable_convolution(args: Any, kwargs: Any, out: Any) -> int:
-    """As a convolution; that the samples are interpolated is not counted, as in ``grid_sample``."""
-    return _elements(out) * prod(args[1].shape[1:])
-
-
 @sums_products("_trilinear", operands=(0, 2), weight=(1,))
 def _bilinear(args: Any, kwargs: Any, out: Any) -> int:
     """x1 A x2: each output contracts in1 x in2 with the first operand, then in2 with the other."""
     weight = args[1]
     return _elements(out) * (weight.shape[-2] + 1) * weight.shape[-1]
-
-
-@sums_products("_cdist_forward", "_pdist_forward", "_euclidean_dist")
-def _distances(args: Any, kwargs: Any, out: Any) -> int:
-    """Each distance sums a power of a difference for each of the vectors' elements."""
-    return _elements(out) * args[0].shape[-1]
 
 
 @sums_products(

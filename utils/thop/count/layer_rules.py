@@ -7,16 +7,26 @@ above its rule.
 
 Operation counts (multiply-accumulates) are those of the package ``ultralytics-thop``, 2.1.6 or newer. Accesses are
 tensor elements, not bytes: weights read (``kernel``) and outputs written (``output``). Bias is neither.
+
+By hand the method is hooks on the layers of a model, a forward pass, the sums, the hooks off again:
+
+    add_hooks(model)
+    model(x)
+    total_ops, total_params, total_kernel_macs, total_output_macs, tree = dfs_count(model)
+    remove_hooks(model)
+
+:func:`utils.thop.profile` does the same on a copy that runs without values, and hears besides of what runs outside of
+every layer with a rule, which no hook does.
 """
 
 from math import prod
-from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Type
+from typing import Any, Callable, Dict, Iterable, Mapping, NamedTuple, Optional, Sequence, Tuple, Type
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from ..run import look_at, tensors_in
+from ..run import look_at, parameter_sizes, tensors_in
 
 BUFFERS = ("total_ops", "total_params", "total_kernel_macs", "total_output_macs")
 
@@ -39,13 +49,6 @@ def add_buffers(module: nn.Module) -> None:
         module._non_persistent_buffers_set.add(name)
 
 
-def remove_buffers(module: nn.Module) -> None:
-    """Take the buffers of ``module`` away again."""
-    for name in BUFFERS:
-        module._buffers.pop(name, None)
-        module._non_persistent_buffers_set.discard(name)
-
-
 def add_to_buffers(module: Any, cost: Cost) -> None:
     """Add ``cost`` to the buffers of ``module``."""
     module.total_ops += cost.ops
@@ -55,11 +58,7 @@ def add_to_buffers(module: Any, cost: Cost) -> None:
 
 def read_buffers(module: Any) -> Cost:
     """Return what the buffers of ``module`` hold."""
-    return Cost(
-        module.total_ops.item(),
-        module.total_kernel_macs.item(),
-        module.total_output_macs.item(),
-    )
+    return Cost(module.total_ops.item(), module.total_kernel_macs.item(), module.total_output_macs.item())
 
 
 Rule = Callable[[nn.Module, Tuple[Any, ...], Any], Cost]
@@ -303,80 +302,69 @@ def count_embedding_bag(m: Any, x: Tuple[Any, ...], y: Tensor) -> Cost:
     return Cost(0, x[0].numel() * m.embedding_dim, y.numel())
 
 
-def _rnn_step(inputs: int, hidden: int, bias: bool) -> int:
-    """One step of tanh(W x + U h): two matrix products, their sum, and two biases."""
-    return hidden * (inputs + hidden + 1 + (2 if bias else 0))
+def _step(m: Any, inputs: int, gates: int, others: int) -> int:
+    """One step of a recurrent layer: gates, element-wise steps, and the projection of the state if it has one.
 
-
-def _gru_step(inputs: int, hidden: int, bias: bool) -> int:
-    """Three gates, and four element-wise products and sums that mix the new state in."""
-    return 3 * _rnn_step(inputs, hidden, bias) + 4 * hidden
-
-
-def _lstm_step(inputs: int, hidden: int, bias: bool, projection: int = 0) -> int:
-    """Four gates, three element-wise steps for the cell, one for the state, and its projection if it has one."""
-    gate = hidden * (inputs + (projection or hidden) + 1 + (2 if bias else 0))
-    return 4 * gate + 4 * hidden + hidden * projection
-
-
-def _stacked_ops(m: Any, x: Any, step: Callable[[int], int], width: int) -> int:
-    """Steps of all layers and directions of a recurrent network for all positions of its input sequence.
-
-    ``step`` maps the size of a layer's input to one step's operations; ``width`` is the size of its output.
+    A gate is two matrix products, their sum, and two biases.
     """
+    projection = getattr(m, "proj_size", 0)
+    gate = m.hidden_size * (inputs + (projection or m.hidden_size) + 1 + (2 if m.bias else 0))
+    return gates * gate + others * m.hidden_size + m.hidden_size * projection
+
+
+def _stacked_cost(m: Any, x: Any, y: Tensor, gates: int, others: int) -> Cost:
+    """Steps of all layers and directions of a recurrent network for all positions of its input sequence."""
     if isinstance(x, PackedSequence):
         positions = int(x.batch_sizes.sum())
     else:
         positions = x.shape[0] * (x.shape[1] if x.dim() == 3 else 1)
     directions = 2 if m.bidirectional else 1
-    later_layers = (m.num_layers - 1) * step(width * directions)
-    return positions * directions * (step(m.input_size) + later_layers)
+    width = getattr(m, "proj_size", 0) or m.hidden_size
+    later_layers = (m.num_layers - 1) * _step(m, width * directions, gates, others)
+    ops = positions * directions * (_step(m, m.input_size, gates, others) + later_layers)
+    return Cost(ops, _weight_elements(m), elements(y))
+
+
+def _cell_cost(m: Any, x: Tensor, state: Tensor, gates: int, others: int) -> Cost:
+    """One step for each sample; an input of one dimension is a single sample."""
+    samples = x.shape[0] if x.dim() == 2 else 1
+    return Cost(_step(m, m.input_size, gates, others) * samples, _weight_elements(m), state.numel())
 
 
 @counts("RNN", sums_products=True)
 def count_rnn(m: Any, x: Tuple[Any, ...], y: Any) -> Cost:
     """All steps of an Elman network."""
-    ops = _stacked_ops(m, x[0], lambda inputs: _rnn_step(inputs, m.hidden_size, m.bias), m.hidden_size)
-    return Cost(ops, _weight_elements(m), elements(y[0]))
+    return _stacked_cost(m, x[0], y[0], gates=1, others=0)
 
 
 @counts("GRU", sums_products=True)
 def count_gru(m: Any, x: Tuple[Any, ...], y: Any) -> Cost:
-    """All steps of a gated recurrent unit."""
-    ops = _stacked_ops(m, x[0], lambda inputs: _gru_step(inputs, m.hidden_size, m.bias), m.hidden_size)
-    return Cost(ops, _weight_elements(m), elements(y[0]))
+    """All steps of a gated recurrent unit: four element-wise products and sums mix the new state in."""
+    return _stacked_cost(m, x[0], y[0], gates=3, others=4)
 
 
 @counts("LSTM", sums_products=True)
 def count_lstm(m: Any, x: Tuple[Any, ...], y: Any) -> Cost:
-    """All steps of a long short-term memory, projected or not."""
-    projection = m.proj_size
-    width = projection or m.hidden_size
-    ops = _stacked_ops(m, x[0], lambda n: _lstm_step(n, m.hidden_size, m.bias, projection), width)
-    return Cost(ops, _weight_elements(m), elements(y[0]))
-
-
-def _cell_cost(m: Any, x: Any, step: int, state: Tensor) -> Cost:
-    """One step for each sample; an input of one dimension is a single sample."""
-    return Cost(step * (x.shape[0] if x.dim() == 2 else 1), _weight_elements(m), state.numel())
+    """All steps of a long short-term memory: three element-wise ones for the cell, one for the state."""
+    return _stacked_cost(m, x[0], y[0], gates=4, others=4)
 
 
 @counts("RNNCell", sums_products=True)
 def count_rnn_cell(m: Any, x: Tuple[Any, ...], y: Tensor) -> Cost:
     """One step of an Elman network."""
-    return _cell_cost(m, x[0], _rnn_step(m.input_size, m.hidden_size, m.bias), y)
+    return _cell_cost(m, x[0], y, gates=1, others=0)
 
 
 @counts("GRUCell", sums_products=True)
 def count_gru_cell(m: Any, x: Tuple[Any, ...], y: Tensor) -> Cost:
     """One step of a gated recurrent unit."""
-    return _cell_cost(m, x[0], _gru_step(m.input_size, m.hidden_size, m.bias), y)
+    return _cell_cost(m, x[0], y, gates=3, others=4)
 
 
 @counts("LSTMCell", sums_products=True)
 def count_lstm_cell(m: Any, x: Tuple[Any, ...], y: Any) -> Cost:
     """One step of a long short-term memory; of its two outputs the hidden state is the output sequence's element."""
-    return _cell_cost(m, x[0], _lstm_step(m.input_size, m.hidden_size, m.bias), y[0])
+    return _cell_cost(m, x[0], y[0], gates=4, others=4)
 
 
 @counts("MultiheadAttention", sums_products=True)
@@ -393,12 +381,7 @@ def count_multihead_attention(m: Any, x: Tuple[Any, ...], y: Any) -> Cost:
     projections = m.embed_dim * (2 * queries * m.embed_dim + keys * (m.kdim + m.vdim))
     products = 2 * queries * attended * m.embed_dim
     ops = batch * (projections + products) + _softmax_ops(batch * m.num_heads * queries, attended)
-    in_projections: Iterable[Optional[Tensor]] = (
-        m.in_proj_weight,
-        m.q_proj_weight,
-        m.k_proj_weight,
-        m.v_proj_weight,
-    )
+    in_projections: Iterable[Any] = (m.in_proj_weight, m.q_proj_weight, m.k_proj_weight, m.v_proj_weight)
     kernel = m.out_proj.weight.numel() + sum(w.numel() for w in in_projections if w is not None)
     return Cost(ops, kernel, out.numel())
 
@@ -412,9 +395,36 @@ def count_nothing(m: nn.Module, x: Tuple[Any, ...], y: Any) -> Cost:
     return Cost()
 
 
-def families() -> Dict[str, List[str]]:
-    """Return the class names that each rule serves in this torch, by the rule's name."""
-    table: Dict[str, List[str]] = {}
-    for layer, hook in register_hooks.items():
-        table.setdefault(getattr(hook, "__name__", repr(hook)), []).append(layer.__name__)
-    return table
+# ---- the method by hand ----
+
+_HANDLE = "_counting_hook"
+
+
+def add_hooks(model: nn.Module, custom_ops: Optional[CustomOps] = None) -> None:
+    """Give every module its four buffers, and those with a rule the rule as a forward hook.
+
+    Each call of the model adds to the buffers of the modules that it calls. The buffers stay out of its state_dict.
+    """
+    module: Any
+    for module in model.modules():
+        _remove_hook(module)
+        add_buffers(module)
+        module.total_params += sum(parameter_sizes(module).values())
+        hook = find_hook(type(module), custom_ops)
+        if hook is not None and hook is not count_nothing:
+            module.__dict__[_HANDLE] = module.register_forward_hook(hook)
+
+
+def remove_hooks(model: nn.Module) -> None:
+    """Take the hooks and buffers off again; nothing stays behind."""
+    for module in model.modules():
+        _remove_hook(module)
+
+
+def _remove_hook(module: nn.Module) -> None:
+    handle: Any = module.__dict__.pop(_HANDLE, None)
+    if handle is not None:
+        handle.remove()
+    for name in BUFFERS:
+        module._buffers.pop(name, None)
+        module._non_persistent_buffers_set.discard(name)

@@ -3,7 +3,7 @@
 import inspect
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple, Type, Union
+from typing import Any, Dict, List, Optional, Sequence, Set, Tuple, Type, Union
 
 from torch import Tensor, nn
 
@@ -21,7 +21,6 @@ from ..run import (
     tensors_in,
     whole_batch,
 )
-from .by_hand import Part, buffers_reader
 from .facts import ELEMENTWISE, MOVES, MULTIPLIES, NAMED_IN_PASSING, OTHER, facts_of, hear_of_new_formulas
 from .flops import PRODUCTS, PRODUCTS_IN_DISGUISE, weights_of
 from .layer_rules import (
@@ -54,25 +53,34 @@ def dfs_count(counted: Union[Layer, nn.Module]) -> Tuple[float, float, float, fl
     ``{child name: (ops, params, kernel, output, {its children})}``. A parameter shared by several modules is counted
     in each row that holds it, and once in the row above.
     """
-    cost, parameters, tree = _sum(counted, buffers_reader() if isinstance(counted, nn.Module) else _of_layer)
+    layer = _layer_by_hand("", counted, set()) if isinstance(counted, nn.Module) else counted
+    cost, parameters, tree = _sum(layer)
     return float(cost.ops), float(sum(parameters.values())), float(cost.kernel), float(cost.output), tree
 
 
-def _sum(part: Any, read: Callable[[Any], Part]) -> Tuple[Cost, Dict[int, int], Tree]:
-    """Sum below a part of a tree; ``read``: its own cost, its parameters' elements, and its parts by their names."""
-    (ops, kernel, output), parameters, parts = read(part)
+def _sum(layer: Layer) -> Tuple[Cost, Dict[int, int], Tree]:
+    """Sum below a place: its cost, its parameters' elements, and the tree of its parts."""
+    ops, kernel, output, parameters = layer.ops, layer.kernel, layer.output, layer.parameters
     tree: Tree = {}
-    for name, child in parts:
-        below, held, inner = _sum(child, read)
-        tree[name] = float(below.ops), float(sum(held.values())), float(below.kernel), float(below.output), inner
+    for child in layer.children.values():
+        below, held, inner = _sum(child)
+        tree[child.name] = float(below.ops), float(sum(held.values())), float(below.kernel), float(below.output), inner
         ops, kernel, output = ops + below.ops, kernel + below.kernel, output + below.output
         parameters = {**parameters, **held}
     return Cost(ops, kernel, output), parameters, tree
 
 
-def _of_layer(layer: Layer) -> Part:
-    parts = [(child.name, child) for child in layer.children.values()]
-    return Cost(layer.ops, layer.kernel, layer.output), layer.parameters, parts
+def _layer_by_hand(name: str, module: nn.Module, seen: Set[int]) -> Layer:
+    """Read the buffers of a module and of those below; one of several places is read at its first one."""
+    if "total_ops" not in module._buffers:
+        raise ValueError(f"{type(module).__name__} has no buffers to sum; add_hooks() gives them")
+    seen.add(id(module))
+    ops, kernel, output = read_buffers(module)
+    layer = Layer(name, "", type(module), parameter_sizes(module), ops=ops, kernel=kernel, output=output)
+    for part, child in module.named_children():
+        if id(child) not in seen:
+            layer.children[id(child)] = _layer_by_hand(part, child, seen)
+    return layer
 
 
 def totals(root: Layer) -> Tuple[float, float, float, float]:
@@ -172,12 +180,10 @@ class Layers(Observer):
         hook = layer.hook
         if hook is None:
             is_leaf = calls == self.calls
-            inherited = inherited_hook(type(module)) if is_leaf and MULTIPLIES not in self.kinds else None
-            if inherited is not None and inherited is not count_nothing:
-                self._charge(module, layer, args if not kwargs else _positional(module, args, kwargs), out, inherited)
-            elif not running:
+            hook = inherited_hook(type(module)) if is_leaf and MULTIPLIES not in self.kinds else None
+            if hook in (None, count_nothing) and not running:
                 self._charge_by_kinds(module, layer, out, is_leaf)
-        elif hook is not count_nothing:
+        if hook is not None and hook is not count_nothing:
             self._charge(module, layer, args if not kwargs else _positional(module, args, kwargs), out, hook)
         self.current, self.counted_layers_running, self.kinds = caller, running, kinds
 

@@ -10,13 +10,12 @@ from typing import Any, Dict, Iterable, List, Tuple
 
 from torch import Tensor
 
-from ..run import ModelCopy, Observer, key_of, no_torch_function, node_running, storage_of, tensors_in
-from .calls import BACKWARD, FORWARD, LOSS, OPTIMIZER, VALIDATION, OperatorCall
+from ..run import ModelCopy, key_of, no_torch_function, node_running, storage_of, tensors_in
+from .calls import BACKWARD, FORWARD, LOSS, OPTIMIZER, VALIDATION, Moving, OperatorCall
 from .facts import facts_of
 from .layers import Token
 from .places import Layer
-from .record import Recorder
-from .storages import PlaceOfPhase, in_blocks
+from .record import PlaceOfPhase, Recorder, in_blocks
 
 _TAG = "utils.thop.layer"
 PHASES = (FORWARD, LOSS, BACKWARD, OPTIMIZER, VALIDATION)
@@ -25,7 +24,7 @@ THE_LOSS = "the loss"
 
 
 @dataclass
-class Phase:
+class Phase(Moving):
     """What one phase of a step computes and moves, in all and by module.
 
     flops: of products; layers: (path, FLOPs, bytes) of each module, in the order in which they came; calls: of the
@@ -38,24 +37,13 @@ class Phase:
     layers: List[Tuple[str, int, int]] = field(default_factory=list, repr=False)
     calls: List[OperatorCall] = field(default_factory=list, repr=False)
 
-    @property
-    def bytes(self) -> int:
-        """Bytes read and written together."""
-        return self.read_bytes + self.written_bytes
 
-
-class StepRecorder(Observer):
+class StepRecorder(Recorder):
     """Records training steps, the last of which counts, with the phase that each call belongs to."""
 
     def __init__(self, copied: ModelCopy, block: int = 1) -> None:
-        self.recorder = Recorder(copied, block=block)
-        self.layers, self.storages = self.recorder.layers, self.recorder.storages
-        self.enter: Any = self.layers.enter
-        self.abandon: Any = self.layers.abandon
-        self.begin: Any = self.recorder.begin
-        self.hands_out: Any = self.recorder.hands_out
-        self.taken_apart: Any = self.recorder.taken_apart
-        self.end: Any = self.recorder.end
+        super().__init__(copied, block=block)
+        self.leave = self._leave_and_tag
         self.kept: Dict[str, int] = {}
         self.step_peak: Tuple[int, PlaceOfPhase] = 0, ("", "")
         self.counts = self.validates = False
@@ -69,15 +57,14 @@ class StepRecorder(Observer):
 
     def enter_phase(self, phase: str) -> None:
         """A phase begins."""
-        self.recorder.settle()
-        self.recorder.phase = phase
+        self.settle()
+        self.phase = phase
         self.layers.current = self.layers.root
 
     def forget_phase(self) -> None:
         """What the phase has recorded so far will be recorded again."""
-        calls = self.recorder.calls
-        while calls and calls[-1].phase == self.recorder.phase:
-            calls.pop()
+        while self.calls and self.calls[-1].phase == self.phase:
+            self.calls.pop()
 
     def note_kept(self) -> None:
         """Forward pass and loss are over: note what is alive of them, by the modules that made it."""
@@ -97,17 +84,17 @@ class StepRecorder(Observer):
     def operator(self, func: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any], out: Any) -> None:
         if self.layers.asking_a_rule or func.namespace == "profiler":  # as optimizers mark their steps
             return
-        phase, place = self.recorder.phase, self.layers.current
+        phase, place = self.phase, self.layers.current
         if phase != FORWARD and place is self.layers.root:
             place = _place_of_node(place)
         self.storages.place = phase, place.path
         facts = facts_of(func)
         if self.counts:
-            self.recorder.note(place, facts, args, kwargs, out)
+            self.note(place, facts, args, kwargs, out)
         elif facts.makes_memory:
-            self.recorder.alive(out)
+            self.alive(out)
 
-    def leave(self, token: Token, args: Tuple[Any, ...], kwargs: Dict[str, Any], out: Any) -> None:
+    def _leave_and_tag(self, token: Token, args: Tuple[Any, ...], kwargs: Dict[str, Any], out: Any) -> None:
         self.layers.leave(token, args, kwargs, out)
         if not self.layers.asking_a_rule:
             _tag_nodes(out, token[2])

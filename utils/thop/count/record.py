@@ -8,16 +8,18 @@ import sys
 import weakref
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
 
 import torch
 from torch import Tensor, nn
 
 from ..run import (
+    STORAGES_TELL,
     ModelCopy,
     NotCountable,
     Observer,
-    Run,
+    WeakStorage,
     collector_paused,
     element_size,
     in_few_words,
@@ -35,7 +37,102 @@ from .flops import PRODUCTS, PRODUCTS_IN_DISGUISE
 from .layer_rules import CustomOps
 from .layers import LayerCounts, Layers
 from .places import Layer
-from .storages import Held, Storages
+
+# ---- storages ----
+
+# A *value* is what a storage holds between two writes to it. Views share their storage's value; an operator that writes
+# in place makes a new one. So a chain of calls is known as a chain whatever views lie between its links.
+PlaceOfPhase = Tuple[str, str]
+"""A phase of a run and a module's path."""
+
+
+def in_blocks(size: int, block: int) -> int:
+    """A size as an allocator hands it out: rounded up to whole blocks."""
+    return -(-size // block) * block
+
+
+class Held:
+    """What is known of one storage; size: 0 unless its life is watched; born: where it came to be."""
+
+    __slots__ = ("born", "reference", "size", "value")
+
+    def __init__(self, value: int, reference: WeakStorage) -> None:
+        self.value, self.reference = value, reference
+        self.size = 0
+        self.born: PlaceOfPhase = ("", "")
+
+
+class Storages:
+    """The storages of one run.
+
+    place: what the run is at; alive: bytes of all that are, peak: the most that it was, reached at peak_place.
+    """
+
+    def __init__(self, block: int = 1) -> None:
+        self.block = block
+        self.held: Dict[int, Held] = {}
+        self.fresh = count(1)  # of values
+        self.place: PlaceOfPhase = ("", "")
+        self.peak_place: PlaceOfPhase = ("", "")
+        self.alive = self.peak = 0
+
+    def of(self, tensor: Tensor) -> Held:
+        """Return what is known of a tensor's storage."""
+        storage = storage_of(tensor)
+        key = storage._cdata
+        held = self.held.get(key)
+        if held is not None and not STORAGES_TELL and held.reference.expired():
+            self._forget(key)
+            held = None
+        if held is None:
+            held = self.held[key] = Held(next(self.fresh), WeakStorage(storage, self._forget))
+        return held
+
+    def _forget(self, key: int) -> None:
+        held = self.held.pop(key, None)
+        if held is not None:
+            self.alive -= held.size
+
+    def written(self, tensor: Tensor) -> Held:
+        """A tensor's storage has been written to: it holds a new value."""
+        held = self.of(tensor)
+        held.value = next(self.fresh)
+        return held
+
+    def made(self, tensor: Tensor) -> None:
+        """A tensor has come to be: its storage is alive, and counts until it is gone."""
+        if tensor.layout is not torch.strided or not tensor.numel():
+            return
+        held = self.of(tensor)
+        if held.size:
+            return
+        held.size, held.born = in_blocks(storage_of(tensor).nbytes(), self.block), self.place
+        self.alive += held.size
+        if self.alive > self.peak:
+            self._bury()
+            if self.alive > self.peak:
+                self.peak, self.peak_place = self.alive, self.place
+
+    def restart(self) -> Tuple[int, PlaceOfPhase]:
+        """Return the peak and where it was, and seek another one from here on."""
+        found = self.peak, self.peak_place
+        self._bury()
+        self.peak, self.peak_place = self.alive, self.place
+        return found
+
+    def _bury(self) -> None:
+        """Take off what is gone, where storages do not say so."""
+        if not STORAGES_TELL:
+            for key in [key for key, held in self.held.items() if held.reference.expired()]:
+                self._forget(key)
+
+    def born_in(self, phase: str) -> List[Tuple[str, int]]:
+        """The sizes of what is alive and was made in a phase, each with the path that it was made at."""
+        self._bury()
+        return [(held.born[1], held.size) for held in self.held.values() if held.size and held.born[0] == phase]
+
+
+# ---- the recorder ----
 
 
 class Recorder(Observer):
@@ -87,7 +184,7 @@ class Recorder(Observer):
         self.predictions = self._values_of(_outside_lists(output))
         is_read = any(view.value in self.inputs for call in self.calls for view in call.reads)
         self.untraced = not (returned and is_read) or (self.hands_values_out and _holds_values(output))
-        self.storages.let_go()
+        self.storages.held = {}  # which need not say any more that they are gone
 
     # ---- one call ----
 
@@ -188,7 +285,7 @@ class Recorder(Observer):
         """
         if self.indices is not None:
             call, held, size = self.indices
-            if held.is_gone():
+            if held.reference.expired():
                 call.written_bytes -= size
             self.indices = None
 
@@ -330,24 +427,6 @@ def record(
     return _record(model, inputs, custom_ops, kwargs, False, on_shapes)
 
 
-def _recording(outcome: Run, model: nn.Module, subject: Subject, amp: bool) -> Recording:
-    recorder: Recorder = outcome.observer
-    return Recording(
-        recorder.layers.counts(outcome),
-        recorder.rows,
-        recorder.calls,
-        recorder.uncounted,
-        recorder.inputs,
-        recorder.outputs,
-        recorder.predictions,
-        recorder.untraced,
-        recorder.storages.peak,
-        amp,
-        *parts_of_detectors(model),
-        subject,
-    )
-
-
 def parts_of_detectors(model: nn.Module) -> Tuple[List[str], List[str]]:
     """Name the modules that decode a detector's maps, and those that average over a distribution of distances.
 
@@ -372,4 +451,18 @@ def _record(
     on_shapes: bool = True,
 ) -> Recording:
     outcome = run(model, inputs, partial(Recorder, custom_ops=custom_ops), on_shapes, kwargs, amp)
-    return _recording(outcome, model, Subject(model, inputs, kwargs), amp)
+    recorder: Recorder = outcome.observer
+    return Recording(
+        recorder.layers.counts(outcome),
+        recorder.rows,
+        recorder.calls,
+        recorder.uncounted,
+        recorder.inputs,
+        recorder.outputs,
+        recorder.predictions,
+        recorder.untraced,
+        recorder.storages.peak,
+        amp,
+        *parts_of_detectors(model),
+        Subject(model, inputs, kwargs),
+    )

@@ -85,7 +85,7 @@ def launch_bound(network: Deployed, device: Device, precision: str) -> TimeBound
     """
     device.need_data_sheet()
     runtime = network.runtime
-    names = [name for name in runtime.may_compute_in(precision) if name in device.peaks]
+    names = [name for name in (*runtime.computes_in.get(precision, ()), precision) if name in device.peaks]
     if not names:
         raise DeviceError(f"{device.name} ({device.title}) has no peak for {precision} here")
     peak, size = max(device.peaks[name] for name in names), min(BYTES[name] for name in names)
@@ -118,9 +118,7 @@ def time_bound(traffic: Traffic, device: Device) -> TimeBound:
     device.need_data_sheet()
     bounds: Dict[int, LayerBound] = {}
     for call in traffic.calls:
-        bound = bounds.get(id(call.layer))
-        if bound is None:
-            bound = bounds[id(call.layer)] = LayerBound(call.layer)
+        bound = bounds.setdefault(id(call.layer), LayerBound(call.layer))
         arithmetic = call.flops / device.peak(call.dtype) if call.flops and call.dtype is not None else 0.0
         bound.add(arithmetic, call.bytes / device.bandwidth)
     return TimeBound(device, [bounds[id(row)] for row in traffic.layers if id(row) in bounds])

@@ -7,7 +7,7 @@ convolution with the largest of their kernels; a BatchNorm of the input itself, 
 from dataclasses import dataclass, replace
 from typing import Dict, List, Optional, Sequence, Set, Tuple
 
-from ..count.calls import OperatorCall, View
+from ..count.calls import Geometry, OperatorCall, View
 from .runtimes import BATCH_NORMS
 
 _SUMS = ("aten::add", "aten::add_")
@@ -22,7 +22,7 @@ class _Branch:
 
     source: int
     shape: Tuple[int, ...]
-    convolutions: List[int]
+    convolutions: List[Tuple[int, Geometry]]
     steps: List[int]
     norms: int = 0
 
@@ -32,26 +32,12 @@ def merge_branches(steps: Sequence[OperatorCall], outputs: Set[int]) -> Tuple[Li
 
     outputs: values that are returned, which nothing may be merged beyond.
     """
-    if not _may_merge(steps):
-        return list(steps), []
     merger = _Merger(steps, outputs)
     for i, step in enumerate(steps):
-        merger.hear(i, step)
+        branch = merger.branch(i, step) if step.writes else None
+        if branch is not None:
+            merger.branches[step.writes[0].value] = branch
     return merger.result()
-
-
-def _may_merge(steps: Sequence[OperatorCall]) -> bool:
-    """Say whether anything adds two results of convolutions and BatchNorms, which takes one look at each step."""
-    linear: Set[int] = set()
-    for step in steps:
-        if step.name in _SUMS:
-            if len(step.reads) == 2 and all(operand.value in linear for operand in step.reads):
-                return True
-            if len(step.reads) == 1 and step.reads[0].value in linear:
-                linear.add(step.writes[0].value)
-        elif step.writes and (step.name in BATCH_NORMS or "conv" in step.name):
-            linear.add(step.writes[0].value)
-    return False
 
 
 class _Merger:
@@ -66,18 +52,11 @@ class _Merger:
         self.branches: Dict[int, _Branch] = {}  # by the value that they come to
         self.sums: List[int] = []  # values of sums that are merged, unless a larger one holds them
 
-    def hear(self, i: int, step: OperatorCall) -> None:
-        """Note what a step's result is, if it is a branch."""
-        if not step.writes:
-            return
-        found = self._branch(i, step)
-        if found is not None:
-            self.branches[step.writes[0].value] = found
-
-    def _branch(self, i: int, step: OperatorCall) -> Optional[_Branch]:
+    def branch(self, i: int, step: OperatorCall) -> Optional[_Branch]:
+        """Say what branch a step's result is, if it is one."""
         out = step.writes[0]
         if step.geometry is not None and "conv" in step.name and not step.geometry.transposed:
-            return _Branch(step.reads[0].value, tuple(out.shape), [i], [i])
+            return _Branch(step.reads[0].value, tuple(out.shape), [(i, step.geometry)], [i])
         if step.name in BATCH_NORMS:
             x = step.reads[0]
             before = self._alone(x)
@@ -108,7 +87,8 @@ class _Merger:
             if other.value not in sources or len(known[0].convolutions) < 2 or tuple(other.shape) != shape:
                 return None
         convolutions = [one for part in known for one in part.convolutions]
-        if len(sources) != 1 or not convolutions or not self._fit(convolutions):
+        forms = {(form.stride, form.groups) for _, form in convolutions}
+        if len(sources) != 1 or len(forms) != 1:
             return None
         steps = sorted({one for part in known for one in part.steps} | {i})
         merged = _Branch(known[0].source, shape, convolutions, steps, sum(part.norms for part in known))
@@ -116,11 +96,6 @@ class _Merger:
             return None
         self.sums.append(self.steps[i].writes[0].value)
         return merged
-
-    def _fit(self, convolutions: Sequence[int]) -> bool:
-        """Say whether convolutions can be one: same stride and groups."""
-        forms = [self.steps[i].geometry for i in convolutions]
-        return len({(form.stride, form.groups) for form in forms if form is not None}) == 1
 
     def result(self) -> Tuple[List[OperatorCall], List[OperatorCall]]:
         """Take out what is merged; who has read a sum reads what the largest convolution comes to."""
@@ -130,7 +105,7 @@ class _Merger:
             branch = self.branches[value]
             if gone.issuperset(branch.steps):
                 continue
-            kept = max(branch.convolutions, key=self._window)
+            kept, _ = max(branch.convolutions, key=lambda one: one[1].inner)
             end, mine = self.steps[kept].writes[0].value, {kept}
             for i in branch.steps:  # its own BatchNorm goes with it
                 if self.steps[i].name in BATCH_NORMS and self.steps[i].reads[0].value == end:
@@ -142,10 +117,6 @@ class _Merger:
             return list(self.steps), []
         left = [self._reading(step, renamed) for i, step in enumerate(self.steps) if i not in gone]
         return left, [step for i, step in enumerate(self.steps) if i in gone]
-
-    def _window(self, i: int) -> int:
-        geometry = self.steps[i].geometry
-        return 0 if geometry is None else geometry.inner
 
     @staticmethod
     def _reading(step: OperatorCall, renamed: Dict[int, int]) -> OperatorCall:

@@ -11,37 +11,18 @@ for where it is slower than the device. What each device has is an estimate (``e
 
 import math
 from dataclasses import dataclass
-from typing import Any, Dict, Iterator, List, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
 import torch
 from torch import Tensor
 
 from ..answer import Rows
 from ..count.calls import Geometry, OperatorCall, View
-from ..count.record import Recording
 from .launches import Deployed, Launch
 from .runtimes import BYTES, CURVES, Runtime
 
 _HALF = 2
 POINTWISE_LAYOUT = 0.15  # of the layout changes around a 1 x 1 convolution, which mostly runs as a matrix product
-
-
-class Moved(NamedTuple):
-    """Bytes of one step: those of its kernel, and those of the passes around it."""
-
-    kernel: float
-    passes: float
-
-
-def moved_in_eager(flow: Recording, precision: str, adds_passes: bool) -> Iterator[Moved]:
-    """Yield what each step of a run moves in a precision; "float16" is the model after ``half()``.
-
-    Under "amp" a run that could not be made so is taken for one in float16.
-    """
-    halved = precision == "float16" or (precision == "amp" and not flow.amp)
-    for step in flow.steps:
-        kernel = sum(operand.elements * _size(operand, halved) for operand in (*step.reads, *step.writes))
-        yield Moved(kernel, _added_passes(step, halved) if adds_passes else 0.0)
 
 
 def _size(operand: View, halved: bool) -> int:
@@ -144,31 +125,32 @@ class LaunchTime:
 
 
 def work_of(deployed: Deployed, precision: str) -> List[Work]:
-    """Work out what each launch takes in a precision of the runtime."""
-    runtime = deployed.runtime
-    moved: Dict[int, Moved] = {}
-    if runtime.eager:
-        steps = deployed.flow.steps
-        moved = {id(s): m for s, m in zip(steps, moved_in_eager(deployed.flow, precision, runtime.adds_passes))}
-    return [_work(launch, runtime, precision, moved) for launch in deployed.launches]
+    """Work out what each launch takes in a precision of the runtime.
+
+    In eager mode "float16" is the model after ``half()``, and so is under "amp" a run that could not be made so.
+    """
+    halved = precision == "float16" or (precision == "amp" and not deployed.flow.amp)
+    return [_work(launch, deployed.runtime, precision, halved) for launch in deployed.launches]
 
 
 _NORMS = ("layer_norm", "group_norm", "rms_norm")
 _SOFTMAX = 2.5  # a CPU reads a row for its largest, reads and writes exponentials, reads and writes shares: 5 for 2
 
 
-def _work(launch: Launch, runtime: Runtime, precision: str, moved: Dict[int, Moved]) -> Work:
+def _work(launch: Launch, runtime: Runtime, precision: str, halved: bool) -> Work:
     names = launch.operators
     weights = launch.weight_elements
     size = float(BYTES.get(precision, BYTES["float16"]))
-    if moved:
-        parts = [moved[id(step)] for step in launch.steps]
-        all_bytes, passes = sum(m.kernel for m in parts), sum(m.passes for m in parts)
+    passes = 0.0
+    if runtime.eager:
+        moved = (operand for step in launch.steps for operand in (*step.reads, *step.writes))
+        all_bytes = sum(operand.elements * _size(operand, halved) for operand in moved)
+        if runtime.adds_passes:
+            passes = sum(_added_passes(step, halved) for step in launch.steps)
         weights_bytes = min(weights * size, all_bytes)
         bytes_ = all_bytes - weights_bytes
     else:
         bytes_, weights_bytes = size * (launch.elements - weights), size * weights
-        passes = 0.0
     work = dict.fromkeys(("operations", "depthwise", "activations", "dense", "by_inner"), 0.0)
     for step in launch.steps:
         if step.flops:
@@ -179,7 +161,7 @@ def _work(launch: Launch, runtime: Runtime, precision: str, moved: Dict[int, Mov
         **work,
         bytes=bytes_,
         leaving=bytes_ * (_SOFTMAX if normalizes else 1.0) if leaves else 0.0,
-        returned=0.0 if moved else size * launch.returned,
+        returned=0.0 if runtime.eager else size * launch.returned,
         softmax=bytes_ if normalizes and not leaves else 0.0,
         norm=bytes_ if any(norm in name for name in names for norm in _NORMS) else 0.0,
         concat=bytes_ if names == ["cat"] else 0.0,

@@ -2,20 +2,21 @@
 
 import difflib
 import json
+import platform
 import re
+import time
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 
 from ..answer import PathLike
 from ..run import in_few_words
 from ..units import dtype_name, listed
-from .estimates import Estimate, Sheet, positive, read_runtimes
-from .machine import MeasureError, measure
+from .estimates import Estimate, Sheet, need_mapping, positive, read_runtimes
 from .runtimes import DeviceError, find_runtime, from_yaml, unreadable
 
 CATALOGUE = Path(__file__).with_name("devices.yaml")
@@ -27,19 +28,7 @@ KINDS = ("gpu", "cpu", "npu")
 HOSTS = ("desktop", "server", "module")
 _CLOSE = 5
 _VARIANTS = ("cores", "streams")
-_FIELDS = (
-    "title",
-    "kind",
-    "host",
-    "memory",
-    "bandwidth",
-    "peaks",
-    "sources",
-    "runtimes",
-    "usual",
-    "aliases",
-    *_VARIANTS,
-)
+_FIELDS = ("title", "kind", "host", "memory", "bandwidth", "peaks", "sources", "runtimes", "usual", "aliases")
 
 
 @dataclass(frozen=True)
@@ -147,7 +136,7 @@ def _device(name: str, entry: Any, path: Path, estimates: Mapping[str, Any]) -> 
     where = f"{path}: {name}"
     if key_of(name) == THIS:
         raise DeviceError(f"{where}: this name is kept for the machine that is measured")
-    _check_keys(entry, _FIELDS, where)
+    need_mapping(entry, where, (*_FIELDS, *_VARIANTS))
     kind = entry.get("kind") or "gpu"
     if kind not in KINDS:
         raise DeviceError(f"{where}: kind must be {listed(KINDS, ' or ')}, not {kind!r}")
@@ -173,19 +162,11 @@ def _data_sheet(entry: Any, where: str, path: Path, needed: bool) -> Tuple[float
         if entry.get(name) in (None, {}):
             raise DeviceError(f"{where}: {name} is missing")
     peaks, sources = entry["peaks"], entry.get("sources") or {}
-    _check_keys(peaks, PRECISIONS, f"{where}: peaks")
-    _check_keys(sources, ("bandwidth", *PRECISIONS), f"{where}: sources")
+    need_mapping(peaks, f"{where}: peaks", PRECISIONS)
+    need_mapping(sources, f"{where}: sources", ("bandwidth", *PRECISIONS))
     bandwidth = positive(entry["bandwidth"], f"{where}: bandwidth") * 1e9
     rates = {precision: positive(value, f"{where}: {precision}") * 1e12 for precision, value in peaks.items()}
     return bandwidth, rates, {figure: str(sources.get(figure) or path) for figure in ("bandwidth", *rates)}
-
-
-def _check_keys(value: Any, known: Sequence[str], where: str) -> None:
-    if not isinstance(value, dict):
-        raise DeviceError(f"{where}: not a mapping; {CATALOGUE.name} shows the form")
-    unknown = [str(key) for key in value if key not in known]
-    if unknown:
-        raise DeviceError(f"{where}: {unknown[0]} is not known here, only {listed(known)}")
 
 
 def find_device(
@@ -216,29 +197,162 @@ def find_device(
         raise DeviceError(f"no device is called {name!r}; {hint}")
     device = devices[found]
     for what, wanted in (("cores", cores), ("streams", streams)):
-        if wanted is not None:
-            device = devices[_variant(device, what, str(wanted))]
+        known = device.variants.get(what, {})
+        if wanted is not None and str(wanted) not in known:
+            measured = f"was measured with {listed(known, ' and ')}" if known else "is not known by their number"
+            raise DeviceError(f"{device.name} ({device.title}): {what}: nothing is known of {wanted}; it {measured}")
+        device = device if wanted is None else devices[known[str(wanted)]]
     return device
 
 
-def _variant(device: Device, what: str, wanted: str) -> str:
-    """The name of the entry for a number of cores or streams."""
-    known = device.variants.get(what, {})
-    if wanted not in known:
-        measured = f"was measured with {listed(known, ' and ')}" if known else "is not known by their number"
-        raise DeviceError(f"{device.name} ({device.title}): {what}: nothing is known of {wanted}; it {measured}")
-    return known[wanted]
+# ---- this machine ----
+
+COPY_SECONDS = 0.2
+PRODUCT_SECONDS = 0.3
+_SHORTEST = 1e-3  # what is timed at once, in seconds: enough for the clock and for the start of a GPU's kernels
+_LONG = 15e-3  # a call that takes more than this many seconds is large enough, and the next would take eight times that
+_SMALLEST_SIDE = 128
+_LARGEST_SIDE = 8192
+_MIB = 1 << 20
 
 
 def measure_this(dtypes: Sequence[torch.dtype]) -> Device:
-    """Measure the machine that this runs on, in about half a second: ``machine.measure`` tells how.
+    """Measure this machine: its current CUDA device, or else its CPU with torch's number of threads.
+
+    It takes about half a second, and on a GPU the time to wake it. The bandwidth is that of a copy far larger than the
+    caches, into other memory and in place, counting bytes read and written; a peak is that of matrix products of
+    several sizes, as such and as 1 x 1 convolutions. Each figure is the best of many rounds, because a bound needs the
+    highest. Nothing is kept, no random number drawn.
 
     Raises DeviceError for a dtype in which torch can't multiply here, or where memory does not suffice.
     """
+    kind = "cuda" if torch.cuda.is_available() else "cpu"
+    where = torch.device(kind, torch.cuda.current_device()) if kind == "cuda" else torch.device(kind)
+    wanted = list(dict.fromkeys(dtypes))
     try:
-        speed = measure(dtypes)
-    except MeasureError as error:
-        raise DeviceError(f"this machine can't be measured: {error}") from error
-    peaks = {dtype_name(dtype): rate for dtype, rate in speed.peaks.items()}
-    kind = "gpu" if torch.cuda.is_available() else "cpu"
-    return Device(THIS, speed.name, speed.bandwidth, peaks, dict.fromkeys(("bandwidth", *peaks), "measured"), kind)
+        bandwidth = _copy_rate(where)
+    except RuntimeError as error:
+        raise _not_measured("no bandwidth", error) from error
+    peaks = {dtype_name(one): _product_rate(one, where, PRODUCT_SECONDS / len(wanted)) for one in wanted}
+    sources = dict.fromkeys(("bandwidth", *peaks), "measured")
+    return Device(THIS, _name(where), bandwidth, peaks, sources, "gpu" if kind == "cuda" else "cpu")
+
+
+def _not_measured(what: str, error: Exception) -> DeviceError:
+    return DeviceError(f"this machine can't be measured: {what} ({in_few_words(error)})")
+
+
+class _Work(NamedTuple):
+    """Something to time: so many bytes or operations a call."""
+
+    amount: float
+    call: Callable[[], Any]
+
+
+def _best_rate(works: Sequence[_Work], where: torch.device, seconds: float) -> float:
+    """The highest amount a second of any of ``works``, timed in turns for so long, each once at least.
+
+    Those far from the best are left out.
+    """
+    deadline = time.perf_counter() + seconds
+    rates = [work.amount / _seconds(work.call, where) for work in works]
+    while time.perf_counter() < deadline:
+        for i, work in enumerate(works):
+            if 2 * rates[i] > max(rates):
+                rates[i] = max(rates[i], work.amount / _seconds(work.call, where))
+    return max(rates)
+
+
+def _seconds(call: Callable[[], Any], where: torch.device) -> float:
+    """The seconds of a call, by as many as the clock needs."""
+    for repeats in (1, 10, 100):
+        _wait_for(where)
+        started = time.perf_counter()
+        for _ in range(repeats):
+            call()
+        _wait_for(where)
+        taken = time.perf_counter() - started
+        if taken > _SHORTEST:
+            break
+    return taken / repeats
+
+
+def _wait_for(where: torch.device) -> None:
+    if where.type == "cuda":
+        torch.cuda.synchronize(where)
+
+
+def _copy_rate(where: torch.device) -> float:
+    """Bytes read and written a second.
+
+    A CPU that writes to other memory mostly reads that first, which nobody counts; an operator in place spares it that.
+    """
+    memory = torch.ones(_memory_bytes(where) // 4, dtype=torch.float32, device=where)
+    source, target = memory.chunk(2)
+    copied = _Work(4.0 * memory.numel(), partial(target.copy_, source))
+    return _best_rate([copied, _Work(8.0 * memory.numel(), memory.relu_)], where, COPY_SECONDS)
+
+
+def _memory_bytes(where: torch.device) -> int:
+    """How much memory to go through: four times what the last cache holds."""
+    if where.type == "cuda":
+        return min(512 * _MIB, torch.cuda.mem_get_info(where)[0] // 4)
+    cache = _last_cache_bytes()
+    return min(max(4 * cache, 128 * _MIB), 1024 * _MIB) if cache else 256 * _MIB
+
+
+def _last_cache_bytes() -> int:
+    """Bytes in all third-level caches of the CPU, as Linux tells them; 0 where it does not."""
+    sizes: Dict[str, int] = {}
+    for cache in Path("/sys/devices/system/cpu").glob("cpu[0-9]*/cache/index3"):
+        try:
+            sizes[(cache / "shared_cpu_list").read_text()] = int((cache / "size").read_text().rstrip("K\n")) * 1024
+        except (OSError, ValueError):
+            continue
+    return sum(sizes.values())
+
+
+def _product_rate(dtype: torch.dtype, where: torch.device, seconds: float) -> float:
+    """Operations a second in ``dtype``, of square matrices: small ones are slow, and for their caches so may large be.
+
+    They are multiplied as such, and as 1 x 1 convolutions: these may be another library's, which rounds to tf32.
+    """
+    works: List[_Work] = []
+    for convolves in (False, True) if dtype.is_floating_point else (False,):
+        side = _SMALLEST_SIDE
+        try:
+            while side <= _LARGEST_SIDE:
+                work = _product(side, dtype, where, convolves)
+                work.call()  # the first one loads code and reserves memory
+                works.append(work)
+                if _seconds(work.call, where) > _LONG:
+                    break
+                side *= 2
+        except RuntimeError as error:
+            if side == _SMALLEST_SIDE and not convolves:
+                raise _not_measured(f"no peak for {dtype_name(dtype)}", error) from error
+    return _best_rate(works, where, seconds)
+
+
+def _product(side: int, dtype: torch.dtype, where: torch.device, convolves: bool) -> _Work:
+    a, b = (torch.ones(side, side, dtype=dtype, device=where) for _ in range(2))
+    call: Callable[[], Any] = partial(torch.mm, a, b.t(), out=torch.empty_like(a))
+    if convolves:
+        call = partial(torch.conv2d, a.view(1, side, 16, side // 16), b.view(side, side, 1, 1))
+    return _Work(2.0 * side**3, call)
+
+
+def _name(where: torch.device) -> str:
+    if where.type == "cuda":
+        return torch.cuda.get_device_name(where)
+    threads = torch.get_num_threads()
+    return f"{_cpu_name()}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def _cpu_name() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    found = re.search(r"^(?:model name|Model)\s*:\s*(.+)$", text, re.MULTILINE)
+    return found.group(1).strip() if found else platform.processor() or platform.machine() or "CPU"

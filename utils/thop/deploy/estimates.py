@@ -101,16 +101,23 @@ class Estimate:
 
     def predict(self, load: Load, precision: str, batch: int = 1) -> Tuple[Tensor, Tensor]:
         """The seconds of each network, and the standard deviation of their logarithm."""
-        points = torch.cat(
-            [self.mean[None], self.mean + _STEP * torch.eye(len(self.mean), dtype=torch.float64, device="cpu")]
-        )
+        points = with_steps(self.mean)
         seconds = load.seconds(constants_of(points, self.precisions, precision)).clamp_min(1e-12)
-        times = seconds.log()
-        slopes = (times[1:] - times[0]) / _STEP
+        slopes = slopes_of(seconds.log())
         variance = (slopes * (self.covariance @ slopes)).sum(0).clamp_min(0.0)
         low, high = self.basis.batches
         unlike = _UNLIKE if self.basis.networks and not low / _FAR <= batch <= high * _FAR else 0.0
         return seconds[0], (variance + self.spread**2 + unlike**2).sqrt()
+
+
+def with_steps(point: Tensor) -> Tensor:
+    """A point, and one a little further along each of its axes, in rows."""
+    return torch.cat([point[None], point + _STEP * torch.eye(len(point), dtype=torch.float64, device="cpu")])
+
+
+def slopes_of(values: Tensor) -> Tensor:
+    """The derivatives by each axis of what was found at ``with_steps``, in rows."""
+    return (values[1:] - values[0]) / _STEP
 
 
 def constants_of(logarithms: Tensor, precisions: Sequence[str], precision: str) -> Constants:
@@ -248,17 +255,21 @@ def entry_of(estimate: Estimate) -> Dict[str, Any]:
 def read_runtimes(entries: Any, where: str) -> Dict[str, Estimate]:
     """Read a device's ``runtimes``; raises DeviceError, saying where, for what is none."""
     found: Dict[str, Estimate] = {}
-    for name, entry in _mapping(entries, where).items():
+    for name, entry in need_mapping(entries, where).items():
         if name not in all_runtimes():
             raise DeviceError(f"{where}: no runtime is called {name!r}, only {listed(all_runtimes())}")
         place = f"{where}: {name}"
-        found[name] = _estimate(_mapping(entry, place), all_runtimes()[name], place)
+        found[name] = _estimate(need_mapping(entry, place), all_runtimes()[name], place)
     return found
 
 
-def _mapping(value: Any, where: str) -> Mapping[str, Any]:
-    if not isinstance(value, dict) or not value:
+def need_mapping(value: Any, where: str, known: Sequence[str] = ()) -> Mapping[str, Any]:
+    """Return a mapping, of known keys alone where such are named; raises DeviceError, saying where, otherwise."""
+    if not isinstance(value, dict) or not (value or known):
         raise DeviceError(f"{where}: not a mapping; devices.yaml shows the form")
+    unknown = [str(key) for key in value if known and key not in known]
+    if unknown:
+        raise DeviceError(f"{where}: {unknown[0]} is not known here, only {listed(known)}")
     return value
 
 
@@ -266,12 +277,11 @@ _OTHERS = ("peaks", "covariance", "spread", "networks", "batches", "source", "er
 
 
 def _estimate(entry: Mapping[str, Any], runtime: Runtime, where: str) -> Estimate:
-    unknown = [str(key) for key in entry if key not in SHARED and key not in _OTHERS]
-    if unknown and unknown[0] in runtime.precisions:
-        raise DeviceError(f"{where}: {unknown[0]}: in the form of version 2.0; make it again with 'calibrate'")
-    if unknown:
-        raise DeviceError(f"{where}: {unknown[0]} is not known here, only {listed((*SHARED, *_OTHERS))}")
-    peaks = {str(name): value for name, value in _mapping(entry.get("peaks"), f"{where}: peaks").items()}
+    unknown = next((str(key) for key in entry if key not in SHARED and key not in _OTHERS), "")
+    if unknown in runtime.precisions:
+        raise DeviceError(f"{where}: {unknown}: in the form of version 2.0; make it again with 'calibrate'")
+    need_mapping(entry, where, (*SHARED, *_OTHERS))
+    peaks = {str(name): value for name, value in need_mapping(entry.get("peaks"), f"{where}: peaks").items()}
     for precision in peaks:
         if precision not in runtime.precisions:
             raise DeviceError(f"{where}: peaks: {precision}: {runtime.name} has {listed(runtime.precisions)}")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from typing import Collection, Dict, FrozenSet, List, Optional, Sequence, Set, Tuple
+from typing import Callable, Collection, Dict, FrozenSet, List, Optional, Sequence, Set, Tuple
 
 from ..count.calls import OperatorCall, View
 from ..count.facts import ELEMENTWISE, MULTIPLIES
@@ -78,12 +78,13 @@ def executed(counted: Recording, steps: Sequence[OperatorCall], runtime: Runtime
     """Say what a runtime executes of a run; ``steps``: its calls, with branches merged where it merges them."""
     all_counts = runtime.eager or counted.untraced
     as_shipped = bool(counted.heads and counted.predictions) and not all_counts  # as exported
-    wanted = _Wanted(steps, counted.inputs, set(counted.predictions if as_shipped else counted.outputs), runtime.eager)
-    kept = list(steps) if all_counts else wanted.asked_for()
+    varying = _varying(steps, counted.inputs, runtime.eager)
+    outputs = set(counted.predictions if as_shipped else counted.outputs)
+    kept = list(steps) if all_counts else asked_for(steps, outputs & varying, varying)
     if not decode:
-        kept = wanted.cut(kept, counted.heads, counted.averages, decoded_branches(counted, runtime))
-    units = [Unit([step], _kinds(step, wanted.varying, runtime.generates), wanted.needs(step)) for step in kept]
-    return Executed(units, wanted.varying, wanted.outputs, all_counts)
+        kept, outputs = _cut(kept, outputs, varying, counted, decoded_branches(counted, runtime))
+    units = [Unit([step], _kinds(step, varying, runtime.generates), _needs(step, varying)) for step in kept]
+    return Executed(units, varying, outputs, all_counts)
 
 
 def decoded_branches(counted: Recording, runtime: Runtime) -> List[str]:
@@ -97,6 +98,12 @@ def decoded_branches(counted: Recording, runtime: Runtime) -> List[str]:
 def paths_of(counted: Recording, kinds: Collection[str]) -> Set[str]:
     """The modules of some classes, which are told by name, by their paths."""
     return {layer.path for layer in counted.layers.root.walk() if layer.kind.__name__ in kinds} if kinds else set()
+
+
+def above(path: str) -> List[str]:
+    """The paths of a module and of those that hold it, the outermost first."""
+    parts = path.split(".")
+    return [".".join(parts[:count]) for count in range(1, len(parts) + 1)]
 
 
 def is_inside(path: str, modules: Sequence[str]) -> bool:
@@ -132,72 +139,72 @@ def _plain_kinds(full: str, name: str, by_number: bool, generates: FrozenSet[str
 # ---- what is asked for ----
 
 
-class _Wanted:
-    """Which calls of a run are executed; outputs: the values that are returned."""
+def _varying(steps: Sequence[OperatorCall], inputs: Set[int], eager: bool) -> Set[int]:
+    """The values that are made anew in every pass."""
+    found = set(inputs)
+    for step in steps:
+        if eager or step.after in found or any(operand.value in found for operand in step.reads):
+            found.update(operand.value for operand in step.writes)
+    return found
 
-    def __init__(self, steps: Sequence[OperatorCall], inputs: Set[int], outputs: Set[int], eager: bool) -> None:
-        self.steps, self.outputs = steps, outputs
-        self.varying = set(inputs)
-        for step in steps:
-            if eager or step.after in self.varying or any(operand.value in self.varying for operand in step.reads):
-                self.varying.update(operand.value for operand in step.writes)
 
-    def needs(self, step: OperatorCall) -> Set[int]:
-        """The values that a step can't run without, weights aside."""
-        values = {operand.value for operand in step.reads}
-        if step.after is not None:
-            values.add(step.after)
-        return values & self.varying
+def _needs(step: OperatorCall, varying: Optional[Set[int]]) -> Set[int]:
+    """The values that a step can't run without, those alone that vary if it is told which do: weights aside."""
+    values = {operand.value for operand in step.reads}
+    if step.after is not None:
+        values.add(step.after)
+    return values if varying is None else values & varying
 
-    def asked_for(self) -> List[OperatorCall]:
-        """Steps whose results are returned, or needed by others that are executed."""
-        needed = self.outputs & self.varying
-        found = []
-        for step in reversed(self.steps):
-            if any(operand.value in needed for operand in step.writes):
-                found.append(step)
-                needed |= self.needs(step)
-        return found[::-1]
 
-    def cut(
-        self, kept: List[OperatorCall], heads: Sequence[str], averages: Sequence[str], decoded: Sequence[str]
-    ) -> List[OperatorCall]:
-        """End detecting heads at their last convolutions: what these write is returned in place of what is decoded.
+def asked_for(
+    steps: Sequence[OperatorCall],
+    needed: Set[int],
+    varying: Optional[Set[int]] = None,
+    always: Callable[[OperatorCall], bool] = lambda step: False,
+) -> List[OperatorCall]:
+    """Steps whose results are needed, by others that are kept too, and those that are kept always."""
+    found = []
+    for step in reversed(steps):
+        if any(operand.value in needed for operand in step.writes) or always(step):
+            found.append(step)
+            needed |= _needs(step, varying)
+    return found[::-1]
 
-        An activation that is a module of its own, such as that of a segmentation's prototypes, stays, and so does what
-        is made of the branches ``decoded`` alone, by their paths.
-        """
-        tail = [step for step in kept if is_inside(step.path, heads)]
-        stays = self._of_branches(tail, heads, set(decoded))
-        feeding: Set[int] = set()  # values of which a convolution with trained weights is still to be made
-        dropped: List[OperatorCall] = []
-        for step in reversed(tail):
-            weighted = step.kind == MULTIPLIES and any(operand.value not in self.varying for operand in step.reads)
-            activates = step.kind == ELEMENTWISE and step.path not in heads
-            ends = (weighted or activates or id(step) in stays) and not is_inside(step.path, averages)
-            if ends or any(o.value in feeding for o in step.writes):
-                feeding |= self.needs(step)
-            else:
-                dropped.append(step)
-        made = {operand.value for step in dropped for operand in step.writes}
-        read = {value for step in dropped for value in self.needs(step)}
-        self.outputs = (self.outputs | read) - made
-        gone = set(map(id, dropped))
-        return [step for step in kept if id(step) not in gone]
 
-    def _of_branches(self, tail: Sequence[OperatorCall], heads: Sequence[str], wanted: Set[str]) -> Set[int]:
-        """The steps of heads, by identity, that are made of some of their branches and of no others."""
-        branches: Dict[int, Set[str]] = {}  # of a value
-        found: Set[int] = set()
-        for step in tail if wanted else ():
-            head = next(path for path in heads if is_inside(step.path, [path]))
-            inside = step.path[len(head) :].strip(".").partition(".")[0]
-            of = (
-                {f"{head}.{inside}"}
-                if inside
-                else set().union(*(branches.get(value, set()) for value in self.needs(step)))
-            )
-            branches.update((view.value, of) for view in step.writes)
-            if of and of <= wanted:
-                found.add(id(step))
-        return found
+def _cut(
+    kept: List[OperatorCall], outputs: Set[int], varying: Set[int], counted: Recording, decoded: Sequence[str]
+) -> Tuple[List[OperatorCall], Set[int]]:
+    """End detecting heads at their last convolutions: what these write is returned in place of what is decoded.
+
+    An activation that is a module of its own, such as that of a segmentation's prototypes, stays, and so does what
+    is made of the branches ``decoded`` alone, by their paths.
+    """
+    tail = [step for step in kept if is_inside(step.path, counted.heads)]
+    stays = _of_branches(tail, varying, counted.heads, set(decoded))
+
+    def ends(step: OperatorCall) -> bool:
+        weighted = step.kind == MULTIPLIES and any(operand.value not in varying for operand in step.reads)
+        activates = step.kind == ELEMENTWISE and step.path not in counted.heads
+        return (weighted or activates or id(step) in stays) and not is_inside(step.path, counted.averages)
+
+    gone = set(map(id, tail)).difference(map(id, asked_for(tail, set(), varying, ends)))
+    dropped = [step for step in tail if id(step) in gone]
+    made = {operand.value for step in dropped for operand in step.writes}
+    read = {value for step in dropped for value in _needs(step, varying)}
+    return [step for step in kept if id(step) not in gone], (outputs | read) - made
+
+
+def _of_branches(tail: Sequence[OperatorCall], varying: Set[int], heads: Sequence[str], wanted: Set[str]) -> Set[int]:
+    """The steps of heads, by identity, that are made of some of their branches and of no others."""
+    branches: Dict[int, Set[str]] = {}  # of a value
+    found: Set[int] = set()
+    for step in tail if wanted else ():
+        head = next(path for path in heads if is_inside(step.path, [path]))
+        inside = step.path[len(head) :].strip(".").partition(".")[0]
+        of = {f"{head}.{inside}"} if inside else set()
+        if not inside:
+            of = of.union(*(branches.get(value, set()) for value in _needs(step, varying)))
+        branches.update((view.value, of) for view in step.writes)
+        if of and of <= wanted:
+            found.add(id(step))
+    return found

@@ -1,13 +1,21 @@
-"""What fits into a GPU's memory: three answers, by the counted peak, and the largest batch that surely does.
+"""What fits into a GPU's memory, by the counted peak: three answers, the largest batch, which modules to checkpoint.
 
 What a card really has, as PyTorch reports it, is not what it is sold with: 24 GB are 25.4e9 bytes, 40 are 42.5e9. Of
 that CUDA's context, cuDNN's workspaces and the allocator's fragments take a part, which depends on what runs. The
 margins are such that they held for the batches that timm has found on an RTX 3090 (``benchmarks/fits.py``).
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, NamedTuple, Optional, Protocol, Union
+from functools import partial
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Protocol, Sequence, Tuple, Union
 
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from ..count.record import parts_of_detectors
+from ..run import Driven, NotCountable
+from .executed import above
 from .runtimes import DeviceError
 
 NOMINAL = 64
@@ -155,3 +163,117 @@ class _Search:
         slope = (self.at(right).peak - self.at(left).peak) / (right - left)
         met = left + int((SURE * self.memory - self.at(left).peak) // slope) if slope > 0 else 2 * good + 6
         return met if good < met < bad else good + 1 if met <= good else bad - 1
+
+
+# ---- what is computed again in the backward, and not kept ----
+
+# Modules are taken one after the other, those first that keep most for the work of computing them again. What a choice
+# really takes is counted.
+_LARGEST = 0.15  # of what is kept: while a module is computed again, all of its results are there
+_ATTEMPTS = 8
+_WORTH = 0.01  # of the saving that is missing
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Modules to checkpoint, the step counted with them, the bytes that they save, and the work that they add.
+
+    work: FLOPs of the step to those of one without.
+    """
+
+    modules: Tuple[str, ...]
+    training: Any
+    saved: int
+    work: float
+
+    @property
+    def snippet(self) -> str:
+        """Python that checkpoints them: it goes behind where the model has been made."""
+        names = ", ".join(f'"{name}"' for name in self.modules)
+        return (
+            "from functools import partial\n"
+            "from torch.utils.checkpoint import checkpoint\n"
+            f"for name in [{names}]:\n"
+            "    module = model.get_submodule(name)\n"
+            "    module.forward = partial(checkpoint, module.forward, use_reentrant=False)"
+        )
+
+
+def checkpoint_modules(driven: Driven, paths: Sequence[str]) -> None:
+    """Let modules of a copy be computed again in the backward, under the autocast of the forward."""
+
+    def contexts() -> Any:
+        return nullcontext(), driven.around()
+
+    for path in paths:
+        module: Any = driven.model.get_submodule(path)
+        module.__dict__["forward"] = partial(checkpoint, module.forward, use_reentrant=False, context_fn=contexts)
+
+
+def need_modules(model: nn.Module, paths: Sequence[str]) -> Tuple[str, ...]:
+    """Return the paths; raises DeviceError for one that no module with a forward has."""
+    if isinstance(paths, str):
+        raise DeviceError(f"checkpoint takes paths of modules, as in [{paths!r}]")
+    modules = dict(model.named_modules())
+    for path in paths:
+        if not path or path not in modules or isinstance(modules[path], (nn.ModuleList, nn.ModuleDict)):
+            raise DeviceError(f"no module to checkpoint is called {path!r}")
+    return tuple(paths)
+
+
+def checkpoint_to_fit(
+    model: nn.Module, known: Any, memory: float, count: Callable[[Sequence[str]], Any]
+) -> Optional[Proposal]:
+    """Choose modules with which a step fits into so many bytes; None where none are found.
+
+    known: the step without; count: counts it with modules. Raises what that raises.
+    """
+    waiting, found = _candidates(model, known), known
+    chosen: List[str] = []
+    for _ in range(_ATTEMPTS):
+        missing = found.peak - SURE * memory
+        if missing <= 0 or not waiting:
+            break
+        promised = 0.0
+        while waiting and promised < missing * (1 + _WORTH):
+            path, saved = waiting.pop(0)
+            chosen.append(path)
+            promised += saved
+        try:
+            found = count(sorted(chosen))
+        except NotCountable:  # one of them can't be computed again, as it writes to what it is given
+            return None
+    if not chosen or answer_for(found.peak, memory) != FITS:
+        return None
+    names = tuple(name for name, _ in model.named_modules() if name in chosen)
+    return Proposal(names, found, known.peak - found.peak, found.flops / max(known.flops, 1))
+
+
+def _candidates(model: nn.Module, known: Any) -> List[Tuple[str, float]]:
+    """Modules that are blocks of several layers, with about the bytes that each saves, the cheapest bytes first.
+
+    A detector's head is none: it puts its results into the list that it is given.
+    """
+    heads, _ = parts_of_detectors(model)
+    kept, work = _below(known.kept_by_layer), _below([(p, f) for p, f, _ in known.forward.layers])
+    found: List[Tuple[str, float]] = []
+    waiting: List[Tuple[str, nn.Module]] = [("", model)]
+    while waiting:
+        path, module = waiting.pop()
+        sizes = kept.get(path, [])
+        is_block = path and path not in heads and len(sizes) > 1 and sum(sizes) <= _LARGEST * known.kept
+        if is_block and not isinstance(module, (nn.ModuleList, nn.ModuleDict)):
+            found.append((path, sum(sizes) - max(sizes)))  # what it returns stays
+        elif path in kept or not path:
+            waiting += [(f"{path}.{name}" if path else name, child) for name, child in module.named_children()]
+    flops = max(known.forward.flops, 1)
+    return sorted(found, key=lambda one: one[1] / (sum(work.get(one[0], [])) + 1e-4 * flops), reverse=True)
+
+
+def _below(rows: Sequence[Tuple[str, int]]) -> Dict[str, List[int]]:
+    """The numbers of all rows at and below each path."""
+    found: Dict[str, List[int]] = {}
+    for path, value in rows:
+        for holder in above(path):
+            found.setdefault(holder, []).append(value)
+    return found

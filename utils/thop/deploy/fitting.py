@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from .clock import Load, Work
-from .estimates import SHARED, Basis, Estimate, Prior, Sheet, before_measuring, constants_of
+from .estimates import SHARED, Basis, Estimate, Prior, Sheet, before_measuring, constants_of, slopes_of, with_steps
 from .runtimes import DeviceError
 
 _NOISE, _FREEDOM = 0.12, 4.0  # the usual deviation of a network, and of the t distribution
-_ROUNDS, _STEP = 3, 1e-4
+_ROUNDS = 3
 _PSEUDO = 4.0  # networks that the kind's spread counts as, beside the device's own
 _LARGE, _HARDLY = 16, 0.1  # in batches above, what a launch takes on top can't be told from what its kernel takes
 _LOOSE = 1.0  # width of a peak or bandwidth that no data sheet tells, around what the measurements come to
@@ -60,9 +60,8 @@ class Groups:
 
     def slopes(self, point: Tensor, precisions: Sequence[str]) -> Tuple[Tensor, Tensor]:
         """The logarithms of the times at a point, and their derivatives: [networks], [networks, constants]."""
-        points = torch.cat([point[None], point + _STEP * torch.eye(len(point), dtype=torch.float64, device="cpu")])
-        found = self.predict(points, precisions)
-        return found[0], ((found[1:] - found[0]) / _STEP).T
+        found = self.predict(with_steps(point), precisions)
+        return found[0], slopes_of(found).T
 
     def rates(self) -> Tuple[List[float], float]:
         """Logarithms of the peaks and of the bandwidth that the measurements come to, where nothing else is known."""

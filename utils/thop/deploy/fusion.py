@@ -49,7 +49,8 @@ class _Fusion:
 
     def __init__(self, program: Executed, runtime: Runtime) -> None:
         self.program, self.units = program, program.units
-        self.rules = [runtime.takes_along(_kinds(unit, runtime.tiles)) for unit in self.units]
+        kinds = [_kinds(unit, runtime.tiles) for unit in self.units]
+        self.rules = [next((runtime.fuses[kind] for kind in each if kind in runtime.fuses), ()) for each in kinds]
         self.in_place = runtime.sums_in_place
         self.group: Dict[int, int] = {}  # of a unit: the one that its launch begins with
         self.taken: Dict[int, Tuple[Unit, ...]] = {}  # what a launch has taken along, where there is an order

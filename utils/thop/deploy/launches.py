@@ -8,18 +8,17 @@ What a launch reads was written by others or is a weight; what it writes is read
 from collections import Counter
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Hashable, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
 
 from torch import Tensor, nn
 
 from ..answer import Answer, Rows
 from ..count.calls import OperatorCall, View
-from ..count.record import Recording, record
+from ..count.record import Recording, in_blocks, record
 from ..run import as_inputs, as_model, collector_paused
 from .branches import merge_branches
-from .executed import Executed, Unit, executed, paths_of
+from .executed import Executed, Unit, above, asked_for, executed, is_inside, paths_of
 from .fusion import fused
-from .memory import Uses, arena
 from .rewrites import copy_slices, rewritten
 from .runtimes import BATCH_NORMS, BYTES, FREE, ONCE, Runtime, find_runtime
 
@@ -99,6 +98,40 @@ def _elements(operands: Iterable[View]) -> int:
     return sum(operand.elements for operand in operands)
 
 
+class _Arena:
+    """Where values lie on a device, and how far the places have ever reached.
+
+    Runtimes plan it before they run: each launch's results are put at the lowest place that is free for as long as
+    somebody will read them. That leaves gaps, so the arena is larger than what is alive at once; with channels filled
+    up as the NPU stores them it is what rknn-toolkit2 reports for an RK3588, to the byte (tests/deploy/graphs).
+    """
+
+    def __init__(self) -> None:
+        self.places: Dict[Hashable, Tuple[int, int]] = {}  # from, to
+        self.bytes, self.at = 0, ""
+
+    def put(self, value: Hashable, length: int, path: str) -> None:
+        """Put a value at the lowest place that is free and large enough."""
+        if value in self.places:
+            return
+        start = 0
+        for begin, end in sorted(self.places.values()):
+            if begin - start >= length:
+                break
+            start = max(start, end)
+        self.places[value] = start, start + length
+        if start + length > self.bytes:
+            self.bytes, self.at = start + length, path
+
+
+def _stored(view: View, unit: int) -> int:
+    """The elements of a tensor as it lies in memory, its channels in whole numbers of ``unit``."""
+    shape = list(view.shape)
+    if len(shape) == 4:
+        shape[1] = in_blocks(shape[1], unit)
+    return prod(shape)
+
+
 @dataclass(frozen=True)
 class DeviceMemory:
     """Bytes of the activations' arena and of the weights; at: the module whose launch needs most of the former."""
@@ -144,15 +177,26 @@ class Deployed(Answer):
     def memory(self, precision: Optional[str] = None) -> DeviceMemory:
         """The memory that it takes in a precision of its runtime, the usual one without."""
         size = BYTES.get(self.runtime.precision(precision), BYTES["float16"])
-        whole = self._whole()
-        uses = [
-            Uses(one.layers[0], one.reads, [whole.get(view.value, view) for view in one.writes], self._unit_of(one))
-            for one in self.launches
-        ]
-        unread = {view.value for one in uses for view in one.writes}.difference(v.value for u in uses for v in u.reads)
-        dropped = unread - self.flow.outputs if self.runtime.eager else set()
-        found, at = arena(uses, self.flow.inputs, dropped, size, self.runtime.returns_beside)
-        return DeviceMemory(found, sum(launch.weight_bytes(size) for launch in self.launches), at)
+        whole, arena, launches = self._whole(), _Arena(), list(enumerate(self.launches))
+        last: Dict[int, int] = {}  # the launch after which a value is not needed; what is returned is to the end
+        if self.runtime.eager:  # which computes what nobody reads, too
+            last.update((v.value, i) for i, one in launches for v in one.writes if v.value not in self.flow.outputs)
+        last.update((view.value, i) for i, one in launches for view in one.reads)
+        for _, one in launches:
+            for view in one.reads:
+                if view.value in self.flow.inputs:
+                    arena.put(view.value, _stored(view, 1) * size, "")
+        for i, one in launches:
+            lengths = [(v.value, _stored(whole.get(v.value, v), self._unit_of(one))) for v in one.writes]
+            for value, length in lengths:
+                arena.put(value, length * size, one.layers[0])
+            for value, length in lengths if self.runtime.returns_beside else ():
+                if value not in last:
+                    arena.put(("returned", value), length * self.runtime.returns_beside, one.layers[0])
+            for view in (*one.reads, *one.writes):
+                if last.get(view.value, len(launches)) <= i:
+                    arena.places.pop(view.value, None)
+        return DeviceMemory(arena.bytes, sum(launch.weight_bytes(size) for launch in self.launches), arena.at)
 
     def _whole(self) -> Dict[int, View]:
         """The values of which a part was written over, as they lie in memory: all of them."""
@@ -264,3 +308,44 @@ def _leaves(steps: Sequence[OperatorCall], reasons: Mapping[str, str]) -> Option
         if name in reasons:
             return name, step.path, reasons[name]
     return None
+
+
+# ---- what is computed in vain, or not at all: auxiliary heads, which only training needs ----
+
+
+def left_out(network: Deployed) -> Dict[str, int]:
+    """Name the outermost modules whose products ran, and that the runtime does without, with their FLOPs.
+
+    Nothing that an export gives out needs them. A head that is cut before it decodes is not among them.
+    """
+    executed = {step.number for launch in network.launches for step in launch.steps}
+    executed |= {step.number for step in network.merged}
+    steps = [step for step in network.flow.steps if step.flops]
+    kept = {prefix for step in steps if step.number in executed for prefix in above(step.path)}
+    found: Dict[str, int] = {}
+    for step in steps:
+        outermost = next((prefix for prefix in above(step.path) if prefix not in kept), None)
+        if step.number not in executed and outermost and not is_inside(step.path, network.flow.averages):
+            found[outermost] = found.get(outermost, 0) + step.flops
+    return found
+
+
+def two_predictions(network: Deployed) -> Optional[Tuple[str, int, int]]:
+    """Find a detector that gives out two sets of predictions of one shape, as with a head for training alone.
+
+    Returns its path, and the FLOPs that it would save to do without the first or the second; None where there are none.
+    """
+    flow = network.flow
+    steps = [step for launch in network.launches for step in launch.steps]
+    by_shape: Dict[Tuple[int, ...], List[OperatorCall]] = {}
+    for step in steps:
+        for operand in step.writes:
+            if operand.value in flow.outputs and len(operand.shape) == 3 and is_inside(step.path, flow.heads):
+                by_shape.setdefault(tuple(operand.shape), []).append(step)
+    pair = next((found for found in by_shape.values() if len(found) == 2), None)
+    if pair is None:
+        return None
+    total = sum(step.flops for step in steps)
+    needed = [asked_for(steps, {operand.value for operand in one.writes}) for one in pair]
+    first, second = (total - sum(step.flops for step in kept) for kept in needed)
+    return pair[0].path, second, first

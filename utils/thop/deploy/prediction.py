@@ -99,8 +99,7 @@ class Prediction(Timing):
 
     def share(self, binds: str) -> float:
         """The share of the time that goes to "arithmetic", "memory", "output stage" or "starting launches"."""
-        part = sum(launch.seconds for launch in self.launches if launch.binds == binds)
-        return part / self.seconds if self.seconds else 0.0
+        return _parts(self.launches).get(binds, 0.0) / self.seconds if self.seconds else 0.0
 
     def layers(self, depth: Optional[int] = None) -> List[LayerTime]:
         """The time by module, in the order of the run; what lies deeper than ``depth`` is its module's."""
@@ -108,14 +107,13 @@ class Prediction(Timing):
         for one in self.launches:
             path = one.launch.layers[0]
             found.setdefault(path if depth is None else ".".join(path.split(".")[:depth]), []).append(one)
-        return Rows(self._layer(path, times) for path, times in found.items())
-
-    def _layer(self, path: str, times: Sequence[LaunchTime]) -> LayerTime:
-        seconds = sum(one.seconds for one in times)
-        share = seconds / self.seconds if self.seconds else 0.0
-        elements = sum(one.launch.elements for one in times)
-        flops = sum(one.launch.flops for one in times)
-        return LayerTime(path, seconds, share, _parts(times), elements, flops)
+        rows = Rows[LayerTime]()
+        for path, times in found.items():
+            seconds = sum(one.seconds for one in times)
+            share = seconds / self.seconds if self.seconds else 0.0
+            sizes = sum(one.launch.elements for one in times), sum(one.launch.flops for one in times)
+            rows.append(LayerTime(path, seconds, share, _parts(times), *sizes))
+        return rows
 
 
 def _parts(times: Sequence[LaunchTime]) -> Dict[str, float]:
@@ -163,32 +161,21 @@ def predict(
     if isinstance(network, Deployed):
         if given is not None:
             raise TypeError("predict: what deployed() has made takes no inputs, only a device")
-        found, chosen, exact = find_place(_named(device, devices), runtime, precision, devices)
+        found, chosen, exact = find_place(device, runtime, precision, devices)
         return predict_deployed(network.under(chosen, exact), found, exact)
     model = as_model(network, "predict")
     arguments = None if given is None else as_inputs(given, "predict")
-    where = _named(device, devices)
 
     def count(amp: bool) -> Recording:
         images = arguments or images_for(model, fitting_size(model, usual_size(model)))
         return record(model, images, amp=amp)
 
-    return predict_counted(count, where, runtime, precision, decode, devices)
-
-
-def _named(device: Optional[Where], devices: Optional[PathLike]) -> Where:
-    """Return the device that was named; raises DeviceError where none was."""
-    if isinstance(device, (str, Device, Calibration)):
-        return device
-    some = ", ".join(f'"{name}"' for name in list(load_devices(devices))[:4])
-    if device is None:
-        raise DeviceError(f'predict: on which device? device="rk3588", say; there are {some} and others')
-    raise DeviceError(f"predict: a device is a name, such as {some}, or a calibration, not {type(device).__name__}")
+    return predict_counted(count, device, runtime, precision, decode, devices)
 
 
 def predict_counted(
     count: Callable[[bool], Recording],
-    device: Where,
+    device: Optional[Where],
     runtime: Optional[str] = None,
     precision: Optional[str] = None,
     decode: Optional[bool] = None,
@@ -201,10 +188,15 @@ def predict_counted(
 
 
 def find_place(
-    device: Where, runtime: Optional[str], precision: Optional[str], devices: Optional[PathLike]
+    device: Optional[Where], runtime: Optional[str], precision: Optional[str], devices: Optional[PathLike]
 ) -> Tuple[Union[Device, Calibration], Runtime, str]:
     """Say which device, runtime and precision are meant; raises DeviceError as ``predict`` does."""
-    found = device if isinstance(device, (Device, Calibration)) else find_device(device, devices)
+    if device is None or not isinstance(device, (str, Device, Calibration)):
+        some = ", ".join(f'"{name}"' for name in list(load_devices(devices))[:4])
+        if device is None:
+            raise DeviceError(f'predict: on which device? device="rk3588", say; there are {some} and others')
+        raise DeviceError(f"predict: a device is a name, such as {some}, or a calibration, not {type(device).__name__}")
+    found = find_device(device, devices) if isinstance(device, str) else device
     if isinstance(found, Device):
         return (found, *place_on(found, runtime, precision))
     if runtime is not None and find_runtime(runtime) is not found.runtime:
@@ -241,17 +233,13 @@ def estimate_for(device: Union[Device, Calibration], runtime: Runtime, precision
     Raises DeviceError where there are neither measurements nor a data sheet.
     """
     runtime.need_a_formula()
-    if isinstance(device, Calibration):
-        known, peaks = device.estimate, device.peaks
-    else:
-        found, peaks = device.runtimes.get(runtime.name), device.peaks
-        if found is None:
-            return _of_sheet(device, runtime, precision)
-        known = found
+    if isinstance(device, Device) and runtime.name not in device.runtimes:
+        return _of_sheet(device, runtime, precision)
+    known = device.runtimes[runtime.name] if isinstance(device, Device) else device.estimate
     basis = _measured(known.basis)
     if precision in known.precisions:
         return known, basis
-    extended = with_precision(known, precision, peaks)
+    extended = with_precision(known, precision, device.peaks)
     if extended is None:
         raise DeviceError(f"nothing is known of {device.name} in {precision}, only in {listed(known.precisions)}")
     return extended, f"{basis} in {listed(known.precisions)}, and its data sheet"

@@ -7,7 +7,7 @@ leave out what changes nothing but layout and type, and some take products of co
 from collections import Counter
 from dataclasses import replace
 from itertools import count, groupby, takewhile
-from typing import Callable, Container, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Callable, Container, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import torch
 
@@ -28,53 +28,51 @@ _COPIES = frozenset(("clone", "_to_copy", "contiguous", "_reshape_copy", "as_str
 _MAY_BE_IDLE = frozenset(("cat", "pool"))
 _GATES, _OF_ROWS = frozenset(("sigmoid", "hardsigmoid")), frozenset(("mean", "native_layer_norm"))
 _SHIFTS, _SCALES = frozenset(("add", "sub")), frozenset(("mul", "div"))
+_ADD = facts_of(torch.ops.aten.add.Tensor)
+Joined = Tuple[Unit, Sequence[Unit]]
+"""What stands for a unit, and those that are part of it now."""
 
 
 def rewritten(program: Executed, runtime: Runtime, whole: Container[str] = ()) -> Executed:
     """Return what a compiler makes of a program; ``whole``: the paths of modules that are one operator."""
-    rewriting = _Rewriting(program)
-    rewriting.leave_out(runtime)
-    rewriting.fold("channel scale" in runtime.leaves_out)
-    rewriting.recognise_activations()
+    found = _Rewriting(program)
+    found.take(found.left_out(runtime))
+    found.take(found.folded("channel scale" in runtime.leaves_out))
+    found.join(found.activation)
     if runtime.through_onnx:
-        rewriting.join_concats()
+        found.join(found.concat)
     if runtime.fuses_attention:
-        rewriting.recognise_attention()
+        found.join(found.attention)
     if whole:
-        rewriting.join_modules(whole)
+        found.take(found.joined_modules(whole))
     if runtime.splits_concats:
-        rewriting.take_apart(runtime.splits_concats)
+        found.take(found.products_apart(runtime.splits_concats))
     if runtime.biases_apart:
-        rewriting.take_biases_apart()
+        found.take(found.biases_apart())
     if runtime.spells:
-        rewriting.spell_out(runtime.spells)
+        found.take(found.spelled_out(runtime.spells))
     if runtime.pads_first:
-        rewriting.pad_first()
+        found.take(found.padded_first())
     if runtime.lays_out_input:
-        rewriting.lay_out()
-    return Executed(rewriting.units, program.varying, program.outputs, program.all_counts)
+        found.take(found.laid_out())
+    return replace(program, units=found.units)
 
 
 class _Rewriting:
-    """The units of a program, who makes a value, and how many read it."""
+    """The units of a program, who makes a value, and how many read it; its methods say what stands for them."""
 
     def __init__(self, program: Executed) -> None:
         self.varying, self.outputs = program.varying, program.outputs
         self.fresh = count(-1_000_000, -1)
-        self.reads: Dict[int, int] = Counter()
-        self.made: Dict[int, Unit] = {}
-        self.units: List[Unit] = []
         self.take(program.units)
 
-    def take(self, units: Sequence[Unit]) -> None:
-        """Go on with units, most often with those that there are."""
-        if len(units) == len(self.units) and all(new is old for new, old in zip(units, self.units)):
-            return
+    def take(self, units: Iterable[Unit]) -> None:
+        """Go on with units."""
         self.units = list(units)
-        self.reads = Counter(value for unit in units for value in unit.needs)
-        self.made = {value: unit for unit in units for value in unit.made}
+        self.reads = Counter(value for unit in self.units for value in unit.needs)
+        self.made = {value: unit for unit in self.units for value in unit.made}
 
-    def join(self, joined: Callable[[Unit], Tuple[Unit, Sequence[Unit]]]) -> None:
+    def join(self, joined: Callable[[Unit], Joined]) -> None:
         """Go on with what units are joined to, and without the parts that are in another now."""
         pairs = [joined(unit) for unit in self.units]
         gone = {id(part) for _, parts in pairs for part in parts}
@@ -86,17 +84,15 @@ class _Rewriting:
 
     # ---- what changes nothing ----
 
-    def leave_out(self, runtime: Runtime) -> None:
+    def left_out(self, runtime: Runtime) -> Iterator[Unit]:
         """Leave out what changes layout or type alone, or nothing; whoever has read it reads what it was made of."""
         original: Dict[int, int] = {}
-        found = []
         for unit in self.units:
             unit = _renamed(unit, original)
             if self._is_left_out(unit, runtime):
                 original[unit.steps[0].writes[0].value] = unit.steps[0].reads[0].value
             else:
-                found.append(unit)
-        self.take(found)
+                yield unit
 
     def _is_left_out(self, unit: Unit, runtime: Runtime) -> bool:
         copies = unit.kinds[0] in _COPIES or not runtime.leaves_out.isdisjoint(unit.kinds)
@@ -109,7 +105,7 @@ class _Rewriting:
 
     # ---- what is folded into a product ----
 
-    def fold(self, scales: bool) -> None:
+    def folded(self, scales: bool) -> Iterable[Unit]:
         """Fold what scales and shifts the channels of a product into its weights, a BatchNorm above all."""
         found: Dict[int, Unit] = {}  # by identity, in order
         for unit in self.units:
@@ -120,7 +116,7 @@ class _Rewriting:
                 unit = Unit(product.steps + unit.steps, product.kinds, product.needs, bias)
                 self.made.update(dict.fromkeys(unit.made, unit))
             found[id(unit)] = unit
-        self.take(list(found.values()))
+        return found.values()
 
     def _folds_into(self, unit: Unit, scales: bool) -> Optional[Unit]:
         """The product whose result a unit scales or shifts, by a number or one a channel, if nobody else reads it."""
@@ -142,18 +138,13 @@ class _Rewriting:
 
     # ---- what is written out ----
 
-    def recognise_activations(self) -> None:
+    def activation(self, unit: Unit) -> Joined:
         """Make one of an activation that is written out."""
-
-        def joined(unit: Unit) -> Tuple[Unit, Sequence[Unit]]:
-            chain = self._written_out(unit) if unit.kinds[0] == "mul" and len(unit.needs) == 2 else []
-            if not chain:
-                return unit, ()
-            name = _WRITTEN_OUT.get(frozenset(one.kinds[0] for one in chain), "activation")
-            steps = [step for one in chain for step in one.steps] + unit.steps
-            return Unit(steps, (name, "curve", "pointwise"), set(chain[0].needs)), chain
-
-        self.join(joined)
+        chain = self._written_out(unit) if unit.kinds[0] == "mul" and len(unit.needs) == 2 else []
+        if not chain:
+            return unit, ()
+        name = _WRITTEN_OUT.get(frozenset(one.kinds[0] for one in chain), "activation")
+        return _one_of([*chain, unit], name, "curve", "pointwise"), chain
 
     def _written_out(self, last: Unit) -> List[Unit]:
         """The units from ``x`` to what it is multiplied with, if each is made of the one before; else nothing."""
@@ -170,13 +161,11 @@ class _Rewriting:
                     return chain
         return []
 
-    def spell_out(self, spellings: Mapping[str, Sequence[str]]) -> None:
+    def spelled_out(self, spellings: Mapping[str, Sequence[str]]) -> Iterator[Unit]:
         """Make several of each operator that a runtime does not have, one after the other."""
-        found: List[Unit] = []
         for unit in self.units:
             words = next((spellings[kind] for kind in unit.kinds if kind in spellings), None)
-            found += [unit] if words is None or len(unit.steps) > 1 else self._spelled(unit.steps[0], words)
-        self.take(found)
+            yield from [unit] if words is None or len(unit.steps) > 1 else self._spelled(unit.steps[0], words)
 
     def _spelled(self, step: OperatorCall, words: Sequence[str]) -> Iterator[Unit]:
         """Yield a unit for each word, which reads what came before; ``x`` too where that is a gate, or one a row."""
@@ -198,79 +187,64 @@ class _Rewriting:
             yield Unit([one], kinds, {view.value for view in reads} & self.varying)
             before = [made]
 
-    def take_biases_apart(self) -> None:
+    def biases_apart(self) -> Iterator[Unit]:
         """Add the bias of each linear layer by an operator of its own."""
-        found: List[Unit] = []
         for unit in self.units:
             step = unit.steps[0]
             biases = [view for view in step.reads if len(view.shape) == 1 and view.value not in self.varying]
             if unit.kinds[0] != "linear" or len(unit.steps) > 1 or not biases:
-                found.append(unit)
+                yield unit
                 continue
             out, made = step.writes[0], self._new(step.writes[0])
             left = [view for view in step.reads if view not in biases]
-            found.append(replace(unit, steps=[replace(step, reads=left, writes=[made])]))
-            found.append(Unit([_sum(step, [made, *biases], out)], ("add", "arithmetic", "pointwise"), {made.value}))
-        self.take(found)
+            yield replace(unit, steps=[replace(step, reads=left, writes=[made])])
+            yield Unit([_other(step, _ADD, [made, *biases], out)], ("add", "arithmetic", "pointwise"), {made.value})
 
-    def lay_out(self) -> None:
+    def laid_out(self) -> Iterator[Unit]:
         """Put a copy before the first convolution of an input, and behind one whose result is returned."""
         clone = facts_of(torch.ops.aten.clone.default)
-        found: List[Unit] = []
         for unit in self.units:
             first = "convolution" in unit.kinds and unit.steps[0].reads[0].value not in self.made
-            found += self._reading_a_copy(unit, clone) if first else [unit]
+            *before, last = self._reading_a_copy(unit, clone) if first else [unit]
+            yield from before
             result = unit.result
             makers = [unit, *(self.made[value] for value in unit.needs if unit.pointwise and value in self.made)]
             if any("convolution" in one.kinds for one in makers) and result and result.value in self.outputs:
-                made, last = self._new(result), found[-1].steps[-1]
-                found[-1] = replace(found[-1], steps=[*found[-1].steps[:-1], replace(last, writes=[made])])
-                found.append(Unit([_copy(last, clone, made, result)], ("clone",), {made.value}))
-        self.take(found)
+                made, step = self._new(result), last.steps[-1]
+                yield replace(last, steps=[*last.steps[:-1], replace(step, writes=[made])])
+                last = Unit([_other(step, clone, [made], result)], ("clone",), {made.value})
+            yield last
 
-    def pad_first(self) -> None:
+    def padded_first(self) -> Iterator[Unit]:
         """Put a launch for its padding before each window with a stride whose padding is not the same on both sides."""
         pad = facts_of(torch.ops.aten.constant_pad_nd.default)
-        found: List[Unit] = []
         for unit in self.units:
-            found += self._reading_a_copy(unit, pad) if _pads_unevenly(unit.steps[0]) else [unit]
-        self.take(found)
+            yield from self._reading_a_copy(unit, pad) if _pads_unevenly(unit.steps[0]) else [unit]
 
     def _reading_a_copy(self, unit: Unit, facts: OperatorFacts) -> List[Unit]:
         """A unit that makes another tensor of a unit's first operand, and the unit, which reads that."""
         step = unit.steps[0]
         x, made = step.reads[0], self._new(step.reads[0])
-        copy = _copy(step, facts, x, made)
+        copy = _other(step, facts, [x], made)
         steps = [replace(step, reads=[made, *step.reads[1:]]), *unit.steps[1:]]
         needs = (unit.needs - {x.value}) | {made.value}
         return [Unit([copy], (facts.operator,), {x.value}), replace(unit, steps=steps, needs=needs)]
 
-    def recognise_attention(self) -> None:
+    def attention(self, unit: Unit) -> Joined:
         """Make one of two products of activations with a softmax between."""
+        softmax = self._made_alone(unit, "softmax") if unit.kinds == ("matmul",) else None
+        scores = self._made_alone(softmax, "matmul") if softmax is not None else None
+        if softmax is None or scores is None:
+            return unit, ()
+        scale = self._made_alone(scores, "scale")
+        parts = [one for one in (scale, scores, softmax) if one is not None]
+        return _one_of([*parts, unit], "attention"), parts
 
-        def joined(unit: Unit) -> Tuple[Unit, Sequence[Unit]]:
-            softmax = self._made_alone(unit, "softmax") if unit.kinds == ("matmul",) else None
-            scores = self._made_alone(softmax, "matmul") if softmax is not None else None
-            if softmax is None or scores is None:
-                return unit, ()
-            scale = self._made_alone(scores, "scale")
-            parts = [one for one in (scale, scores, softmax) if one is not None]
-            made = set().union(*(one.made for one in (*parts, unit)))
-            needs = set().union(*(one.needs for one in (*parts, unit))) - made
-            return Unit([step for one in (*parts, unit) for step in one.steps], ("attention",), needs), parts
-
-        self.join(joined)
-
-    def join_modules(self, paths: Container[str]) -> None:
+    def joined_modules(self, paths: Container[str]) -> Iterator[Unit]:
         """Make one of all that each call of some modules computes."""
-        found: List[Unit] = []
         for path, group in groupby(self.units, key=lambda unit: unit.steps[0].path):
             units = list(group)
-            if path in paths:
-                needs = set().union(*(unit.needs for unit in units)) - set().union(*(unit.made for unit in units))
-                units = [Unit([step for unit in units for step in unit.steps], ("attention",), needs)]
-            found += units
-        self.take(found)
+            yield from [_one_of(units, "attention")] if path in paths else units
 
     def _made_alone(self, unit: Unit, kind: str) -> Optional[Unit]:
         """The unit that made the first operand, if it is of a kind and nobody else reads that."""
@@ -280,21 +254,17 @@ class _Rewriting:
 
     # ---- concatenations ----
 
-    def join_concats(self) -> None:
+    def concat(self, unit: Unit) -> Joined:
         """Make one of a concat that another alone reads."""
+        inner = [self.made[value] for value in unit.needs if value in self.made and self.only_read(value)]
+        inner = [one for one in inner if one.kinds[0] == "cat" and unit.kinds[0] == "cat"]
+        for one in inner:
+            step, held = unit.steps[0], one.made
+            reads = [new for view in step.reads for new in (one.steps[0].reads if view.value in held else [view])]
+            unit = Unit([replace(step, reads=reads)], unit.kinds, (unit.needs | one.needs) - held)
+        return unit, inner
 
-        def joined(unit: Unit) -> Tuple[Unit, Sequence[Unit]]:
-            inner = [self.made[value] for value in unit.needs if value in self.made and self.only_read(value)]
-            inner = [one for one in inner if one.kinds[0] == "cat" and unit.kinds[0] == "cat"]
-            for one in inner:
-                step, held = unit.steps[0], one.made
-                reads = [new for view in step.reads for new in (one.steps[0].reads if view.value in held else [view])]
-                unit = Unit([replace(step, reads=reads)], unit.kinds, (unit.needs | one.needs) - held)
-            return unit, inner
-
-        self.join(joined)
-
-    def take_apart(self, ratio: float) -> None:
+    def products_apart(self, ratio: float) -> List[Unit]:
         """Make of a 1 x 1 convolution of two concatenated maps, with few outputs, a product for each of them."""
         parts: Dict[int, List[Unit]] = {}  # by the identity of the unit that they take the place of
         for unit in self.units:
@@ -307,7 +277,7 @@ class _Rewriting:
             if pointwise and alone and geometry.inner >= ratio * geometry.columns:
                 parts[id(joined)] = []
                 parts[id(unit)] = list(self._products(unit, joined.steps[0]))
-        self.take([one for unit in self.units for one in parts.get(id(unit), [unit])])
+        return [one for unit in self.units for one in parts.get(id(unit), [unit])]
 
     def _products(self, unit: Unit, joined: OperatorCall) -> Iterator[Unit]:
         """Yield a product for each part of a concat; the last adds what the first came to."""
@@ -320,7 +290,7 @@ class _Rewriting:
             product = _share_of(step, part, part.elements / all_elements, made, last)
             steps, needs = [product], {part.value} | {view.value for view in sums}
             if last:
-                steps += [_sum(step, [made, *sums], out), *unit.steps[1:]]
+                steps += [_other(step, _ADD, [made, *sums], out), *unit.steps[1:]]
             yield Unit(steps, ("sum", "product") if last else unit.kinds, needs, unit.folded if last else 0)
             sums.append(made)
 
@@ -328,6 +298,12 @@ class _Rewriting:
         value = next(self.fresh)
         self.varying.add(value)
         return like._replace(value=value)
+
+
+def _one_of(units: Sequence[Unit], *kinds: str) -> Unit:
+    """One unit of several, which needs what none of them makes."""
+    needs = set().union(*(unit.needs for unit in units)) - set().union(*(unit.made for unit in units))
+    return Unit([step for unit in units for step in unit.steps], kinds, needs)
 
 
 def _renamed(unit: Unit, original: Dict[int, int]) -> Unit:
@@ -351,14 +327,9 @@ def _share_of(step: OperatorCall, part: View, share: float, made: View, with_bia
     return replace(step, flops=round(step.flops * share), reads=[part, *weights], writes=[made], geometry=geometry)
 
 
-def _sum(step: OperatorCall, reads: Sequence[View], out: View) -> OperatorCall:
-    facts = facts_of(torch.ops.aten.add.Tensor)
-    return replace(step, facts=facts, operator="add", flops=0, geometry=None, reads=reads, writes=[out])
-
-
-def _copy(step: OperatorCall, facts: OperatorFacts, x: View, made: View) -> OperatorCall:
-    """A call in the same module that makes another tensor of one."""
-    return replace(step, facts=facts, operator=facts.operator, flops=0, geometry=None, reads=[x], writes=[made])
+def _other(step: OperatorCall, facts: OperatorFacts, reads: Sequence[View], made: View) -> OperatorCall:
+    """A call in the same module of an operator that multiplies nothing."""
+    return replace(step, facts=facts, operator=facts.operator, flops=0, geometry=None, reads=reads, writes=[made])
 
 
 def _pads_unevenly(step: OperatorCall) -> bool:
@@ -379,7 +350,7 @@ def copy_slices(program: Executed, groups: Sequence[List[Unit]], together: bool)
     copier = _Slices(program, together)
     found = [one for group in groups for one in copier.copied(group)]
     units = [unit for group in found for unit in group]
-    return Executed(units, program.varying, program.outputs, program.all_counts), found
+    return replace(program, units=units), found
 
 
 class _Slices:

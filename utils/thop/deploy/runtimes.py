@@ -4,7 +4,7 @@ import difflib
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Dict, FrozenSet, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, FrozenSet, Mapping, Optional, Tuple, Union
 
 from ..run import in_few_words
 from ..units import listed
@@ -99,17 +99,9 @@ class Runtime:
         """Whose devices are alike: of one kind, and with a host that submits each call or without."""
         return f"{self.kind}-eager" if self.eager else self.kind
 
-    def may_compute_in(self, precision: str) -> Tuple[str, ...]:
-        """The types that it may compute in where a precision is asked for."""
-        return self.computes_in.get(precision, ()) + (precision,)
-
     def on(self, device: str) -> "Runtime":
         """The runtime as it is on a device, where that differs."""
         return _varied(self.name, device)
-
-    def takes_along(self, kinds: Sequence[str]) -> Union[str, Sequences]:
-        """What a launch that begins with an operator of some kinds, the most special first, takes along."""
-        return next((self.fuses[kind] for kind in kinds if kind in self.fuses), ())
 
     def precision(self, name: Optional[str]) -> str:
         """Return a precision of the runtime by its name, the usual one without; raises DeviceError for an unknown."""

@@ -5,6 +5,7 @@ before, its outputs and its loss, lives until it is replaced. Where gradients of
 earlier ones are alive in it. After the last batch of an epoch a validation may follow: twice as many images, in half.
 """
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Callable, Dict, List, Optional, Sequence, Union
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from ..count.phases import BACKWARD, LOSS, OPTIMIZER, StepRecorder, bytes_of
 from ..run import Driven, ModelCopy, in_few_words, map_tensors, tensors_in
-from .checkpointing import checkpoint_modules
+from .fits import checkpoint_modules
 from .runtimes import DeviceError
 
 _MOMENTUM = 0.937  # as YOLOv5 has it; only whether there is one matters here
@@ -38,27 +39,24 @@ def optimizer_named(name: str) -> str:
     return found
 
 
+@dataclass
 class Steps:
     """Two steps of one run, and what is seen of them.
 
     gradients, state: bytes, after the optimizer has stepped; loss: what it was, one of the three above.
     """
 
-    def __init__(
-        self,
-        optimizer: str,
-        foreach: bool,
-        block: int,
-        keeps_gradients: bool,
-        validates: Union[bool, Callable[[Any], Any]],
-        checkpointed: Sequence[str] = (),
-    ) -> None:
-        self.optimizer, self.foreach, self.block, self.checkpointed = optimizer, foreach, block, checkpointed
-        self.keeps_gradients, self.validates = keeps_gradients, validates
-        self.recorder: Any = None
-        self.gradients = self.state = 0
-        self.loss = SUMMED
-        self.no_validation = ""
+    optimizer: str
+    foreach: bool
+    block: int
+    keeps_gradients: bool
+    validates: Union[bool, Callable[[Any], Any]]
+    checkpointed: Sequence[str] = ()
+    recorder: Any = None
+    gradients: int = 0
+    state: int = 0
+    loss: str = SUMMED
+    no_validation: str = ""
 
     def observe(self, copied: ModelCopy) -> StepRecorder:
         """Make the recorder of the run."""

@@ -18,10 +18,19 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..answer import Answer, Rows
 from ..count.phases import BACKWARD, FORWARD, LOSS, OPTIMIZER, VALIDATION, Phase, phases_of
-from ..count.storages import in_blocks
+from ..count.record import in_blocks
 from ..run import KNOWS_NODES, NotCountable, as_inputs, as_model, collector_paused, map_tensors, run, tensors_in
-from .checkpointing import Proposal, checkpoint_to_fit, need_modules
-from .fits import AFTER_LAST, Largest, answer_for, batches_summed, largest_batch, memory_in
+from .fits import (
+    AFTER_LAST,
+    Largest,
+    Proposal,
+    answer_for,
+    batches_summed,
+    checkpoint_to_fit,
+    largest_batch,
+    memory_in,
+    need_modules,
+)
 from .runtimes import DeviceError
 from .steps import SUMMED, Steps, optimizer_named, targets_for
 
@@ -248,7 +257,7 @@ def _result(steps: Steps, model: nn.Module, inputs: Any, ema: bool, amp: bool, e
     block, recorder = steps.block, steps.recorder
     weights, buffers = _sizes(model.parameters(), block), _sizes(model.buffers(), block)
     average = weights + buffers if ema else 0
-    storages, uncounted = recorder.storages, dict(recorder.recorder.uncounted)
+    storages, uncounted = recorder.storages, dict(recorder.uncounted)
     peak, place = recorder.step_peak if recorder.validates else (storages.peak, storages.peak_place)
     peak += weights + buffers + average + sum(exchanged)
     recurrent = sum(isinstance(module, nn.RNNBase) for module in model.modules())
@@ -261,7 +270,7 @@ def _result(steps: Steps, model: nn.Module, inputs: Any, ema: bool, amp: bool, e
         peak, place = max((peak, place), (storages.peak + held, storages.peak_place))
         if callable(steps.validates) and place[0] == VALIDATION:
             uncounted["validation"] = 1, "at most as much, as what is made of its outputs depends on them"
-    phases = phases_of(recorder.recorder.calls)
+    phases = phases_of(recorder.calls)
     kept = sorted(recorder.kept.items(), key=lambda item: item[1], reverse=True)
     return Training(
         weights=weights,
@@ -323,9 +332,6 @@ def statistics_bytes(model: nn.Module, gpus: int, block: int) -> int:
 
     Each layer keeps how many values each GPU had; the widest gathers means, deviations and that number, twice.
     """
-    layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-    return len(layers) * in_blocks(4 * gpus, block) + _gathered([layer.num_features for layer in layers], gpus, block)
-
-
-def _gathered(channels: Sequence[int], gpus: int, block: int) -> int:
-    return 2 * in_blocks(4 * gpus * (2 * max(channels) + 1), block) if channels else 0
+    channels = [module.num_features for module in model.modules() if isinstance(module, _BatchNorm)]
+    gathered = 2 * in_blocks(4 * gpus * (2 * max(channels) + 1), block) if channels else 0
+    return len(channels) * in_blocks(4 * gpus, block) + gathered

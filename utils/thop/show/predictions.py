@@ -5,10 +5,9 @@ from typing import Callable, List, Sequence, Tuple
 from ..deploy.changes import Advice, Change
 from ..deploy.clock import ARITHMETIC, MEMORY, OUTPUT_STAGE, STARTING
 from ..deploy.fits import AFTER_FIRST, AFTER_LAST, CONTEXT, Reserved
-from ..deploy.launches import Deployed
+from ..deploy.launches import Deployed, left_out, two_predictions
 from ..deploy.prediction import LayerTime, Prediction, Timing
 from ..deploy.training import Training
-from ..deploy.unused import left_out, two_predictions
 from ..units import first_of, listed, readable_bytes, together
 from .grid import Column, Grid, Line, grid_of, heaviest, to_text
 
