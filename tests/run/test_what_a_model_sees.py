@@ -1,5 +1,6 @@
 """What a model can ask in a run has the answer that a real run would give: device, autocast, constants' values."""
 
+import builtins
 from typing import Any, Callable, Tuple
 
 import pytest
@@ -14,6 +15,8 @@ X = torch.rand(2, 4, 9, 9)
 class Two(nn.Module):
     """Two ways, of which ``choose`` picks one: 3 x 3 for True."""
 
+    KIND: Any = type
+
     def __init__(self, choose: Callable[["Two", Tensor], Any]) -> None:
         super().__init__()
         self.heavy, self.light = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 1)
@@ -21,6 +24,7 @@ class Two(nn.Module):
         self.plain = torch.tensor([8.0, 16.0])
         self.scalar = nn.Parameter(torch.tensor(0.5))
         self.choose = choose
+        self.kind, self.kinds = type, [type]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.heavy(x) if self.choose(self, x) else self.light(x)
@@ -127,6 +131,17 @@ def test_values_are_asked_for(name: str) -> None:
 TENSORS_BY_CLASS: Any = {Tensor: True, nn.Parameter: True}
 
 
+kind_of = type
+
+
+def by_default(value: Any, kind: Any = type, *, other: Any = type) -> bool:
+    return kind(value) is other(value) is Tensor
+
+
+def by_closure(kind: Any) -> Any:
+    return lambda m, x: kind(x) is Tensor
+
+
 def helped(value: Any) -> bool:
     kind = type(value)
     return kind is Tensor
@@ -145,9 +160,18 @@ EXACT_CLASSES: Any = {
     "handed on": lambda m, x: [*map(type, (x, m.heavy.weight))] == [Tensor, nn.Parameter],
     "by getattr": lambda m, x: getattr(x, "__class__") is Tensor,  # noqa: B009
     "as a class": lambda m, x: isinstance(type(x), type) and not isinstance(x, type) and issubclass(Tensor, object),
+    "by another name": lambda m, x: kind_of(x) is Tensor,
+    "by default": lambda m, x: by_default(x),
+    "in a closure": by_closure(type),
+    "of an attribute": lambda m, x: m.kinds[0](x) is m.kind(x) is Tensor,
+    "of a class's attribute": lambda m, x: m.KIND(x) is Tensor,
+    "evaluated": lambda m, x: eval("type(x) is Tensor", globals(), {"x": x}),
+    "of builtins": lambda m, x: builtins.type(x) is Tensor,
+    "imported": lambda m, x: __import__("builtins").type(x) is Tensor,
     "of a class": lambda m, x: type(Tensor) is not type and type(Two) is type and {type: True}[type],
     "that makes one": lambda m, x: type("Made", (Tensor,), {}).__mro__[1] is type(x),
 }
+OF_BUILTINS = ("of builtins", "imported")
 OTHER_CLASSES: Any = {
     "of the module": lambda m, x: type(m) is Two,
     "of a layer": lambda m, x: type(next(m.children())) in (nn.Conv2d, nn.Linear),
@@ -162,8 +186,9 @@ def test_code_that_asks_for_exact_classes_is_answered_as_by_a_real_tensor(name: 
     assert model.choose(model, X), "the real answer"
     counted = profile(model, (X,), verbose=False)
     assert counted.total_kernel_macs == 4 * 4 * 9
-    assert counted.mode == "shape", counted.why
-    assert "type" not in globals()
+    assert counted.mode == ("real" if name in OF_BUILTINS else "shape"), counted.why
+    assert "type" not in globals() and kind_of is type and Two.KIND is type and model.kind is type
+    assert by_default.__defaults__ == by_default.__kwdefaults__["other"].__mro__[:1] == (type,)
 
 
 def test_on_another_device() -> None:

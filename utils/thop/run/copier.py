@@ -37,7 +37,7 @@ from .reach import (
     referent,
     slots_of,
 )
-from .shape_tensor import THREAD
+from .shape_tensor import THREAD, TYPE
 
 
 @dataclass
@@ -97,7 +97,7 @@ class Copier:
         self.copy_tensor = copy_tensor
         self.training: Optional[bool] = False
         self.on_shapes, self.refuse, self.copies_arrays = on_shapes, refuse, copies_arrays
-        self.memo: Dict[int, Any] = {}
+        self.memo: Dict[int, Any] = {id(type): TYPE} if on_shapes else {}
         self.originals: List[Any] = []  # whose ids are in use for as long as the memo is
         self.modules: List[nn.Module] = []
         self.unregistered: Dict[int, List[Tuple[str, nn.Module]]] = {}

@@ -115,7 +115,7 @@ class Named:
     functions: weak references to what was met, foreign_classes: to those that a foreign package lists; sets: the code
     sets attributes of something that is no local variable, maybe of such a class; reflects: it may write to a namespace
     under any name; of_seeds: it speaks of seeding; asking: the dictionaries of modules whose code asks for classes by
-    ``type``.
+    ``type``, asks_builtins: the name of a function that may ask builtins for it, where nothing can stand for it.
     """
 
     def __init__(self, roots: Iterable[Any]) -> None:
@@ -127,6 +127,7 @@ class Named:
         self.functions: List[Any] = []
         self.of_seeds = False
         self.asking: Dict[int, Dict[str, Any]] = {}
+        self.asks_builtins = ""
         self._kinds: Dict[int, type] = {}
         self._attributes: Set[str] = set()
         self._seen: Dict[int, int] = {}
@@ -201,12 +202,14 @@ class Named:
                 self._note(namespace, name, value, further if name in code.reads else 0)
         for held in (*_contents(function), *(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
             self._meet(held, further)
-        self._look_into(modules, code, further)
+        self._look_into(list(modules), code, further)
         words = {*code.reads, *code.attributes}
         self.sets = self.sets or bool(code.stores) or not words.isdisjoint(("setattr", "delattr"))
         self.of_seeds = self.of_seeds or not _OF_SEEDS.isdisjoint(words)
-        if "type" in code.reads and "type" not in namespace:
+        if "type" not in namespace and not {"type", "eval", "exec"}.isdisjoint(code.reads):
             self.asking[id(namespace)] = namespace
+        if "type" in code.attributes and builtins in modules:
+            self.asks_builtins = function.__qualname__
         for name in code.attributes:
             method = next((vars(base)[name] for base in _bases(kind) if name in vars(base)), None)
             if method is not None:
@@ -225,7 +228,7 @@ class Named:
     def _note(self, namespace: Dict[str, Any], name: str, value: Any, calls: int) -> None:
         if calls > 0:
             self._meet(value, calls)
-        if is_data(value):
+        if is_data(value) or value is type:
             self.names[id(namespace), name] = namespace, name
 
     def _look_into(self, modules: List[types.ModuleType], code: _Code, calls: int) -> None:

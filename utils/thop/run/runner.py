@@ -270,6 +270,9 @@ class _Attempt:
         if self.copier.functions:
             self.named.append(Named(self.copier.functions))
         self.named += self.taken_down.take(self.named)
+        asks = next((found.asks_builtins for found in self.named if found.asks_builtins), "")
+        if asks and self.mode.on_shapes and not (self.amp or self.drive or _is_on_meta(self.model)):
+            raise NeedsValues(f"{asks} may ask builtins for the class of a tensor")
 
     def joins(self, module: nn.Module) -> None:
         """Take down what a module's code can write to that the model calls and does not hold."""

@@ -20,7 +20,7 @@ from .copier import Copier
 from .inputs import NotCountable
 from .namespaces import MISSING, Named, is_data, is_foreign, named_by
 from .reach import LEAVES, LRU, is_shared, must_be_copied, per_class, slots_of
-from .shape_tensor import TYPE, NeedsValues
+from .shape_tensor import NeedsValues
 
 _SEQUENCES = (list, set, deque)
 
@@ -197,11 +197,11 @@ class TakenDown:
                 self.note(namespace)
             for namespace in found.asking.values():
                 self._take_item(namespace, "type")
-                namespace["type"] = TYPE
+                self._replace(namespace, "type", type)
             for namespace, name in found.names.values():
                 self._take_item(namespace, name)
                 value = namespace.get(name, MISSING)
-                if type(value) not in LEAVES:
+                if type(value) not in LEAVES or value is type:
                     self._replace(namespace, name, value)
             classes = [*found.classes, *found.foreign_classes] if sets else found.classes
             for kind in filter(None, [reference() for reference in classes]):
@@ -236,6 +236,8 @@ class TakenDown:
     def _copy(self, value: Any, name: str) -> Any:
         """Return a copy of what must be copied, and of what is copied already; anything else is itself."""
         kind = type(value)
+        if value is type:
+            return self.copier.memo.get(id(type), type)
         if kind in LEAVES or value is MISSING or not is_data(value) or (is_shared(kind) and not must_be_copied(kind)):
             return value
         done = self.copier.memo.get(id(value))
@@ -261,7 +263,8 @@ class TakenDown:
         for name, value in list(vars(kind).items()):
             if isinstance(value, type):
                 self.copier.code(value)
-            if type(value) in LEAVES or isinstance(value, (types.FunctionType, property, type)):
+            is_code = type(value) in LEAVES or isinstance(value, (types.FunctionType, property, type))
+            if is_code and value is not type:
                 continue
             inner = value.__func__ if isinstance(value, (staticmethod, classmethod)) else value
             duplicate = self._copy(inner, name)
@@ -269,7 +272,8 @@ class TakenDown:
                 type.__setattr__(kind, name, duplicate if inner is value else type(value)(duplicate))
 
     def _take_function(self, function: types.FunctionType) -> None:
-        is_plain = LEAVES.issuperset(map(type, function.__defaults__ or ()))
+        defaults = function.__defaults__ or ()
+        is_plain = LEAVES.issuperset(map(type, defaults)) and type not in defaults
         if function.__dict__ or function.__closure__ or function.__kwdefaults__ or not is_plain:
             self._take_what_it_holds(function, function.__qualname__)
         else:
@@ -287,9 +291,11 @@ class TakenDown:
             if duplicate is not value:
                 cell.cell_contents = duplicate
         if function.__defaults__ is not None:
-            function.__defaults__ = self._copy(function.__defaults__, name)
+            copied = self._copy(function.__defaults__, name)
+            function.__defaults__ = tuple([self._copy(value, name) if value is type else value for value in copied])
         if function.__kwdefaults__ is not None:
-            function.__kwdefaults__ = self._copy(function.__kwdefaults__, name)
+            copied = self._copy(function.__kwdefaults__, name)
+            function.__kwdefaults__ = {k: self._copy(v, name) if v is type else v for k, v in copied.items()}
 
     def put_back(self) -> None:
         """Let every place hold again what it held; to do it twice does no harm."""
