@@ -22,9 +22,10 @@ from torch.nn.modules import module as torch_module
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from utils.thop import profile, traffic
+from utils.thop import compare, profile, traffic
 from utils.thop.run import Observer, run
 from utils.thop.run.shape_tensor import THREAD, ShapeTensor
+from utils.torch_utils import model_info
 
 try:
     from torch.utils.flop_counter import FlopCounterMode
@@ -487,6 +488,24 @@ def test_a_timeout_passes_through(error: Any) -> None:
         CALLS.get_nowait()
         assert CALLS.empty() and ambient() == before
     signal.signal(signal.SIGALRM, kept)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer that interrupts")
+@pytest.mark.parametrize("ask", [lambda model: compare([model], inputs=(X,)), model_info], ids=["compare", "info"])
+def test_a_timeout_ends_what_counts_for_others(ask: Any) -> None:
+    def handler(*args: Any) -> None:
+        raise TimedOut("too slow")
+
+    kept = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    try:
+        with pytest.raises(TimedOut):
+            ask(Slow())
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, kept)
+    CALLS.get_nowait()
+    assert CALLS.empty()
 
 
 @pytest.mark.parametrize(

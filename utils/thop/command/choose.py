@@ -16,7 +16,7 @@ from torch import nn
 from ..answer import PathLike
 from ..deploy.choice import Candidate, Choice, ranked
 from ..deploy.measurements import TASKS, accuracies, accuracy_at, known_as
-from ..run import as_model, built_blank, collector_paused, in_few_words
+from ..run import as_model, built_blank, collector_paused, in_few_words, is_of_a_signal
 from ..run.inputs import fitting_size
 from .checkout import ModelError
 from .models import Built, Setup, Source, counted, find, names, with_images
@@ -91,6 +91,8 @@ def try_network(place: Place, sizes: Sequence[int], batch: int, limit: float, on
             model = built_blank(lambda: as_model(one.network(), "the function")).eval()  # type: ignore[operator]
         return fill(with_images(model, Setup(None, batch)))
     except (Exception, SystemExit) as error:
+        if is_of_a_signal(error):
+            raise
         why = str(error) if isinstance(error, ModelError) else in_few_words(error)
         return [Candidate(one.name, one.family, 0, batch, error=why)]
 
@@ -109,6 +111,8 @@ def _candidate(place: Place, size: int, batch: int, limit: float, one: Named, bu
         row = replace(row, family=family, gflops=recorded.flops / batch / 1e9)
         return row.timed(place.predict(recorded).timing(), limit)
     except Exception as error:
+        if is_of_a_signal(error):
+            raise
         return replace(row, error=in_few_words(error))
 
 

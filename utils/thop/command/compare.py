@@ -7,7 +7,7 @@ from typing import Any, Callable, Iterable, List, Mapping, Optional, Sequence, T
 from torch import nn
 
 from ..answer import PathLike, Rows
-from ..run import as_inputs, as_model, collector_paused, in_few_words
+from ..run import as_inputs, as_model, collector_paused, in_few_words, is_of_a_signal
 from ..run.inputs import as_size
 from ..show.comparison import OF_A_DEVICE, SORTS, Comparison, Row, bound_all, dtypes_used, sort_rows
 from ..traffic import traffic_of
@@ -53,6 +53,8 @@ def _count(name: str, source: Counted, setup: Setup, places: Sequence[Place], in
     except SystemExit as error:
         row.error = f"its forward ends the program (SystemExit: {error})"
     except Exception as error:
+        if is_of_a_signal(error):
+            raise
         row.error = in_few_words(error)
     return [row]
 

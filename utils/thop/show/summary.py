@@ -17,7 +17,7 @@ from torch import nn
 
 from ..count.record import Recording, record
 from ..profile import Profile, profile
-from ..run import in_few_words, modes_aside, network_of, unwrap
+from ..run import in_few_words, is_of_a_signal, modes_aside, network_of, unwrap
 from ..run.inputs import (
     Size,
     as_inputs,
@@ -63,10 +63,13 @@ class Count:
 
     def answer(self, size: Size, shown: Size) -> float:
         """Return the operations on the image ``shown``; of a window that is larger, a share of those at ``size``."""
-        with suppress(Exception):
+        try:
             if shown not in self._done:  # of which nobody will ask more
                 return profile(self.model, self._images(shown), verbose=False).total_ops
             return self.at(shown).total_ops
+        except Exception as error:
+            if is_of_a_signal(error):
+                raise
         return self.at(size).total_ops * _area(shown) / _area(size)
 
     def info(self, size: Optional[Size], error: str = "", layers: int = 0, of: Optional[nn.Module] = None) -> ModelInfo:
@@ -76,6 +79,8 @@ class Count:
         try:
             recorded = None if size is None else self.recorded(size)
         except Exception as reason:
+            if is_of_a_signal(reason):
+                raise
             error = in_few_words(reason)
         error = error if recorded is None else ""
         return ModelInfo(layers or sizes.layers, sizes.parameters, sizes.gradients, size, recorded, error)
@@ -270,7 +275,9 @@ class Summary:
             return total_ops, counted.total_params
         except Exception as error:
             self.error = self.error or in_few_words(error)
-            if real is None:
+            if is_of_a_signal(error):
+                self.size = None  # nobody counts again what somebody has stopped
+            if real is None or is_of_a_signal(error):
                 raise
             return real(*args, **kwargs)
 
@@ -337,6 +344,8 @@ class Summary:
         try:
             return self.count.at(self.size)
         except Exception as error:
+            if is_of_a_signal(error):
+                raise
             self.error = self.error or in_few_words(error)
         if self.count.given is not None:  # which the checkout's own thop can't run on either
             with suppress(Exception):
