@@ -134,6 +134,8 @@ def _several(arguments: argparse.Namespace, with_bound: bool) -> int:
     places = places_of(arguments, must_predict=not with_bound, several=not with_bound)
     if arguments.plot and len(places) > 1:
         raise BadInput("--plot draws one device: name one --device")
+    if arguments.plot and not with_bound and len(arguments.model) > 1:
+        raise BadInput("--plot draws one model's time: name one, or compare them")
     if arguments.sort in OF_A_DEVICE and not places:
         raise BadInput(f"--sort {arguments.sort} takes a --device")
     sources = find(arguments.model)

@@ -202,13 +202,16 @@ class Named:
                 self._note(namespace, name, value, further if name in code.reads else 0)
         for held in (*_contents(function), *(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
             self._meet(held, further)
-        self._look_into(list(modules), code, further)
+        self._look_into(modules, code, further)
         words = {*code.reads, *code.attributes}
         self.sets = self.sets or bool(code.stores) or not words.isdisjoint(("setattr", "delattr"))
         self.of_seeds = self.of_seeds or not _OF_SEEDS.isdisjoint(words)
         if "type" not in namespace and not {"type", "eval", "exec"}.isdisjoint(code.reads):
             self.asking[id(namespace)] = namespace
-        if "type" in code.attributes and builtins in modules:
+        reaches = "builtins" in code.imports or any(
+            name.isidentifier() and namespace.get(name) is builtins for name in code.reads
+        )
+        if reaches and "type" in code.attributes:
             self.asks_builtins = function.__qualname__
         for name in code.attributes:
             method = next((vars(base)[name] for base in _bases(kind) if name in vars(base)), None)

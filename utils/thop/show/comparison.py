@@ -367,13 +367,14 @@ def _about_time(rows: Sequence[Row]) -> List[Note]:
     return [*found, {"binds": "binds says what most of the time goes to", "moves": moves, "arena": memory}]
 
 
-def published_by(rows: Sequence[Row]) -> List[str]:
+def published_by(rows: Sequence[Row]) -> List[Note]:
     """Say who has published times of these very networks."""
     known = [row.published for row in rows if row.published is not None]
     names = [f"{one.source.partition(':')[0]}{'' if one.decode else ', heads undecoded'}" for one in known]
     names = list(dict.fromkeys(names))
     more = f" and {len(names) - _SOURCES} others" if len(names) > _SOURCES else ""
-    return [f"Published, of the same network at this size, by {'; '.join(names[:_SOURCES])}{more}."] if names else []
+    who = f"published, of the same network at this size, by {'; '.join(names[:_SOURCES])}{more}"
+    return [{"published": who}] if names else []
 
 
 def comparison_text(rows: Sequence[Row], form: str, quantities: Sequence[Quantity] = USUAL) -> str:

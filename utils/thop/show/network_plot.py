@@ -32,6 +32,7 @@ from .plots import (
     new_figure,
     number_marks,
     own_settings,
+    write_above,
     write_lines,
 )
 
@@ -65,7 +66,7 @@ def network_figure(
         write_lines(strip, lines, len(lines))
         words = [text.partition(";")[0] for text in said] or [_at_least(bound)]
         words[1:] = [text.replace(f"{bound.device.title}: ", "") for text in words[1:]]
-        figure.suptitle(f"{end_of(name, 70)}\n{end_of('; '.join(words), 130)}", size=7.5)
+        write_above(figure, end_of(name, 70), "; ".join(words))
         _draw_roofline(roofline, bound, _peaks(traffic, bound.device))
     return figure
 
@@ -82,7 +83,7 @@ def accesses_figure(title: str, traffic: Traffic) -> "Figure":
     """Draw a network's accesses in the order of execution, as on the right of ``network_figure``."""
     with own_settings():
         figure = new_figure(2 * COLUMN, 3.4)
-        figure.suptitle(end_of(title, 130), size=7.5)
+        write_above(figure, title)
         _draw_accesses(figure.add_subplot(), traffic, 2 * COLUMN - 0.5)
         figure.tight_layout(pad=0.5)
     return figure

@@ -100,6 +100,11 @@ def above_a_list(height: float, lines: Sequence[str], width: float = COLUMN) -> 
     return figure, axes
 
 
+def write_above(figure: "Figure", *lines: str) -> None:
+    """Write lines above all that is in a figure two columns wide, as many as it takes."""
+    figure.suptitle("\n".join(fill(line, 105) for line in lines), size=7.5)
+
+
 def write_lines(axes: "Axes", lines: Sequence[str], rows: int) -> None:
     """Write lines into axes that hold nothing else, below each other, in columns of so many rows."""
     axes.axis("off")
@@ -173,7 +178,8 @@ class Part(NamedTuple):
     heights: Sequence[float]
 
 
-_UPRIGHT = 8.0  # points along the axis that a name takes that stands upright
+_UPRIGHT = 1.17  # sizes of its letters that a name takes along the axis, where it stands upright
+_SMALLEST, _USUAL = 5.5, 7.0  # of letters, in points
 _FEWEST = 8  # fewer bars are not drawn wider
 
 
@@ -184,13 +190,14 @@ def draw_along(axes: "Axes", width: float, title: str, unit: str, names: Sequenc
         gid = part.words.partition(" ")[0]
         axes.bar(range(len(names)), part.heights, 0.8, bottom=below, label=part.words, gid=gid, lw=0, **part.style)
         below = [low + height for low, height in zip(below, part.heights)]
-    step = math.ceil(len(names) * _UPRIGHT / (width * 72)) or 1
+    size = min(max(width * 72 / (_UPRIGHT * max(len(names), 1)), _SMALLEST), _USUAL)
+    step = math.ceil(len(names) * _UPRIGHT * size / (width * 72) - 0.01) or 1
     shown = range(0, len(names), step)
     spare = max(0, _FEWEST - len(names)) / 2
     axes.set_xlim(-0.7 - spare, len(names) - 0.3 + spare)
     axes.set_ylim(0.0, 1.06 * max(below, default=0.0) or 1.0)
     axes.set_xticks(list(shown))
-    axes.set_xticklabels([end_of(names[i], 20) for i in shown], rotation=90)
+    axes.set_xticklabels([end_of(names[i], 20) for i in shown], rotation=90, size=size)
     axes.set_ylabel(unit)
     axes.grid(True, axis="y")
     axes.set_title(title, loc="left", pad=15, weight="bold")
@@ -216,6 +223,7 @@ def log_axis(axes: "Axes", which: str, low: float, high: float, unit: float = 1.
 SUFFIXES = (".png", ".svg", ".pdf")
 _NO_DATE: Dict[str, Dict[str, None]] = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 _FEW = 30  # models; of more, marks are smaller
+_MANY = 1e4  # from which on numbers along an axis have the prefix of a unit
 _BARS = 40  # at most, of a figure of bars alone
 _FAR = 30.0  # between the largest and the smallest value of an axis that is logarithmic
 _MARGIN = 1.4  # of such an axis, beyond its values
@@ -277,6 +285,8 @@ def _scale(axes: "Axes", xs: Sequence[float], ys: Sequence[float]) -> None:
 
 def bars_figure(title: str, names: Sequence[str], values: Sequence[float], label: str) -> "Figure":
     """Draw a bar for each name, of many the largest, in their order from top to bottom."""
+    from matplotlib.ticker import EngFormatter
+
     with own_settings():
         shown = heaviest(values, _BARS)
         figure = new_figure(2 * COLUMN, 0.75 + 0.16 * max(len(shown), 3))
@@ -288,7 +298,9 @@ def bars_figure(title: str, names: Sequence[str], values: Sequence[float], label
         fewer = f" (the {len(shown)} largest of {len(values)})" if len(shown) < len(values) else ""
         axes.set_xlabel(label + fewer)
         axes.grid(True, axis="x")
-        axes.set_title(title, loc="left")
+        if max(values, default=0.0) >= _MANY:
+            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        write_above(figure, title)
         figure.tight_layout(pad=0.5)
     return figure
 
@@ -328,7 +340,7 @@ def time_figure(name: str, prediction: Prediction) -> "Figure":
             parts.append(Part(f"bound by {binds} ({sum(heights) / 1e3 / total:.0%})", style, heights))
     with own_settings():
         figure = new_figure(2 * COLUMN, 3.4)
-        figure.suptitle(f"{end_of(name, 70)}\n{timing_headline(prediction)}", size=7.5)
+        write_above(figure, end_of(name, 70), timing_headline(prediction))
         names = [layer.path or "(itself)" for layer in layers]
         draw_along(figure.add_subplot(), 2 * COLUMN - 0.6, "Time along the network", "ms", names, parts)
         figure.tight_layout(pad=0.5)

@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 _FEW, _MANY = 10, 36  # rows of a text and of HTML
-_LONGEST = 100  # of a picture's title
 Draw = Callable[[], "Figure"]
 
 
@@ -101,7 +100,7 @@ class Sheet:
             figure = self.draw()
         else:
             names = [line.cells[0] for line in self.grid.lines] if self.grid else []
-            figure = bars_figure(cut(self.caption, _LONGEST), names, self.bars or self.weights, self.label)
+            figure = bars_figure(self.caption, names, self.bars or self.weights, self.label)
         if path is not None:
             save_figure(figure, path)
         return figure
