@@ -17,13 +17,18 @@ _SHOWN = 20  # rows for readers
 _YOURS = "yours"
 
 
+def _rate(fps: float) -> str:
+    """Images a second, in plain digits."""
+    return f"{fps:.4g}" if fps < 1e4 else f"{fps:,.0f}"
+
+
 def choice_headline(found: Choice) -> str:
     """What was asked, and what came of it, in one line."""
     good = len(found.fast_enough)
     tried = [row for row in found.rows if not row.error]
     none = "none reaches it" if tried else "none could be counted"
     what = f"{good} of {len(tried)} may reach it" if good else none
-    return f"{found.fps:.4g} images a second on {found.title}: {what}"
+    return f"{_rate(found.fps)} images a second on {found.title}: {what}"
 
 
 def choice_grid(found: Choice, most: int = _SHOWN) -> Grid:
@@ -51,7 +56,7 @@ def choice_grid(found: Choice, most: int = _SHOWN) -> Grid:
     if not found.fast_enough and found.closest:
         one = found.closest
         closest = f"closest comes {one.name} at {one.imgsz} with {one.fps:.3g}"
-        notes.insert(0, f"Nothing reaches {found.fps:.4g} images a second; {closest}.")
+        notes.insert(0, f"Nothing reaches {_rate(found.fps)} images a second; {closest}.")
     failed = together((row.error, row.name) for row in found.rows if row.error)
     notes += [f"Not counted: {', '.join(called)}: {error}." for error, called in failed.items()]
     return grid_of(columns, good[:most], notes=notes)
@@ -97,6 +102,6 @@ def choice_figure(found: Choice) -> "Figure":
         axes.grid(True)
         axes.legend(loc="lower right", frameon=True, framealpha=0.9, edgecolor="none")
         none = "" if rows else "; no accuracy is published of these"
-        axes.set_title(f"{found.title}; dashed: {found.fps:.4g} images a second{none}", loc="left")
+        axes.set_title(f"{found.title}; dashed: {_rate(found.fps)} images a second{none}", loc="left")
         number_marks(axes, [Mark(row.seconds * 1e3, row.map or 0.0, 2.0) for row in front])
     return figure
