@@ -102,7 +102,7 @@ def above_a_list(height: float, lines: Sequence[str], width: float = COLUMN) -> 
 
 def write_above(figure: "Figure", *lines: str) -> None:
     """Write lines above all that is in a figure two columns wide, as many as it takes."""
-    figure.suptitle("\n".join(fill(line, 105) for line in lines), size=7.5)
+    figure.suptitle("\n".join(fill(line, 112) for line in lines), size=7.5)
 
 
 def write_lines(axes: "Axes", lines: Sequence[str], rows: int) -> None:
@@ -178,8 +178,7 @@ class Part(NamedTuple):
     heights: Sequence[float]
 
 
-_UPRIGHT = 1.17  # sizes of its letters that a name takes along the axis, where it stands upright
-_SMALLEST, _USUAL = 5.5, 7.0  # of letters, in points
+_UPRIGHT = 8.0  # points along the axis that a name takes that stands upright
 _FEWEST = 8  # fewer bars are not drawn wider
 
 
@@ -190,14 +189,17 @@ def draw_along(axes: "Axes", width: float, title: str, unit: str, names: Sequenc
         gid = part.words.partition(" ")[0]
         axes.bar(range(len(names)), part.heights, 0.8, bottom=below, label=part.words, gid=gid, lw=0, **part.style)
         below = [low + height for low, height in zip(below, part.heights)]
-    size = min(max(width * 72 / (_UPRIGHT * max(len(names), 1)), _SMALLEST), _USUAL)
-    step = math.ceil(len(names) * _UPRIGHT * size / (width * 72) - 0.01) or 1
-    shown = range(0, len(names), step)
+    room = len(names) * _UPRIGHT / (width * 72)
+    shown: List[int] = []
+    for i in sorted(range(len(names)), key=lambda i: -below[i]):  # the highest have names first
+        if all(abs(i - other) >= room for other in shown):
+            shown.append(i)
+    shown.sort()
     spare = max(0, _FEWEST - len(names)) / 2
     axes.set_xlim(-0.7 - spare, len(names) - 0.3 + spare)
     axes.set_ylim(0.0, 1.06 * max(below, default=0.0) or 1.0)
-    axes.set_xticks(list(shown))
-    axes.set_xticklabels([end_of(names[i], 20) for i in shown], rotation=90, size=size)
+    axes.set_xticks(shown)
+    axes.set_xticklabels([end_of(names[i], 20) for i in shown], rotation=90)
     axes.set_ylabel(unit)
     axes.grid(True, axis="y")
     axes.set_title(title, loc="left", pad=15, weight="bold")

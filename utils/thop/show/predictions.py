@@ -102,13 +102,11 @@ def advice_grid(advice: Advice) -> Grid:
     return grid_of(columns, advice.rows, notes=[tried, *auxiliary(advice.before.deployed)])
 
 
-NO_ADVICE = "Nothing that was tried would make it faster by more than 4%."
-
-
 def advice_text(advice: Advice) -> str:
     """The changes in a table, or that none is worth it."""
+    none = "Nothing that was tried would make it faster by more than 4%."
     grid = advice_grid(advice)
-    return to_text(grid, _WIDE) if advice.rows else "\n".join([NO_ADVICE, *grid.sentences[1:]])
+    return to_text(grid, _WIDE) if advice.rows else "\n".join([none, *grid.sentences[1:]])
 
 
 def auxiliary(network: Deployed) -> List[str]:

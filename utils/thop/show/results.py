@@ -22,9 +22,9 @@ from .grid import WIDTH, Column, Grid, cut, grid_of, heaviest, html_message, to_
 from .network_plot import accesses_figure
 from .plots import Point, bars_figure, comparison_figure, save_figure, time_figure
 from .predictions import (
-    NO_ADVICE,
     THE_MODEL,
     advice_grid,
+    advice_text,
     headline,
     memory_grid,
     remarks_on,
@@ -263,7 +263,7 @@ def _advice(found: Advice) -> Sheet:
     totals = {**record_of(found.before.timing()), "runtime": found.before.runtime.name}
     bars = [row.seconds * 1e3 for row in found.rows]
     if not rows:
-        return Sheet(f"{headline(found.before)}\n{NO_ADVICE}", None, rows, totals)
+        return Sheet(f"{headline(found.before)}\n{advice_text(found)}", None, rows, totals)
     return Sheet(headline(found.before), advice_grid(found), rows, totals, label="ms", bars=bars)
 
 
