@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any, Dict, Optional, Tuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
@@ -65,6 +65,9 @@ _TAKEN_APART: Dict[str, Tuple[Any, ...]] = {
 """Operators that no dispatch mode hears of, and the functions that call them."""
 
 
+LAYERS_OF_ONE = (nn.RNNBase, nn.CosineSimilarity, nn.CosineEmbeddingLoss, nn.MultiheadAttention,
+                 nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)  # fmt: skip
+"""Layers that call what is one operator; where modes do not outlive an interrupt, these alone are watched."""
 _GET_DATA: Any = Tensor.data.__get__  # type: ignore[attr-defined]
 
 

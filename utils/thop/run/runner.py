@@ -27,13 +27,13 @@ from .copier import Copier, ModelCopy
 from .copies import ELSEWHERE, INPUTS, MODEL, CopyTensor, real_copies, shape_copies
 from .dispatch import OperatorMode, ShapeMode, unobserved
 from .driven import Drive, Driven
-from .fused import WatchedFunctions
+from .fused import LAYERS_OF_ONE, WatchedFunctions
 from .inputs import NotCountable, trains_as_a_module
 from .namespaces import Named, is_foreign, named_by
 from .nested import map_tensors, tensors_in
 from .shape_tensor import THREAD, NeedsValues, in_few_words, is_for_lack_of_values
 from .taken_down import TakenDown, evict
-from .torch_private import set_grad_enabled
+from .torch_private import FUNCTION_MODES_LAST, set_grad_enabled
 
 Observe = Callable[[ModelCopy], Observer]
 
@@ -238,7 +238,10 @@ class _Attempt:
             with around() if as_trained else nullcontext():
                 return copied.model(*given[0], **given[1])
 
-        with self.mode, WatchedFunctions(self.mode, runs_whole=self.drive is None, on_cuda=self.amp):
+        watch: Any = nullcontext()
+        if FUNCTION_MODES_LAST or not self.mode.on_shapes or any(isinstance(m, LAYERS_OF_ONE) for m in copied.modules):
+            watch = WatchedFunctions(self.mode, runs_whole=self.drive is None, on_cuda=self.amp)
+        with self.mode, watch:
             THREAD.run = self
             driven = Driven(copied.model, forward, also, self.mode, around)
             output = forward() if self.drive is None else self.drive(driven)

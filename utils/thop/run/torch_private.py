@@ -88,6 +88,8 @@ DISPATCH_MODES = _Stack(
     _python_dispatch, torch._C._len_torch_dispatch_stack, torch._C._get_dispatch_stack_at, "dispatch"
 )
 FUNCTION_MODES = _Stack(overrides, torch._C._len_torch_function_stack, torch._C._get_function_stack_at, "function")
+FUNCTION_MODES_LAST = _device is not None
+"""Whether an interrupt leaves the stack of function modes as it is: since 2.0, where no generator holds one of them."""
 _MODE_FLAGS = (
     "_is_in_torch_dispatch_mode", "_is_in_non_infra_torch_dispatch_mode",
     "_is_in_any_mode_without_ignore_compile_internals",
