@@ -67,7 +67,9 @@ _TAKEN_APART: Dict[str, Tuple[Any, ...]] = {
 
 LAYERS_OF_ONE = (nn.RNNBase, nn.CosineSimilarity, nn.CosineEmbeddingLoss, nn.MultiheadAttention,
                  nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)  # fmt: skip
-"""Layers that call what is one operator; where modes do not outlive an interrupt, these alone are watched."""
+NAMES_OF_ONE = frozenset((*_TAKEN_APART, *RECURRENT, "vecdot", "multi_head_attention_forward"))
+"""Layers that call what is one operator, and names of such: where modes do not outlive an interrupt, no others are
+watched."""
 _GET_DATA: Any = Tensor.data.__get__  # type: ignore[attr-defined]
 
 

@@ -115,7 +115,8 @@ class Named:
     functions: weak references to what was met, foreign_classes: to those that a foreign package lists; sets: the code
     sets attributes of something that is no local variable, maybe of such a class; reflects: it may write to a namespace
     under any name; of_seeds: it speaks of seeding; asking: the dictionaries of modules whose code asks for classes by
-    ``type``, asks_builtins: the name of a function that may ask builtins for it, where nothing can stand for it.
+    ``type``, asks_builtins: the name of a function that may ask builtins for it, where nothing can stand for it;
+    words: all names in the code.
     """
 
     def __init__(self, roots: Iterable[Any]) -> None:
@@ -128,6 +129,7 @@ class Named:
         self.of_seeds = False
         self.asking: Dict[int, Dict[str, Any]] = {}
         self.asks_builtins = ""
+        self.words: Set[str] = set()
         self._kinds: Dict[int, type] = {}
         self._attributes: Set[str] = set()
         self._seen: Dict[int, int] = {}
@@ -151,7 +153,9 @@ class Named:
         for attribute in ("__func__", "func", "fget", "__wrapped__"):  # a method, a partial, a property, a cache
             if isinstance(value, (types.MethodType, staticmethod, classmethod, functools.partial, property, LRU)):
                 value = getattr(value, attribute, value)
-        if isinstance(value, types.FunctionType):
+        if isinstance(value, types.BuiltinFunctionType):
+            self.words.add(value.__name__)
+        elif isinstance(value, types.FunctionType):
             if self._seen.get(id(value), 0) < calls and not is_foreign(value.__module__):
                 self._seen[id(value)] = calls
                 self._waiting.append((calls, value, kind))
@@ -204,6 +208,7 @@ class Named:
             self._meet(held, further)
         self._look_into(modules, code, further)
         words = {*code.reads, *code.attributes}
+        self.words |= words
         self.sets = self.sets or bool(code.stores) or not words.isdisjoint(("setattr", "delattr"))
         self.of_seeds = self.of_seeds or not _OF_SEEDS.isdisjoint(words)
         if "type" not in namespace and not {"type", "eval", "exec"}.isdisjoint(code.reads):

@@ -27,7 +27,7 @@ from .copier import Copier, ModelCopy
 from .copies import ELSEWHERE, INPUTS, MODEL, CopyTensor, real_copies, shape_copies
 from .dispatch import OperatorMode, ShapeMode, unobserved
 from .driven import Drive, Driven
-from .fused import LAYERS_OF_ONE, WatchedFunctions
+from .fused import LAYERS_OF_ONE, NAMES_OF_ONE, WatchedFunctions
 from .inputs import NotCountable, trains_as_a_module
 from .namespaces import Named, is_foreign, named_by
 from .nested import map_tensors, tensors_in
@@ -239,7 +239,7 @@ class _Attempt:
                 return copied.model(*given[0], **given[1])
 
         watch: Any = nullcontext()
-        if FUNCTION_MODES_LAST or not self.mode.on_shapes or any(isinstance(m, LAYERS_OF_ONE) for m in copied.modules):
+        if FUNCTION_MODES_LAST or not self.mode.on_shapes or self._calls_what_is_one(copied):
             watch = WatchedFunctions(self.mode, runs_whole=self.drive is None, on_cuda=self.amp)
         with self.mode, watch:
             THREAD.run = self
@@ -256,6 +256,11 @@ class _Attempt:
             return map_tensors(output, _facts)
         except Exception:  # an object that lets nobody copy it
             return [_facts(tensor) for tensor in tensors_in((output,))]
+
+    def _calls_what_is_one(self, copied: ModelCopy) -> bool:
+        """Say whether the copy may call what a device runs as one operator and PyTorch takes apart."""
+        named = any(not found.words.isdisjoint(NAMES_OF_ONE) for found in self.named)
+        return named or any(isinstance(module, LAYERS_OF_ONE) for module in copied.modules)
 
     def _copy_of_others(self) -> Tuple[Any, ...]:
         """Copy what the driver needs: tensors with their values, but for those of modules."""
