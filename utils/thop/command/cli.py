@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple, TypeVar
 
-from ..answer import csv_of, frame_of
+from ..answer import csv_of, frame_of, json_of
 from ..count.record import Recording
 from ..deploy.bound import LayerBound, TimeBound, time_bound
 from ..deploy.changes import advise
@@ -248,7 +248,7 @@ def _devices(arguments: argparse.Namespace) -> int:
     shown = [one] if one else matching(known, arguments.word)
     if form in ("json", "csv"):
         rows = [row for device in shown for row in device_records(device)]
-        _put(json.dumps(rows, indent=1) if form == "json" else csv_of(frame_of(rows)), arguments)
+        _put(json_of(rows) if form == "json" else csv_of(frame_of(rows)), arguments)
     else:
         _put(device_text(one) if one else devices_text(shown), arguments)
     return 0

@@ -103,7 +103,6 @@ def is_data(value: Any) -> bool:
     return not isinstance(value, callable_kinds) and not (callable(value) and type(value).__module__ in _OF_NUMPY)
 
 
-_NOT_FOLLOWED = Tensor, nn.Module, types.ModuleType, types.BuiltinFunctionType
 _SURE, _MAYBE = 100, 2
 """How many calls code is followed over: any number where it is sure what is called, and two beyond a mere name."""
 
@@ -126,7 +125,6 @@ class Named:
         self.foreign_classes: List[Any] = []
         self.sets = self.reflects = False
         self.functions: List[Any] = []
-        self.of_seeds = False
         self.asking: Dict[int, Dict[str, Any]] = {}
         self.asks_builtins = ""
         self.words: Set[str] = set()
@@ -140,8 +138,7 @@ class Named:
         while self._waiting and len(self.functions) < _MANY:
             self._waiting.sort(key=lambda item: item[0])
             self._follow(*self._waiting.pop())
-        if self._waiting:
-            self.of_seeds = True
+        self.of_seeds = bool(self._waiting) or not _OF_SEEDS.isdisjoint(self.words)
         for kind in self._kinds.values():
             home = sys.modules.get(kind.__module__)
             is_listed = is_foreign(kind.__module__) and getattr(home, kind.__qualname__, None) is kind
@@ -161,9 +158,7 @@ class Named:
                 self._waiting.append((calls, value, kind))
         elif isinstance(value, type):
             self._meet_class(value, calls)
-        elif value is not MISSING and not isinstance(
-            value, (Tensor, nn.Module, types.ModuleType, types.BuiltinFunctionType)
-        ):
+        elif value is not MISSING and not isinstance(value, (Tensor, nn.Module, types.ModuleType)):
             self._meet_class(type(value), min(calls, _MAYBE))
 
     def _meet_class(self, kind: type, calls: int) -> None:
@@ -210,7 +205,6 @@ class Named:
         words = {*code.reads, *code.attributes}
         self.words |= words
         self.sets = self.sets or bool(code.stores) or not words.isdisjoint(("setattr", "delattr"))
-        self.of_seeds = self.of_seeds or not _OF_SEEDS.isdisjoint(words)
         if "type" not in namespace and not {"type", "eval", "exec"}.isdisjoint(code.reads):
             self.asking[id(namespace)] = namespace
         reaches = "builtins" in code.imports or any(

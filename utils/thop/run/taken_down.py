@@ -148,6 +148,11 @@ def _can_change(kind: type) -> bool:
     return any(_plan(kind))
 
 
+def _stays(value: Any) -> bool:
+    """Say whether a value is left as it is at sight: what has no parts, and code but for ``type``."""
+    return type(value) in LEAVES and value is not type
+
+
 class TakenDown:
     """All places of one run, each with what it held.
 
@@ -201,7 +206,7 @@ class TakenDown:
             for namespace, name in found.names.values():
                 self._take_item(namespace, name)
                 value = namespace.get(name, MISSING)
-                if type(value) not in LEAVES or value is type:
+                if not _stays(value):
                     self._replace(namespace, name, value)
             classes = [*found.classes, *found.foreign_classes] if sets else found.classes
             for kind in filter(None, [reference() for reference in classes]):
@@ -272,8 +277,7 @@ class TakenDown:
                 type.__setattr__(kind, name, duplicate if inner is value else type(value)(duplicate))
 
     def _take_function(self, function: types.FunctionType) -> None:
-        defaults = function.__defaults__ or ()
-        is_plain = LEAVES.issuperset(map(type, defaults)) and type not in defaults
+        is_plain = all(map(_stays, function.__defaults__ or ()))
         if function.__dict__ or function.__closure__ or function.__kwdefaults__ or not is_plain:
             self._take_what_it_holds(function, function.__qualname__)
         else:

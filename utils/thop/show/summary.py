@@ -277,7 +277,8 @@ class Summary:
             self.error = self.error or in_few_words(error)
             if is_of_a_signal(error):
                 self.size = None  # nobody counts again what somebody has stopped
-            if real is None or is_of_a_signal(error):
+                raise
+            if real is None:
                 raise
             return real(*args, **kwargs)
 
